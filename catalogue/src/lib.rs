@@ -1,0 +1,5 @@
+//! The metric catalogue: every family's name, kind, unit, labels and meaning, once.
+//!
+//! The server and the operator register from it, rules and dashboards are checked against it, and
+//! `docs/reference/metrics.md` is written from it. No I/O, no async.
+#![forbid(unsafe_code)]

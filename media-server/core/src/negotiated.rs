@@ -1,0 +1,79 @@
+//! What an offer and its answer agreed on: everything a session needs to know of the SDP.
+//! Built by `sdp`, consumed by `session`; plain data.
+
+/// Which way the media of a session goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Carries a device's media in (WHIP).
+    Publisher,
+    /// Carries media out (WHEP).
+    Viewer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Audio,
+    Video,
+}
+
+/// A codec as far as forwarding must tell codecs apart: a packet of one never goes out under the
+/// payload type of another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// `packetization_mode` and the first two bytes of `profile-level-id` (RFC 6184 §8.1).
+    H264 { packetization_mode: u8, profile_iop: u16 },
+    Vp8,
+    Vp9 { profile: u8 },
+    Av1 { profile: u8 },
+    Opus,
+    /// RED over Opus (RFC 2198).
+    Red,
+}
+
+/// SHA-256 of the peer's DTLS certificate (RFC 8122).
+pub type Fingerprint = [u8; 32];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadType {
+    pub pt: u8,
+    pub codec: Codec,
+    pub nack: bool,
+    pub pli: bool,
+}
+
+/// RTP header extensions (RFC 8285 ids) that both sides know; `None` is not negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extensions {
+    pub mid: Option<u8>,
+    pub abs_send_time: Option<u8>,
+    pub transport_cc: Option<u8>,
+    /// Passed through from publisher to viewer: AV1 dependency descriptor, video orientation,
+    /// playout delay and the like are not needed by the server itself.
+    pub video_orientation: Option<u8>,
+    pub dependency_descriptor: Option<u8>,
+    pub audio_level: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    pub kind: Kind,
+    pub mid: String,
+    /// In the answer's order of preference; never empty.
+    pub payload_types: Vec<PayloadType>,
+    pub extensions: Extensions,
+    /// Viewer: the SSRC that we send with. Publisher: the first one the offer announced, if any;
+    /// the session learns it from the MID extension or the payload type otherwise.
+    pub ssrc: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    pub role: Role,
+    pub remote_ufrag: String,
+    pub remote_pwd: String,
+    pub fingerprint: Fingerprint,
+    /// At most one of each kind.
+    pub tracks: Vec<Track>,
+    /// CNAME that our sender reports and `a=ssrc` lines carry.
+    pub cname: String,
+}
