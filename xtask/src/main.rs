@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! The commands of the repository: `cargo xtask <command>`.
+//!
+//! Owns the command line and nothing else; each command is a module. Called by people and by
+//! `.ci/run`. Never part of a program that is shipped.
+#![forbid(unsafe_code)]
+
+mod r#gen;
+mod sh;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The commands of the repository"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The gate: every check and every test, with what each stage took
+    Test(test::Args),
+    /// Write everything generated: CRDs, the chart's copy, reference pages
+    Gen(r#gen::Args),
+    /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test(args) => test::run(args),
+        Command::Gen(args) => r#gen::run(args),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `cargo xtask tidy`: rules about the tree that no compiler checks.
+//!
+//! Owns the rules and their messages. Reads files that git knows, writes nothing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::sh;
+
+/// Lines of a source file without its tests. Past this, look for the second subject in it.
+const MAX_LINES: usize = 600;
+
+/// Which crates of ours a crate may depend on (style: one direction). `tests` and `xtask` may use
+/// anything. `client` uses none of ours, so that one bug cannot hide in both ends.
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("catalogue", &[]),
+    ("client", &[]),
+    ("media-core", &[]),
+    ("media-wire", &[]),
+    (
+        "media-server",
+        &["media-core", "media-wire", "catalogue", "client"],
+    ),
+    ("operator", &["catalogue"]),
+];
+
+/// Runs every rule and prints each breach.
+///
+/// # Errors
+/// If a rule is broken.
+pub fn run() -> anyhow::Result<()> {
+    let root = sh::root();
+    let mut breaches = Vec::new();
+    for path in tracked(&root)? {
+        let Ok(text) = std::fs::read_to_string(root.join(&path)) else {
+            continue;
+        };
+        let name = path.to_string_lossy();
+        if name.ends_with(".rs") {
+            breaches.extend(source_breaches(&name, &text));
+        }
+        breaches.extend(machine_paths(&name, &text));
+    }
+    let metadata = sh::output(&mut sh::cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+    ]))?;
+    breaches.extend(manifest_breaches(
+        &serde_json::from_str(&metadata).context("cargo metadata is not JSON")?,
+    ));
+    for breach in &breaches {
+        eprintln!("{breach}");
+    }
+    if !breaches.is_empty() {
+        bail!("tidy: {} broken rules", breaches.len());
+    }
+    Ok(())
+}
+
+fn tracked(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut git = std::process::Command::new("git");
+    git.args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ])
+    .current_dir(root);
+    let list = sh::output(&mut git)?;
+    Ok(list
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect())
+}
+
+fn source_breaches(name: &str, text: &str) -> Vec<String> {
+    let mut breaches = Vec::new();
+    if !text.starts_with("//!") {
+        breaches.push(format!(
+            "{name}: does not open with `//!`: what it owns, what it never does, who calls it"
+        ));
+    }
+    let is_test =
+        name.starts_with("tests/") || name.ends_with("/tests.rs") || name.contains("/tests/");
+    let lines = text
+        .lines()
+        .take_while(|line| line.trim_end() != "#[cfg(test)]")
+        .count();
+    if lines > MAX_LINES && !is_test {
+        breaches.push(format!("{name}: {lines} lines without tests, more than {MAX_LINES}: look for its second subject"));
+    }
+    if text.contains("TODO") && !text.contains("TODO(#") && !name.starts_with("xtask/src/tidy") {
+        breaches.push(format!("{name}: a TODO without an issue"));
+    }
+    let crate_root = name.ends_with("src/lib.rs") || name.ends_with("src/main.rs");
+    if crate_root
+        && !name.starts_with("media-server/wire/")
+        && !text.contains("#![forbid(unsafe_code)]")
+    {
+        breaches.push(format!(
+            "{name}: a crate root without `#![forbid(unsafe_code)]`"
+        ));
+    }
+    breaches
+}
+
+/// Paths that exist only on the machine where somebody wrote the file.
+fn machine_paths(name: &str, text: &str) -> Vec<String> {
+    let words = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+    ];
+    let mut breaches = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+            breaches.push(format!(
+                "{name}:{}: names a path of one machine ({word})",
+                index + 1
+            ));
+        }
+    }
+    breaches
+}
+
+fn manifest_breaches(metadata: &Value) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    let ours: Vec<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
+    for package in &packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        if package["license"].as_str() != Some("Apache-2.0") {
+            breaches.push(format!(
+                "{name}: its manifest has no `license.workspace = true`"
+            ));
+        }
+        let Some((_, allowed)) = DIRECTIONS.iter().find(|(of, _)| *of == name) else {
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let target = dependency["name"].as_str().unwrap_or_default();
+            if ours.contains(&target)
+                && !allowed.contains(&target)
+                && dependency["kind"].as_str() != Some("dev")
+            {
+                breaches.push(format!(
+                    "{name}: may not depend on {target} (one direction)"
+                ));
+            }
+            if name == "media-server" && target == "client" && dependency["optional"] != true {
+                breaches
+                    .push("media-server: depends on client outside the feature `demo`".to_owned());
+            }
+        }
+    }
+    breaches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn package(name: &str, dependencies: Value) -> Value {
+        json!({"name": name, "license": "Apache-2.0", "dependencies": dependencies})
+    }
+
+    #[test]
+    fn the_operator_may_not_use_the_media_core() {
+        let metadata = json!({"packages": [
+            package("operator", json!([{"name": "media-core", "kind": null}])),
+            package("media-core", json!([])),
+        ]});
+        assert_eq!(
+            manifest_breaches(&metadata),
+            ["operator: may not depend on media-core (one direction)"]
+        );
+    }
+
+    #[test]
+    fn a_manifest_without_a_licence_is_named() {
+        let metadata =
+            json!({"packages": [{"name": "tests", "license": null, "dependencies": []}]});
+        assert_eq!(manifest_breaches(&metadata).len(), 1);
+    }
+
+    #[test]
+    fn tests_at_the_foot_do_not_count_as_length() {
+        let long_tests = format!(
+            "//! Head.\n#[cfg(test)]\n{}",
+            "line\n".repeat(MAX_LINES + 1)
+        );
+        assert_eq!(
+            source_breaches("a/src/b.rs", &long_tests),
+            Vec::<String>::new()
+        );
+        let long_code = format!("//! Head.\n{}", "line\n".repeat(MAX_LINES + 1));
+        assert_eq!(source_breaches("a/src/b.rs", &long_code).len(), 1);
+    }
+}
