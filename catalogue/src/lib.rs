@@ -3,3 +3,6 @@
 //! The server and the operator register from it, rules and dashboards are checked against it, and
 //! `docs/reference/metrics.md` is written from it. No I/O, no async.
 #![forbid(unsafe_code)]
+
+pub mod dashboard;
+pub mod rules;

@@ -1,0 +1,459 @@
+//! The overview: is it up, what does it carry, how does it look for viewers, what does it cost.
+
+use serde_json::{Value, json};
+
+use super::panel::{Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, layout};
+use super::uid;
+use crate::rules::Selector;
+
+pub fn build(selector: &Selector<'_>) -> Value {
+    let Selector { namespace, service } = selector;
+    json!({
+        "uid": uid(selector, "overview"),
+        "title": format!("MediaService overview {namespace}/{service}"),
+        "description": "Sessions, media, signalling and resources of one MediaService.",
+        "tags": ["mediaservice"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": true,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": variables(selector)},
+        "annotations": {"list": []},
+        "panels": layout(ROWS),
+    })
+}
+
+fn variables(selector: &Selector<'_>) -> Value {
+    let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
+    let query = |name: &str, label: &str, query: String, current: Value, many: bool| {
+        json!({
+            "name": name, "label": label, "type": "query", "datasource": datasource,
+            "query": {"query": query, "refId": name}, "definition": query,
+            "refresh": 2, "sort": 1, "hide": 0, "multi": many, "includeAll": many,
+            "allValue": if many { json!(".*") } else { Value::Null }, "current": current,
+        })
+    };
+    let preset = |value: &str| json!({"selected": true, "text": value, "value": value});
+    json!([
+        {
+            "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
+            "refresh": 1, "hide": 0, "multi": false, "includeAll": false, "current": {},
+        },
+        query("namespace", "Namespace", "label_values(media_active_sessions, namespace)".into(), preset(selector.namespace), false),
+        query(
+            "service",
+            "MediaService",
+            "label_values(media_active_sessions{namespace=\"$namespace\"}, mediaservice)".into(),
+            preset(selector.service),
+            false,
+        ),
+        query(
+            "pod",
+            "Pod",
+            "label_values(media_active_sessions{namespace=\"$namespace\",mediaservice=\"$service\"}, pod)".into(),
+            json!({"selected": true, "text": ["All"], "value": ["$__all"]}),
+            true,
+        ),
+    ])
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        title: "Now",
+        panels: &[
+            Panel {
+                title: "Sessions",
+                description: "Publishers and viewers that are open.",
+                kind: Stat,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "sum(media_active_sessions{$S})",
+                    legend: "sessions",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Pods up",
+                description: "Media pods that answered their last scrape.",
+                kind: Stat,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "sum(up{$S})",
+                    legend: "pods",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Video carried",
+                description: "Video payload, from publishers and to viewers together.",
+                kind: Stat,
+                unit: Unit::BitsPerSecond,
+                queries: &[Query {
+                    expr: "sum(media_video_bitrate_bps{$S})",
+                    legend: "video",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Requests that failed",
+                description: "Share of HTTP requests that ended in a 5xx status, last 5 minutes. The objective is at most 0.1 %.",
+                kind: Stat,
+                unit: Unit::Ratio,
+                queries: &[Query {
+                    expr: "sum(rate(media_http_requests_total{$S,status=~\"5..\"}[5m])) / sum(rate(media_http_requests_total{$S}[5m]))",
+                    legend: "5xx",
+                }],
+                red_from: Some(0.001),
+            },
+            Panel {
+                title: "Sessions that ended badly",
+                description: "Share of sessions that ended for another reason than a normal close, last 5 minutes.",
+                kind: Stat,
+                unit: Unit::Ratio,
+                queries: &[Query {
+                    expr: "sum(rate(media_sessions_closed_total{$S,reason!=\"normal_close\"}[5m])) / sum(rate(media_sessions_closed_total{$S}[5m]))",
+                    legend: "not normal",
+                }],
+                red_from: Some(0.2),
+            },
+            Panel {
+                title: "Busiest CPU",
+                description: "CPU used of what the pod may use, in the busiest pod.",
+                kind: Stat,
+                unit: Unit::Ratio,
+                queries: &[Query {
+                    expr: "max(media_cpu_usage_ratio{$S})",
+                    legend: "cpu",
+                }],
+                red_from: Some(0.9),
+            },
+        ],
+    },
+    Row {
+        title: "Sessions",
+        panels: &[
+            Panel {
+                title: "Open sessions by pod",
+                description: "Publishers and viewers.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "sum by (pod) (media_active_sessions{$S})",
+                    legend: "{{pod}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Sessions opened and closed",
+                description: "Closed ones by reason. The first of a new device can be missing: Prometheus sees a rate from the second sample on.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[
+                    Query {
+                        expr: "sum(rate(media_sessions_created_total{$S}[$__rate_interval]))",
+                        legend: "opened",
+                    },
+                    Query {
+                        expr: "sum by (reason) (rate(media_sessions_closed_total{$S}[$__rate_interval]))",
+                        legend: "closed: {{reason}}",
+                    },
+                ],
+                red_from: None,
+            },
+            Panel {
+                title: "Length of sessions that ended",
+                description: "Mean over those that ended in the interval.",
+                kind: Lines,
+                unit: Unit::Seconds,
+                queries: &[Query {
+                    expr: "sum(rate(media_session_duration_seconds_sum{$S}[$__rate_interval])) / sum(rate(media_session_duration_seconds_count{$S}[$__rate_interval]))",
+                    legend: "mean",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Time to connect",
+                description: "From the first connectivity check to connected.",
+                kind: Lines,
+                unit: Unit::Milliseconds,
+                queries: &[
+                    Query {
+                        expr: "histogram_quantile(0.5, sum by (le) (rate(media_ice_connection_time_milliseconds_bucket{$S}[$__rate_interval])))",
+                        legend: "half within",
+                    },
+                    Query {
+                        expr: "histogram_quantile(0.95, sum by (le) (rate(media_ice_connection_time_milliseconds_bucket{$S}[$__rate_interval])))",
+                        legend: "95 % within",
+                    },
+                ],
+                red_from: None,
+            },
+            Panel {
+                title: "Sessions by ICE state",
+                description: "Each session is in one state.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "count by (state) (media_ice_connection_state{$S})",
+                    legend: "{{state}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Candidates from clients",
+                description: "Remote ICE candidates accepted.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum(rate(media_ice_candidates_added_total{$S}[$__rate_interval]))",
+                    legend: "candidates",
+                }],
+                red_from: None,
+            },
+        ],
+    },
+    Row {
+        title: "Media",
+        panels: &[
+            Panel {
+                title: "Frame rate",
+                description: "Frames received from publishers and forwarded to viewers. One line a session.",
+                kind: Lines,
+                unit: Unit::FramesPerSecond,
+                queries: &[Query {
+                    expr: "media_video_frame_rate{$S}",
+                    legend: "{{session_id}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Bitrate",
+                description: "Video payload. One line a session.",
+                kind: Lines,
+                unit: Unit::BitsPerSecond,
+                queries: &[Query {
+                    expr: "media_video_bitrate_bps{$S}",
+                    legend: "{{session_id}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Packet loss",
+                description: "Publishers: gaps in what arrives. Viewers: what their receiver reports say.",
+                kind: Lines,
+                unit: Unit::Ratio,
+                queries: &[Query {
+                    expr: "media_packet_loss_ratio{$S}",
+                    legend: "{{session_id}}",
+                }],
+                red_from: Some(0.05),
+            },
+            Panel {
+                title: "Round trip",
+                description: "Between this service and the client.",
+                kind: Lines,
+                unit: Unit::Milliseconds,
+                queries: &[Query {
+                    expr: "media_rtt_milliseconds{$S}",
+                    legend: "{{session_id}}",
+                }],
+                red_from: Some(300.0),
+            },
+            Panel {
+                title: "Jitter",
+                description: "Interarrival jitter (RFC 3550).",
+                kind: Lines,
+                unit: Unit::Milliseconds,
+                queries: &[Query {
+                    expr: "media_jitter_milliseconds{$S}",
+                    legend: "{{session_id}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Packets",
+                description: "Datagrams in and out, all sessions.",
+                kind: Lines,
+                unit: Unit::PacketsPerSecond,
+                queries: &[Query {
+                    expr: "sum by (direction) (rate(media_packets_total{$S}[$__rate_interval]))",
+                    legend: "{{direction}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Traffic",
+                description: "Bits in and out, all sessions.",
+                kind: Lines,
+                unit: Unit::BitsPerSecond,
+                queries: &[Query {
+                    expr: "8 * sum by (direction) (rate(media_bytes_total{$S}[$__rate_interval]))",
+                    legend: "{{direction}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Packets dropped here",
+                description: "By the place that dropped them. Loss on a client's link is not in here.",
+                kind: Lines,
+                unit: Unit::PacketsPerSecond,
+                queries: &[Query {
+                    expr: "sum by (where) (rate(media_drops_total{$S}[$__rate_interval]))",
+                    legend: "{{where}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Key frames asked for",
+                description: "Requests sent to publishers, by cause.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (cause) (rate(media_keyframe_requests_total{$S}[$__rate_interval]))",
+                    legend: "{{cause}}",
+                }],
+                red_from: None,
+            },
+        ],
+    },
+    Row {
+        title: "Signalling",
+        panels: &[
+            Panel {
+                title: "Requests",
+                description: "By route and status.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (method, path, status) (rate(media_http_requests_total{$S}[$__rate_interval]))",
+                    legend: "{{method}} {{path}} {{status}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Time to answer, 99 % within",
+                description: "By route.",
+                kind: Lines,
+                unit: Unit::Seconds,
+                queries: &[Query {
+                    expr: "histogram_quantile(0.99, sum by (le, path) (rate(media_http_duration_seconds_bucket{$S}[$__rate_interval])))",
+                    legend: "{{path}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Requests in flight",
+                description: "Requests and WebSockets open now.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[
+                    Query {
+                        expr: "sum(media_http_requests_in_flight{$S})",
+                        legend: "HTTP",
+                    },
+                    Query {
+                        expr: "sum(media_websocket_connections{$S})",
+                        legend: "WebSocket",
+                    },
+                ],
+                red_from: None,
+            },
+            Panel {
+                title: "WebSocket messages",
+                description: "By kind and direction.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (type, direction) (rate(media_websocket_messages_total{$S}[$__rate_interval]))",
+                    legend: "{{type}} {{direction}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Size of WebSocket messages",
+                description: "Mean by kind.",
+                kind: Lines,
+                unit: Unit::Bytes,
+                queries: &[Query {
+                    expr: "sum by (type) (rate(media_websocket_message_size_bytes_sum{$S}[$__rate_interval])) / sum by (type) (rate(media_websocket_message_size_bytes_count{$S}[$__rate_interval]))",
+                    legend: "{{type}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Errors",
+                description: "Every error answered or swallowed.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (type, operation) (rate(media_errors_total{$S}[$__rate_interval]))",
+                    legend: "{{operation}}: {{type}}",
+                }],
+                red_from: None,
+            },
+        ],
+    },
+    Row {
+        title: "Resources",
+        panels: &[
+            Panel {
+                title: "Memory",
+                description: "Resident set, and what the allocator gave out and holds, over the selected pods.",
+                kind: Lines,
+                unit: Unit::Bytes,
+                queries: &[
+                    Query {
+                        expr: "sum by (pod) (media_memory_usage_bytes{$S})",
+                        legend: "{{pod}} resident",
+                    },
+                    Query {
+                        expr: "sum by (pod) (media_memory_heap_alloc_bytes{$S})",
+                        legend: "{{pod}} allocated",
+                    },
+                    Query {
+                        expr: "sum by (pod) (media_memory_heap_sys_bytes{$S})",
+                        legend: "{{pod}} held by the allocator",
+                    },
+                ],
+                red_from: None,
+            },
+            Panel {
+                title: "CPU",
+                description: "Used of what the pod may use; media threads by how busy they are.",
+                kind: Lines,
+                unit: Unit::Ratio,
+                queries: &[
+                    Query {
+                        expr: "media_cpu_usage_ratio{$S}",
+                        legend: "{{pod}}",
+                    },
+                    Query {
+                        expr: "media_shard_busy_ratio{$S}",
+                        legend: "{{pod}} shard {{shard}}",
+                    },
+                ],
+                red_from: Some(0.9),
+            },
+            Panel {
+                title: "Tasks",
+                description: "Live tasks and media threads, and the most seen. The families keep an older service's names.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[
+                    Query {
+                        expr: "media_goroutine_count{$S}",
+                        legend: "{{pod}}",
+                    },
+                    Query {
+                        expr: "media_goroutine_count_max{$S}",
+                        legend: "{{pod}} most",
+                    },
+                ],
+                red_from: None,
+            },
+        ],
+    },
+];

@@ -1,0 +1,152 @@
+//! Typed panels: a title, a unit, and queries with legends; places on the grid follow from the order.
+
+use serde_json::{Value, json};
+
+/// Grafana's grid is 24 columns wide.
+const COLUMNS: u32 = 24;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One number, now.
+    Stat,
+    /// Lines over time.
+    Lines,
+}
+
+/// Units as Grafana names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Count,
+    PerSecond,
+    PacketsPerSecond,
+    BitsPerSecond,
+    Bytes,
+    Ratio,
+    Seconds,
+    Milliseconds,
+    FramesPerSecond,
+}
+
+impl Unit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Unit::Count => "short",
+            Unit::PerSecond => "ops",
+            Unit::PacketsPerSecond => "pps",
+            Unit::BitsPerSecond => "bps",
+            Unit::Bytes => "bytes",
+            Unit::Ratio => "percentunit",
+            Unit::Seconds => "s",
+            Unit::Milliseconds => "ms",
+            Unit::FramesPerSecond => "fps",
+        }
+    }
+}
+
+/// A query and the name of its lines. `$S` stands for the dashboard's selection.
+#[derive(Debug, Clone, Copy)]
+pub struct Query {
+    pub expr: &'static str,
+    pub legend: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Panel {
+    pub title: &'static str,
+    /// What a reader should take from it; shown behind the panel's `i`.
+    pub description: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub queries: &'static [Query],
+    /// From here the value is shown red. None: there is no wrong value.
+    pub red_from: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub title: &'static str,
+    pub panels: &'static [Panel],
+}
+
+/// What the dashboard's variables select: the matchers that `$S` stands for.
+pub const SELECTION: &str = "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\"";
+
+/// Places rows and panels on the grid, left to right, and numbers them.
+pub fn layout(rows: &[Row]) -> Vec<Value> {
+    let mut placed = Vec::new();
+    let (mut id, mut y) = (0, 0);
+    for row in rows {
+        id += 1;
+        placed.push(json!({
+            "id": id, "type": "row", "title": row.title, "collapsed": false, "panels": [],
+            "gridPos": {"x": 0, "y": y, "w": COLUMNS, "h": 1},
+        }));
+        y += 1;
+        let mut x = 0;
+        let mut height = 0;
+        for panel in row.panels {
+            let (w, h) = match panel.kind {
+                Kind::Stat => (4, 4),
+                Kind::Lines => (8, 8),
+            };
+            if x + w > COLUMNS {
+                (x, y) = (0, y + height);
+            }
+            id += 1;
+            placed.push(panel.model(id, x, y, w, h));
+            height = h;
+            x += w;
+        }
+        y += height;
+    }
+    placed
+}
+
+impl Panel {
+    fn model(&self, id: u32, x: u32, y: u32, w: u32, h: u32) -> Value {
+        let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
+        let targets: Vec<Value> = self
+            .queries
+            .iter()
+            .zip('A'..)
+            .map(|(query, letter)| {
+                json!({
+                    "refId": letter.to_string(),
+                    "datasource": datasource,
+                    "expr": query.expr.replace("$S", SELECTION),
+                    "legendFormat": query.legend,
+                    "instant": self.kind == Kind::Stat,
+                    "range": self.kind == Kind::Lines,
+                })
+            })
+            .collect();
+        let mut steps = vec![json!({"color": "green", "value": null})];
+        if let Some(value) = self.red_from {
+            steps.push(json!({"color": "red", "value": value}));
+        }
+        let options = match self.kind {
+            Kind::Stat => json!({
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
+                "colorMode": "value", "graphMode": "area", "textMode": "auto",
+            }),
+            Kind::Lines => json!({
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }),
+        };
+        json!({
+            "id": id,
+            "type": match self.kind { Kind::Stat => "stat", Kind::Lines => "timeseries" },
+            "title": self.title,
+            "description": self.description,
+            "datasource": datasource,
+            "gridPos": {"x": x, "y": y, "w": w, "h": h},
+            "fieldConfig": {
+                "defaults": {"unit": self.unit.as_str(), "min": 0, "thresholds": {"mode": "absolute", "steps": steps}},
+                "overrides": [],
+            },
+            "options": options,
+            "targets": targets,
+        })
+    }
+}

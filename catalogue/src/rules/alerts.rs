@@ -1,0 +1,110 @@
+//! The alerts that name a cause, as a table: one entry, one page in `docs/runbooks/`.
+
+/// Who is told, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Viewers see it now: wakes somebody.
+    Critical,
+    /// Will hurt, or hurts a few: looked at on the next working day.
+    Warning,
+}
+
+impl Severity {
+    /// The value of the label `severity`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One alert. `expr` has `$S` where the matchers of the MediaService go.
+#[derive(Debug, Clone, Copy)]
+pub struct Alert {
+    pub name: &'static str,
+    /// File name, without `.md`, in `docs/runbooks/`.
+    pub runbook: &'static str,
+    pub expr: &'static str,
+    /// How long the expression holds before anybody is told: a Prometheus duration.
+    pub lasts: &'static str,
+    pub severity: Severity,
+    pub summary: &'static str,
+    pub description: &'static str,
+}
+
+/// Every alert that names a cause.
+pub const ALERTS: &[Alert] = &[
+    Alert {
+        name: "MediaPodDown",
+        runbook: "MediaPodDown",
+        expr: "up{$S} == 0",
+        lasts: "2m",
+        severity: Severity::Critical,
+        summary: "A media pod does not answer its scrape",
+        description: "Pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} has not answered on its metrics port for 2 minutes; its sessions are likely lost.",
+    },
+    Alert {
+        name: "MediaNoAcceptingPods",
+        runbook: "MediaNoAcceptingPods",
+        expr: "absent(up{$S} == 1)",
+        lasts: "3m",
+        severity: Severity::Critical,
+        summary: "No media pod runs: nobody can publish or watch",
+        description: "No pod of {{ $labels.namespace }}/{{ $labels.mediaservice }} has answered its scrape for 3 minutes.",
+    },
+    Alert {
+        name: "MediaSetupFailuresHigh",
+        runbook: "MediaSetupFailuresHigh",
+        // A session that never connects is closed for one of these two reasons. Fewer than 5 of
+        // them in 10 minutes say more about one client's network than about the service.
+        expr: concat!(
+            "sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S,reason=~\"ice_failed|setup_timeout\"}[10m]))",
+            " / sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S}[10m])) > 0.2",
+            " and sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S,reason=~\"ice_failed|setup_timeout\"}[10m])) > 5",
+        ),
+        lasts: "5m",
+        severity: Severity::Critical,
+        summary: "Many sessions never connect or lose their path",
+        description: "{{ $value | humanizePercentage }} of the sessions of {{ $labels.namespace }}/{{ $labels.mediaservice }} that ended in the last 10 minutes did so because no media path was found or it was lost. A wrong or closed media address is the usual cause.",
+    },
+    Alert {
+        name: "MediaDropsHigh",
+        runbook: "MediaDropsHigh",
+        expr: concat!(
+            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S}[5m]))",
+            " / sum by (namespace, mediaservice, pod) (rate(media_packets_total{$S,direction=\"in\"}[5m])) > 0.02",
+        ),
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "A pod drops media packets itself",
+        description: "Pod {{ $labels.pod }} drops {{ $value | humanizePercentage }} of the packets it receives: viewers see a broken picture although their links may be fine.",
+    },
+    Alert {
+        name: "MediaShardSaturated",
+        runbook: "MediaShardSaturated",
+        expr: "max by (namespace, mediaservice, pod) (media_shard_busy_ratio{$S}) > 0.9",
+        lasts: "10m",
+        severity: Severity::Warning,
+        summary: "A media thread has no time left",
+        description: "A shard of pod {{ $labels.pod }} has been busy more than 90 % of the time for 10 minutes; more viewers on it mean delay for all of them.",
+    },
+    Alert {
+        name: "MediaSeriesFolded",
+        runbook: "MediaSeriesFolded",
+        expr: "sum by (namespace, mediaservice, family) (increase(media_metrics_series_folded_total{$S}[15m])) > 0",
+        lasts: "15m",
+        severity: Severity::Warning,
+        summary: "A metric family has more series than its cap",
+        description: "Family {{ $labels.family }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
+    },
+    Alert {
+        name: "MediaTaskLeak",
+        runbook: "MediaTaskLeak",
+        expr: "max by (namespace, mediaservice, pod) (media_potential_goroutine_leak{$S}) == 1",
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "A media pod has more tasks than its connections explain",
+        description: "Pod {{ $labels.pod }} has held more tasks than 100 + 4 for each connection for at least 10 minutes: memory will grow until it is restarted.",
+    },
+];

@@ -1,0 +1,136 @@
+//! Tests of the rules: what they select, name and link to.
+
+use super::*;
+
+const CAM: Selector<'static> = Selector {
+    namespace: "media",
+    service: "cam",
+};
+
+fn rules(groups: &Value) -> Vec<&Value> {
+    groups
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("a list"))
+        .collect()
+}
+
+#[test]
+fn every_selector_names_the_namespace_and_the_mediaservice() {
+    let groups = rule_groups(&CAM);
+    for rule in rules(&groups) {
+        let expr = rule["expr"].as_str().expect("an expression");
+        assert!(!expr.contains('$'), "left over placeholder in {expr}");
+        for part in expr.split('{').skip(1) {
+            assert!(
+                part.starts_with("namespace=\"media\",mediaservice=\"cam\""),
+                "a selector without its MediaService: {expr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_severity_words_and_a_runbook_that_is_in_the_repository() {
+    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+    for rule in rules(&rule_groups(&CAM))
+        .into_iter()
+        .filter(|rule| rule["alert"].is_string())
+    {
+        let name = rule["alert"].as_str().expect("a name");
+        assert!(
+            matches!(
+                rule["labels"]["severity"].as_str(),
+                Some("critical" | "warning")
+            ),
+            "{name}"
+        );
+        assert!(
+            rule["annotations"]["summary"]
+                .as_str()
+                .is_some_and(|text| text.len() > 10),
+            "{name}"
+        );
+        assert!(
+            rule["annotations"]["description"]
+                .as_str()
+                .is_some_and(|text| text.len() > 10),
+            "{name}"
+        );
+        let page = std::fs::read_to_string(runbooks.join(format!("{name}.md"))).unwrap_or_default();
+        for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Fix"] {
+            assert!(
+                page.contains(heading),
+                "docs/runbooks/{name}.md lacks `{heading}`"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_runbook_without_an_alert_is_not_kept() {
+    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+    let groups = rule_groups(&CAM);
+    let alerts: Vec<&str> = rules(&groups)
+        .iter()
+        .filter_map(|rule| rule["alert"].as_str())
+        .collect();
+    for entry in std::fs::read_dir(runbooks).expect("docs/runbooks is there") {
+        let name = entry
+            .expect("a readable folder")
+            .file_name()
+            .into_string()
+            .expect("UTF-8");
+        let stem = name.trim_end_matches(".md");
+        assert!(
+            stem == "README" || alerts.contains(&stem),
+            "{name} belongs to no alert"
+        );
+    }
+}
+
+#[test]
+fn a_disabled_alert_is_left_out_and_the_base_goes_before_the_runbook() {
+    let disabled = ["MediaNoAcceptingPods".to_owned()];
+    let options = Options {
+        runbook_base_url: "https://example.com/wiki/",
+        disabled_alerts: &disabled,
+    };
+    let groups = rule_groups_with(&CAM, &options);
+    let rules = rules(&groups);
+    assert!(
+        !rules
+            .iter()
+            .any(|rule| rule["alert"] == "MediaNoAcceptingPods")
+    );
+    let down = rules
+        .iter()
+        .find(|rule| rule["alert"] == "MediaPodDown")
+        .expect("the others stay");
+    assert_eq!(
+        down["annotations"]["runbook_url"],
+        "https://example.com/wiki/docs/runbooks/MediaPodDown.md"
+    );
+}
+
+#[test]
+fn a_group_that_would_be_empty_is_not_there() {
+    let mut disabled: Vec<String> = ALERTS.iter().map(|alert| alert.name.to_owned()).collect();
+    disabled.push("MediaAvailabilityBurn".to_owned());
+    let groups = rule_groups_with(
+        &CAM,
+        &Options {
+            runbook_base_url: "",
+            disabled_alerts: &disabled,
+        },
+    );
+    assert_eq!(groups.as_array().expect("a list").len(), 1);
+}
+
+#[test]
+fn every_window_of_a_burn_alert_is_recorded() {
+    for burn in BURNS {
+        assert!(WINDOWS.contains(&burn.long) && WINDOWS.contains(&burn.short));
+    }
+}
