@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod dashboard;
+pub mod families;
 pub mod rules;

@@ -1,0 +1,523 @@
+//! The table of metric families that `media-server` exposes.
+//!
+//! Owns names, kinds, units, labels, buckets and help texts; holds no values. The server announces and
+//! renders every family from here, rules and dashboards are checked against it. Names that the
+//! service which this one replaces had stay as they were, for the dashboards that use them.
+
+/// What a family's values do over time, as Prometheus names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, and starts at 0 with the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets with a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word after the name in a `# TYPE` line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// Unit of a family's values; dashboards choose the axis by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    Seconds,
+    Milliseconds,
+    Bytes,
+    BitsPerSecond,
+    PerSecond,
+    /// 0 to 1.
+    Ratio,
+    /// A number that stands for a state, listed in the help text.
+    State,
+}
+
+/// What a series belongs to, and with that when it goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Lives as long as the process.
+    Process,
+    /// Labelled `device_id`; goes 15 min after its last change.
+    Device,
+    /// Labelled `session_id`; goes two scrape intervals after the session's end.
+    Session,
+}
+
+/// One metric family.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub help: &'static str,
+    /// In the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// Upper bounds, ascending, without +Inf; empty unless a histogram.
+    pub buckets: &'static [f64],
+    pub scope: Scope,
+}
+
+impl Family {
+    /// Names that a query may use: the family's, or for a histogram those of its three parts.
+    pub fn series_names(&self) -> Vec<String> {
+        match self.kind {
+            Kind::Histogram => ["_bucket", "_sum", "_count"]
+                .iter()
+                .map(|part| format!("{}{part}", self.name))
+                .collect(),
+            Kind::Counter | Kind::Gauge => vec![self.name.to_owned()],
+        }
+    }
+}
+
+/// The family called `name`, or the histogram that has a part of that name.
+pub fn find(name: &str) -> Option<&'static Family> {
+    FAMILIES
+        .iter()
+        .find(|family| family.series_names().iter().any(|known| known == name))
+}
+
+/// Every value of the label `reason` of `media_sessions_closed_total`.
+pub const CLOSE_REASONS: &[&str] = &[
+    "normal_close",
+    "error_cleanup",
+    "inactive_timeout",
+    "ice_failed",
+    "setup_timeout",
+    "superseded",
+    "drained",
+    "publisher_gone",
+    "limit",
+];
+
+const fn family(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind,
+        unit,
+        help,
+        labels,
+        buckets: &[],
+        scope: Scope::Process,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Family {
+    Family {
+        buckets,
+        ..family(name, Kind::Histogram, unit, labels, help)
+    }
+}
+
+const fn of_device(family: Family) -> Family {
+    Family {
+        scope: Scope::Device,
+        ..family
+    }
+}
+
+const fn of_session(family: Family) -> Family {
+    Family {
+        scope: Scope::Session,
+        ..family
+    }
+}
+
+use Kind::{Counter, Gauge};
+
+/// Every family of `media-server`.
+pub const FAMILIES: &[Family] = &[
+    // Sessions.
+    family(
+        "media_active_sessions",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Sessions open now, publishers and viewers.",
+    ),
+    of_device(family(
+        "media_sessions_created_total",
+        Counter,
+        Unit::Count,
+        &["device_id"],
+        "Sessions admitted.",
+    )),
+    of_device(family(
+        "media_sessions_closed_total",
+        Counter,
+        Unit::Count,
+        &["device_id", "reason"],
+        "Sessions ended, by reason.",
+    )),
+    of_device(histogram(
+        "media_session_duration_seconds",
+        Unit::Seconds,
+        &["device_id"],
+        &[60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0],
+        "Time from a session's admission to its end.",
+    )),
+    family(
+        "media_sessions",
+        Gauge,
+        Unit::Count,
+        &["role"],
+        "Sessions open now, by role: publisher or viewer.",
+    ),
+    family(
+        "media_session_limit",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Sessions that this process admits at most.",
+    ),
+    family(
+        "media_setup_total",
+        Counter,
+        Unit::Count,
+        &["role", "protocol", "result"],
+        "Session set-ups, by result: connected, failed (never connected), cancelled (closed by its owner before that), refused (overload or draining).",
+    ),
+    histogram(
+        "media_setup_seconds",
+        Unit::Seconds,
+        &["role"],
+        &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0],
+        "Time from the POST to the end of the DTLS handshake, of sessions that connected.",
+    ),
+    // Transport of one session.
+    of_session(family(
+        "media_ice_connection_state",
+        Gauge,
+        Unit::State,
+        &["session_id", "state"],
+        "ICE state of a session: new 0, checking 1, connected 2, completed 3, disconnected 4, failed 5, closed 6.",
+    )),
+    of_session(family(
+        "media_ice_candidates_added_total",
+        Counter,
+        Unit::Count,
+        &["session_id"],
+        "Remote candidates accepted from offers and trickled fragments.",
+    )),
+    of_session(histogram(
+        "media_ice_connection_time_milliseconds",
+        Unit::Milliseconds,
+        &["session_id"],
+        &[100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0, 6400.0, 12800.0],
+        "Time from the first ICE check to connected.",
+    )),
+    of_session(family(
+        "media_video_frame_rate",
+        Gauge,
+        Unit::PerSecond,
+        &["session_id"],
+        "Video frames per second received (publisher) or forwarded (viewer) in the last window.",
+    )),
+    of_session(family(
+        "media_video_bitrate_bps",
+        Gauge,
+        Unit::BitsPerSecond,
+        &["session_id"],
+        "Media payload bits per second in the last window.",
+    )),
+    of_session(family(
+        "media_packet_loss_ratio",
+        Gauge,
+        Unit::Ratio,
+        &["session_id"],
+        "Packets lost, 0 to 1: from sequence gaps (publisher) or receiver reports (viewer).",
+    )),
+    of_session(family(
+        "media_rtt_milliseconds",
+        Gauge,
+        Unit::Milliseconds,
+        &["session_id"],
+        "Round-trip time (RFC 3550 section 6.4.1).",
+    )),
+    of_session(family(
+        "media_jitter_milliseconds",
+        Gauge,
+        Unit::Milliseconds,
+        &["session_id"],
+        "Interarrival jitter (RFC 3550 section 6.4.1).",
+    )),
+    // Shards.
+    family(
+        "media_packets_total",
+        Counter,
+        Unit::Count,
+        &["direction"],
+        "Datagrams on the media socket, in and out.",
+    ),
+    family(
+        "media_bytes_total",
+        Counter,
+        Unit::Bytes,
+        &["direction"],
+        "Bytes of those datagrams, without IP and UDP headers.",
+    ),
+    family(
+        "media_drops_total",
+        Counter,
+        Unit::Count,
+        &["where"],
+        "Datagrams and packets that went no further, by the place and cause.",
+    ),
+    family(
+        "media_keyframe_requests_total",
+        Counter,
+        Unit::Count,
+        &[],
+        "Keyframe requests (PLI) sent to publishers.",
+    ),
+    family(
+        "media_shard_busy_ratio",
+        Gauge,
+        Unit::Ratio,
+        &["shard"],
+        "Share of time that a shard thread worked, over the last 10 s.",
+    ),
+    family(
+        "media_shard_sessions",
+        Gauge,
+        Unit::Count,
+        &["shard"],
+        "Sessions that a shard holds.",
+    ),
+    // HTTP.
+    family(
+        "media_http_requests_total",
+        Counter,
+        Unit::Count,
+        &["method", "path", "status"],
+        "HTTP requests answered; path is the route template.",
+    ),
+    histogram(
+        "media_http_duration_seconds",
+        Unit::Seconds,
+        &["method", "path"],
+        &[
+            0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512,
+        ],
+        "Time from the end of a request's head to the head of its response.",
+    ),
+    family(
+        "media_http_requests_in_flight",
+        Gauge,
+        Unit::Count,
+        &[],
+        "HTTP requests being handled.",
+    ),
+    family(
+        "media_errors_total",
+        Counter,
+        Unit::Count,
+        &["type", "operation"],
+        "Errors answered or swallowed.",
+    ),
+    family(
+        "media_auth_failures_total",
+        Counter,
+        Unit::Count,
+        &["reason"],
+        "Requests refused for their token: missing, malformed, signature, expired, claims, lifetime, grant.",
+    ),
+    // WebSocket.
+    family(
+        "media_websocket_connections",
+        Gauge,
+        Unit::Count,
+        &[],
+        "WebSocket connections open.",
+    ),
+    family(
+        "media_websocket_messages_total",
+        Counter,
+        Unit::Count,
+        &["type", "direction"],
+        "WebSocket messages, inbound and outbound.",
+    ),
+    histogram(
+        "media_websocket_message_size_bytes",
+        Unit::Bytes,
+        &["type"],
+        &[
+            64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0,
+        ],
+        "Size of WebSocket messages.",
+    ),
+    // Process.
+    family(
+        "media_memory_usage_bytes",
+        Gauge,
+        Unit::Bytes,
+        &[],
+        "Resident set of the process.",
+    ),
+    family(
+        "media_memory_heap_alloc_bytes",
+        Gauge,
+        Unit::Bytes,
+        &[],
+        "Bytes that the program has allocated.",
+    ),
+    family(
+        "media_memory_heap_sys_bytes",
+        Gauge,
+        Unit::Bytes,
+        &[],
+        "Bytes that the allocator holds from the system.",
+    ),
+    family(
+        "media_goroutine_count",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Live tokio tasks and shard threads.",
+    ),
+    family(
+        "media_goroutine_count_max",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Highest media_goroutine_count seen.",
+    ),
+    family(
+        "media_potential_goroutine_leak",
+        Gauge,
+        Unit::State,
+        &[],
+        "1 when tasks have exceeded 100 + 4 x (HTTP and WebSocket connections) for 5 min.",
+    ),
+    family(
+        "media_cpu_usage_ratio",
+        Gauge,
+        Unit::Ratio,
+        &[],
+        "CPU used of the CPU allowed: the cgroup's quota, else the machine's cores.",
+    ),
+    family(
+        "media_drain_state",
+        Gauge,
+        Unit::State,
+        &[],
+        "Accepting 0, draining 1, drained 2.",
+    ),
+    family(
+        "media_advertised_addresses",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Addresses that answers name as candidates.",
+    ),
+    family(
+        "media_metrics_series_folded_total",
+        Counter,
+        Unit::Count,
+        &["family"],
+        "Label sets left out, or counted under the label value other, because a family was full.",
+    ),
+    family(
+        "media_build_info",
+        Gauge,
+        Unit::Count,
+        &["version"],
+        "Always 1; the label tells the version.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_follow_the_naming_rules() {
+        let mut seen = HashSet::new();
+        for family in FAMILIES {
+            assert!(seen.insert(family.name), "{} is there twice", family.name);
+            assert!(
+                family
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}",
+                family.name
+            );
+            assert_eq!(
+                family.kind == Kind::Counter,
+                family.name.ends_with("_total"),
+                "{}: counters, and only they, end with _total",
+                family.name
+            );
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn only_histograms_have_buckets_and_they_ascend() {
+        for family in FAMILIES {
+            assert_eq!(
+                family.kind == Kind::Histogram,
+                !family.buckets.is_empty(),
+                "{}",
+                family.name
+            );
+            assert!(
+                family.buckets.windows(2).all(|pair| pair[0] < pair[1]),
+                "{}",
+                family.name
+            );
+        }
+    }
+
+    #[test]
+    fn scope_and_labels_agree() {
+        for family in FAMILIES {
+            assert_eq!(
+                family.scope == Scope::Device,
+                family.labels.contains(&"device_id"),
+                "{}",
+                family.name
+            );
+            assert_eq!(
+                family.scope == Scope::Session,
+                family.labels.contains(&"session_id"),
+                "{}",
+                family.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_histogram_are_found_by_name() {
+        assert_eq!(
+            find("media_http_duration_seconds_bucket").map(|f| f.name),
+            Some("media_http_duration_seconds")
+        );
+        assert!(find("media_http_duration_seconds").is_none());
+        assert!(find("media_active_sessions").is_some());
+    }
+}
