@@ -4,5 +4,6 @@
 //! datagrams and the time in, and carries transmits and events out.
 #![forbid(unsafe_code)]
 
+pub mod cells;
 pub mod ids;
 pub mod negotiated;

@@ -1,0 +1,346 @@
+//! Figures that a session or a shard keeps up to date while it runs, readable at any time.
+//!
+//! Plain relaxed atomics with one writer each (the shard thread; `candidates_added` is the HTTP
+//! side's). Nothing here adds up over sessions: `/metrics` and the API do that when they are asked.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Connection state as the W3C names it; the value is the one that the metrics show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum IceState {
+    /// No authenticated check has arrived yet.
+    New = 0,
+    /// A check has been answered; nothing shows yet that the answer arrived.
+    Checking = 1,
+    /// The peer has used the path, which it only does after it heard our answer.
+    Connected = 2,
+    Completed = 3,
+    /// No check for 15 s.
+    Disconnected = 4,
+    /// No check for 30 s.
+    Failed = 5,
+    Closed = 6,
+}
+
+impl IceState {
+    pub const ALL: [IceState; 7] = [
+        IceState::New,
+        IceState::Checking,
+        IceState::Connected,
+        IceState::Completed,
+        IceState::Disconnected,
+        IceState::Failed,
+        IceState::Closed,
+    ];
+
+    /// The name that the W3C gives the state and the metrics use as label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IceState::New => "new",
+            IceState::Checking => "checking",
+            IceState::Connected => "connected",
+            IceState::Completed => "completed",
+            IceState::Disconnected => "disconnected",
+            IceState::Failed => "failed",
+            IceState::Closed => "closed",
+        }
+    }
+}
+
+/// A figure that may not be known yet.
+#[derive(Debug)]
+struct Figure(AtomicU64);
+
+impl Figure {
+    fn new() -> Self {
+        Figure(AtomicU64::new(f64::NAN.to_bits()))
+    }
+
+    fn set(&self, value: Option<f64>) {
+        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
+    }
+
+    fn read(&self) -> Option<f64> {
+        Some(f64::from_bits(self.0.load(Relaxed))).filter(|v| !v.is_nan())
+    }
+}
+
+/// What is known of one session. Made by the HTTP side, written by the session's shard.
+#[derive(Debug)]
+pub struct SessionCells {
+    ice_state: AtomicU8,
+    candidates_added: AtomicU32,
+    connection_time: Figure,
+    frame_rate: Figure,
+    bitrate_bps: Figure,
+    loss_ratio: Figure,
+    rtt_seconds: Figure,
+    jitter_seconds: Figure,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Default for SessionCells {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SessionCells {
+    pub fn new() -> Self {
+        SessionCells {
+            ice_state: AtomicU8::new(IceState::New as u8),
+            candidates_added: AtomicU32::new(0),
+            connection_time: Figure::new(),
+            frame_rate: Figure::new(),
+            bitrate_bps: Figure::new(),
+            loss_ratio: Figure::new(),
+            rtt_seconds: Figure::new(),
+            jitter_seconds: Figure::new(),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub fn ice_state(&self) -> IceState {
+        IceState::ALL[usize::from(self.ice_state.load(Relaxed)).min(IceState::ALL.len() - 1)]
+    }
+
+    /// Remote candidates that signalling accepted.
+    pub fn candidates_added(&self) -> u32 {
+        self.candidates_added.load(Relaxed)
+    }
+
+    /// Called by the HTTP side alone.
+    pub fn add_candidates(&self, count: u32) {
+        self.candidates_added.fetch_add(count, Relaxed);
+    }
+
+    /// From the first authenticated check to the first datagram that shows the peer heard us.
+    pub fn connection_time(&self) -> Option<Duration> {
+        self.connection_time.read().map(Duration::from_secs_f64)
+    }
+
+    /// Video frames per second, received (publisher) or forwarded (viewer), in the last window of
+    /// about a second. `None` before the first window of a connected session has passed.
+    pub fn frame_rate(&self) -> Option<f64> {
+        self.frame_rate.read()
+    }
+
+    /// RTP payload bits per second of all tracks in the last window.
+    pub fn bitrate_bps(&self) -> Option<f64> {
+        self.bitrate_bps.read()
+    }
+
+    /// 0 to 1, over the last ten seconds: from sequence gaps (publisher) or receiver reports (viewer).
+    pub fn loss_ratio(&self) -> Option<f64> {
+        self.loss_ratio.read()
+    }
+
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt_seconds.read().map(Duration::from_secs_f64)
+    }
+
+    /// Interarrival jitter (RFC 3550 §6.4.1) of the video track, else of the audio track.
+    pub fn jitter(&self) -> Option<Duration> {
+        self.jitter_seconds.read().map(Duration::from_secs_f64)
+    }
+
+    /// Media packets received (publisher) or sent (viewer).
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Relaxed)
+    }
+
+    /// Payload bytes of those packets.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    pub fn set_ice_state(&self, state: IceState) {
+        self.ice_state.store(state as u8, Relaxed);
+    }
+
+    pub fn set_connection_time(&self, time: Duration) {
+        self.connection_time.set(Some(time.as_secs_f64()));
+    }
+
+    pub fn set_rates(&self, frame_rate: f64, bitrate_bps: f64) {
+        self.frame_rate.set(Some(frame_rate));
+        self.bitrate_bps.set(Some(bitrate_bps));
+    }
+
+    pub fn set_loss(&self, ratio: Option<f64>) {
+        self.loss_ratio.set(ratio);
+    }
+
+    pub fn set_rtt(&self, rtt: Duration) {
+        self.rtt_seconds.set(Some(rtt.as_secs_f64()));
+    }
+
+    pub fn set_jitter(&self, seconds: f64) {
+        self.jitter_seconds.set(Some(seconds));
+    }
+
+    pub fn set_totals(&self, packets: u64, bytes: u64) {
+        self.packets.store(packets, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+}
+
+/// Why a datagram or packet went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Drop {
+    /// Neither STUN, DTLS nor RTP, or cut short.
+    Malformed,
+    /// STUN for no session, or with a wrong MESSAGE-INTEGRITY.
+    StunUnauthenticated,
+    /// A check that repeats the transaction of another address.
+    StunReplay,
+    /// From an address that no session is bound to.
+    UnknownAddress,
+    /// DTLS that the handshake has no use for, or beyond what a peer may make us hold.
+    Dtls,
+    /// SRTP or SRTCP that does not verify, or before keys exist.
+    SrtpUnauthenticated,
+    /// SRTP or SRTCP seen before, or older than the window.
+    SrtpReplay,
+    /// RTP of a payload type or stream that was not negotiated.
+    UnknownStream,
+    /// Video withheld from a viewer until the next keyframe.
+    NoKeyframe,
+    /// The viewer did not negotiate the publisher's codec.
+    CodecMismatch,
+    /// The kernel took no more to send.
+    SocketFull,
+    /// The kernel had no room for what arrived.
+    ReceiveOverflow,
+    /// Another shard did not keep up.
+    RingFull,
+    /// More than a new address may get before it proved itself.
+    UnprovenPath,
+}
+
+impl Drop {
+    pub const ALL: [Drop; 14] = [
+        Drop::Malformed,
+        Drop::StunUnauthenticated,
+        Drop::StunReplay,
+        Drop::UnknownAddress,
+        Drop::Dtls,
+        Drop::SrtpUnauthenticated,
+        Drop::SrtpReplay,
+        Drop::UnknownStream,
+        Drop::NoKeyframe,
+        Drop::CodecMismatch,
+        Drop::SocketFull,
+        Drop::ReceiveOverflow,
+        Drop::RingFull,
+        Drop::UnprovenPath,
+    ];
+
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Drop::Malformed => "malformed",
+            Drop::StunUnauthenticated => "stun_unauthenticated",
+            Drop::StunReplay => "stun_replay",
+            Drop::UnknownAddress => "unknown_address",
+            Drop::Dtls => "dtls",
+            Drop::SrtpUnauthenticated => "srtp_unauthenticated",
+            Drop::SrtpReplay => "srtp_replay",
+            Drop::UnknownStream => "unknown_stream",
+            Drop::NoKeyframe => "no_keyframe",
+            Drop::CodecMismatch => "codec_mismatch",
+            Drop::SocketFull => "socket_full",
+            Drop::ReceiveOverflow => "receive_overflow",
+            Drop::RingFull => "ring_full",
+            Drop::UnprovenPath => "unproven_path",
+        }
+    }
+}
+
+/// What one shard counts. Written by its thread.
+#[derive(Debug, Default)]
+pub struct ShardCells {
+    packets_in: AtomicU64,
+    bytes_in: AtomicU64,
+    packets_out: AtomicU64,
+    bytes_out: AtomicU64,
+    keyframe_requests: AtomicU64,
+    sessions: AtomicU64,
+    busy_nanos: AtomicU64,
+    drops: [AtomicU64; Drop::ALL.len()],
+}
+
+impl ShardCells {
+    /// Datagrams received, of any kind.
+    pub fn packets_in(&self) -> u64 {
+        self.packets_in.load(Relaxed)
+    }
+
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Relaxed)
+    }
+
+    /// Datagrams that the kernel accepted for sending.
+    pub fn packets_out(&self) -> u64 {
+        self.packets_out.load(Relaxed)
+    }
+
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Relaxed)
+    }
+
+    /// PLI sent to publishers.
+    pub fn keyframe_requests(&self) -> u64 {
+        self.keyframe_requests.load(Relaxed)
+    }
+
+    /// Sessions that the shard holds now.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Time that the thread spent working, not waiting; its rate is the busy ratio.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.load(Relaxed))
+    }
+
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
+    pub fn count_in(&self, packets: u64, bytes: u64) {
+        add(&self.packets_in, packets);
+        add(&self.bytes_in, bytes);
+    }
+
+    pub fn count_out(&self, packets: u64, bytes: u64) {
+        add(&self.packets_out, packets);
+        add(&self.bytes_out, bytes);
+    }
+
+    pub fn count_drops(&self, reason: Drop, count: u64) {
+        add(&self.drops[reason as usize], count);
+    }
+
+    pub fn count_keyframe_request(&self) {
+        add(&self.keyframe_requests, 1);
+    }
+
+    pub fn set_sessions(&self, sessions: u64) {
+        self.sessions.store(sessions, Relaxed);
+    }
+
+    pub fn add_busy(&self, time: Duration) {
+        add(&self.busy_nanos, time.as_nanos() as u64);
+    }
+}
+
+/// One writer: a load and a store are enough, and cost no locked instruction.
+fn add(cell: &AtomicU64, count: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
+}

@@ -1,0 +1,252 @@
+//! The handle to the shard threads: open and close sessions, hear what became of them.
+//!
+//! Each shard is one thread that owns a UDP socket and the sessions placed on it; nothing else
+//! touches a session. Calls go through a bounded mailbox and are answered by the thread. Called by
+//! the HTTP side; the threads are in `shard/worker.rs`.
+
+mod placement;
+mod worker;
+
+pub use media_core::cells::{SessionCells, ShardCells};
+
+use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::negotiated::{Fingerprint, Negotiated, Role};
+use placement::Placement;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that wait for one shard. A burst beyond it is answered 503 at once, which is better
+/// than an answer after the client gave up.
+const MAILBOX: usize = 256;
+/// A shard that does not answer within this is overloaded; the caller stops waiting.
+const REPLY_WITHIN: Duration = Duration::from_secs(2);
+/// Events that wait for the HTTP side. A shard keeps those that do not fit, one per session at most.
+const EVENTS: usize = 1024;
+/// Ids carry the shard in six bits.
+const MAX_SHARDS: u8 = 64;
+
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Address of the media socket; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads, 1 to 64.
+    pub shards: u8,
+    pub ordinal: u16,
+    /// Key of the tag in every ufrag.
+    pub ufrag_key: [u8; 16],
+}
+
+/// A session as signalling agreed on it.
+pub struct OpenSession {
+    /// Its shard field says where the session goes, see [`Shards::place`].
+    pub id: SessionId,
+    pub ufrag: Ufrag,
+    pub pwd: IcePwd,
+    pub device: Arc<str>,
+    pub negotiated: Negotiated,
+    pub cells: Arc<SessionCells>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Keys exist: media can flow.
+    Connected { id: SessionId },
+    /// The session is gone. Exactly one for each session that was opened.
+    Closed { id: SessionId, reason: CloseReason },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    Normal,
+    ErrorCleanup,
+    Inactive,
+    IceFailed,
+    SetupTimeout,
+    Superseded,
+    Drained,
+    PublisherGone,
+    Limit,
+}
+
+impl CloseReason {
+    /// Value of the `reason` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Normal => "normal_close",
+            CloseReason::ErrorCleanup => "error_cleanup",
+            CloseReason::Inactive => "inactive_timeout",
+            CloseReason::IceFailed => "ice_failed",
+            CloseReason::SetupTimeout => "setup_timeout",
+            CloseReason::Superseded => "superseded",
+            CloseReason::Drained => "drained",
+            CloseReason::PublisherGone => "publisher_gone",
+            CloseReason::Limit => "limit",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("shards must be 1 to {MAX_SHARDS}, not {shards}")]
+    Shards { shards: u8 },
+    #[error("failed to bind the media socket to {listen}")]
+    Bind {
+        listen: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("failed to start shard {shard}")]
+    Thread { shard: u8, source: std::io::Error },
+}
+
+/// Why a shard did not answer a call. In doubt (`Timeout`) the call may still take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MailboxError {
+    #[error("the shard has too many calls waiting")]
+    Full,
+    #[error("the shard did not answer in time")]
+    Timeout,
+    #[error("the shard has stopped")]
+    Stopped,
+}
+
+/// What the handle asks of a shard.
+enum Command {
+    Open(Box<OpenSession>, oneshot::Sender<()>),
+    Close(SessionId, CloseReason, oneshot::Sender<bool>),
+    Shutdown,
+}
+
+/// Handle to all shards of the process; cheap to clone.
+#[derive(Clone)]
+pub struct Shards {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    mailboxes: Vec<SyncSender<Command>>,
+    cells: Vec<Arc<ShardCells>>,
+    placement: Arc<Placement>,
+    fingerprint: Fingerprint,
+    local_addr: SocketAddr,
+}
+
+impl Shards {
+    /// Binds the sockets and starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; threads already started end at once.
+    pub fn start(config: ShardConfig) -> Result<(Shards, mpsc::Receiver<Event>), StartError> {
+        if config.shards == 0 || config.shards > MAX_SHARDS {
+            return Err(StartError::Shards {
+                shards: config.shards,
+            });
+        }
+        let (events, events_out) = mpsc::channel(EVENTS);
+        let placement = Arc::new(Placement::new(config.shards));
+        let mut mailboxes = Vec::new();
+        let mut cells = Vec::new();
+        for shard in 0..config.shards {
+            let (mailbox, commands) = sync_channel(MAILBOX);
+            let own = Arc::new(ShardCells::default());
+            worker::start(
+                shard,
+                commands,
+                events.clone(),
+                placement.clone(),
+                own.clone(),
+            )
+            .map_err(|source| StartError::Thread { shard, source })?;
+            mailboxes.push(mailbox);
+            cells.push(own);
+        }
+        let inner = Inner {
+            mailboxes,
+            cells,
+            placement,
+            fingerprint: [0; 32],
+            local_addr: config.listen,
+        };
+        Ok((
+            Shards {
+                inner: Arc::new(inner),
+            },
+            events_out,
+        ))
+    }
+
+    /// SHA-256 of the DTLS certificate of this boot.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.fingerprint
+    }
+
+    /// Address of the media socket, with its real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr
+    }
+
+    /// The shard that a new session of `device` should carry in its id: viewers join the
+    /// publisher's shard up to 50, everything else goes to the least loaded one.
+    pub fn place(&self, role: Role, device: &str) -> u8 {
+        self.inner.placement.place(role, device, &self.inner.cells)
+    }
+
+    /// Hands a session to its shard; on return it answers checks.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; after `Timeout` the caller closes the session to be sure.
+    pub async fn open(&self, open: OpenSession) -> Result<(), MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(open.id, Command::Open(Box::new(open), reply))?;
+        wait(answer).await
+    }
+
+    /// Ends a session; `false` if there is none of that id. Its [`Event::Closed`] follows.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; the session may live on.
+    pub async fn close(&self, id: SessionId, reason: CloseReason) -> Result<bool, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Command::Close(id, reason, reply))?;
+        wait(answer).await
+    }
+
+    /// Counters, one entry per shard.
+    pub fn cells(&self) -> &[Arc<ShardCells>] {
+        &self.inner.cells
+    }
+
+    /// Ends every session as drained and stops the threads; returns when their events are out.
+    pub async fn shutdown(&self) {
+        for mailbox in &self.inner.mailboxes {
+            let mailbox = mailbox.clone();
+            // Blocks only while the mailbox is full.
+            let _ = tokio::task::spawn_blocking(move || mailbox.send(Command::Shutdown)).await;
+        }
+    }
+
+    fn send(&self, id: SessionId, command: Command) -> Result<(), MailboxError> {
+        let shard = shard_of(id) % self.inner.mailboxes.len() as u8;
+        self.inner.mailboxes[usize::from(shard)]
+            .try_send(command)
+            .map_err(|e| match e {
+                TrySendError::Full(_) => MailboxError::Full,
+                TrySendError::Disconnected(_) => MailboxError::Stopped,
+            })
+    }
+}
+
+async fn wait<T>(answer: oneshot::Receiver<T>) -> Result<T, MailboxError> {
+    match tokio::time::timeout(REPLY_WITHIN, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_)) => Err(MailboxError::Stopped),
+        Err(_) => Err(MailboxError::Timeout),
+    }
+}
+
+/// Bits 12 to 17 of the id.
+fn shard_of(id: SessionId) -> u8 {
+    (id.0[1] & 0x0f) << 2 | id.0[2] >> 6
+}
