@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What the tests of whole programs share: starting them, asking them, waiting for them, and ending them.
+//!
+//! Owns processes and temporary folders for as long as a test runs. Knows no behaviour of the product
+//! beyond its flags and paths; what is right is for the tests to say. Used by every test binary here.
+
+#![forbid(unsafe_code)]
+
+pub mod browser;
+pub mod kubectl;
+pub mod metrics;
+pub mod page;
+pub mod process;
+pub mod prometheus;
+pub mod server;
+pub mod wait;
+
+pub use browser::Browser;
+pub use kubectl::Kubectl;
+pub use metrics::Metrics;
+pub use page::Page;
+pub use prometheus::Prometheus;
+pub use server::MediaServer;
+pub use wait::wait_for;

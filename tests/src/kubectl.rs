@@ -1,0 +1,81 @@
+//! The real kubectl, with JSON out.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// A kubectl bound to one namespace; the cluster comes from `KUBECONFIG`.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    pub namespace: String,
+}
+
+impl Kubectl {
+    pub fn new(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command =
+            Command::new(std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into()));
+        command.args(["--namespace", &self.namespace]).args(args);
+        command
+    }
+
+    /// Runs it and returns what it printed.
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr.
+    pub fn run(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = self
+            .command(args)
+            .output()
+            .context("kubectl cannot be started")?;
+        text(args, output)
+    }
+
+    /// `kubectl get … -o json`.
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr, also when there is no such object.
+    pub fn get(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let args = [&["get", "-o", "json"], args].concat();
+        Ok(serde_json::from_str(&self.run(&args)?)?)
+    }
+
+    /// `kubectl apply -f -` of a manifest, as a person would.
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr.
+    pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
+        let args = ["apply", "-f", "-"];
+        let mut child = self
+            .command(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("kubectl cannot be started")?;
+        child
+            .stdin
+            .take()
+            .context("stdin is piped")?
+            .write_all(manifest.as_bytes())?;
+        text(&args, child.wait_with_output()?)
+    }
+}
+
+fn text(args: &[&str], output: Output) -> anyhow::Result<String> {
+    if !output.status.success() {
+        bail!(
+            "kubectl {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
