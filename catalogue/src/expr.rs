@@ -15,7 +15,14 @@ pub struct Names {
 }
 
 const WORDS: &[&str] = &["and", "or", "unless", "bool", "offset"];
-const GROUPING: &[&str] = &["by", "without", "on", "ignoring", "group_left", "group_right"];
+const GROUPING: &[&str] = &[
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
 
 pub fn names(expr: &str) -> Names {
     let mut names = Names::default();
@@ -63,11 +70,53 @@ pub fn names(expr: &str) -> Names {
     names
 }
 
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dashboard::dashboards;
+    use crate::families::{FAMILIES, find};
+    use crate::rules::{Selector, rule_groups};
+    use serde_json::Value;
+
+    const CAM: Selector<'static> = Selector {
+        namespace: "media",
+        service: "cam",
+    };
+
+    /// Labels that Prometheus, the ServiceMonitor or a histogram adds to every series.
+    const TARGET_LABELS: &[&str] = &["namespace", "mediaservice", "pod", "le"];
+
+    /// Families that no rule and no panel needs.
+    const NOT_SHOWN: &[&str] = &[];
 
     fn set(words: &[&str]) -> BTreeSet<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// Every value called `expr` anywhere in `value`.
+    fn expressions(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, inner) in map {
+                    match inner {
+                        Value::String(text) if key == "expr" => found.push(text.clone()),
+                        inner => expressions(inner, found),
+                    }
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|inner| expressions(inner, found)),
+            _ => {}
+        }
+    }
+
+    fn all_expressions() -> Vec<String> {
+        let mut found = Vec::new();
+        expressions(&rule_groups(&CAM), &mut found);
+        for dashboard in dashboards(&CAM) {
+            expressions(&dashboard.json, &mut found);
+        }
+        assert!(found.len() > 40, "rules and panels were found");
+        found
     }
 
     #[test]
@@ -78,5 +127,55 @@ mod tests {
         assert_eq!(found.series, set(&["a_bucket", "b:c"]));
         assert_eq!(found.labels, set(&["le", "path", "x", "z"]));
         assert_eq!(found.functions, set(&["histogram_quantile", "rate", "sum"]));
+    }
+
+    #[test]
+    fn every_expression_names_only_families_and_labels_of_the_catalogue() {
+        for expr in all_expressions() {
+            let found = names(&expr);
+            let mut known: BTreeSet<&str> = TARGET_LABELS.iter().copied().collect();
+            for series in &found.series {
+                if series == "up"
+                    || series.starts_with("mediaservice:availability_errors:ratio_rate")
+                {
+                    continue;
+                }
+                let family = find(series).unwrap_or_else(|| panic!("no family {series}: {expr}"));
+                known.extend(family.labels);
+            }
+            for label in &found.labels {
+                assert!(known.contains(label.as_str()), "no label {label}: {expr}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_family_is_in_a_rule_or_a_panel_or_is_exempt_by_name() {
+        let shown: BTreeSet<&str> = all_expressions()
+            .iter()
+            .flat_map(|expr| names(expr).series)
+            .filter_map(|series| find(&series))
+            .map(|family| family.name)
+            .collect();
+        for family in FAMILIES {
+            assert!(
+                shown.contains(family.name) != NOT_SHOWN.contains(&family.name),
+                "{}",
+                family.name
+            );
+        }
+    }
+
+    #[test]
+    fn brackets_of_every_expression_are_closed() {
+        for expr in all_expressions() {
+            for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
+                assert_eq!(
+                    expr.matches(open).count(),
+                    expr.matches(close).count(),
+                    "{expr}"
+                );
+            }
+        }
     }
 }

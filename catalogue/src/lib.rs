@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dashboard;
+#[cfg(test)]
+mod expr;
 pub mod families;
 pub mod rules;

@@ -70,8 +70,8 @@ const ROWS: &[Row] = &[
                 kind: Stat,
                 unit: Unit::Count,
                 queries: &[Query {
-                    expr: "sum(media_active_sessions{$S})",
-                    legend: "sessions",
+                    expr: "sum by (role) (media_sessions{$S})",
+                    legend: "{{role}}s",
                 }],
                 red_from: None,
             },
@@ -203,6 +203,39 @@ const ROWS: &[Row] = &[
                 red_from: None,
             },
             Panel {
+                title: "Set-ups",
+                description: "Admitted and refused set-ups by how they went. `failed` never connected.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (role, result) (rate(media_setup_total{$S}[$__rate_interval]))",
+                    legend: "{{role}} {{result}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Set-up time, 95 % within",
+                description: "From the request to the end of the DTLS handshake, of sessions that connected.",
+                kind: Lines,
+                unit: Unit::Seconds,
+                queries: &[Query {
+                    expr: "histogram_quantile(0.95, sum by (le, role) (rate(media_setup_seconds_bucket{$S}[$__rate_interval])))",
+                    legend: "{{role}}",
+                }],
+                red_from: Some(1.0),
+            },
+            Panel {
+                title: "Share of the session limit",
+                description: "Beyond it new sessions are answered with 503.",
+                kind: Lines,
+                unit: Unit::Ratio,
+                queries: &[Query {
+                    expr: "media_active_sessions{$S} / media_session_limit{$S}",
+                    legend: "{{pod}}",
+                }],
+                red_from: Some(0.9),
+            },
+            Panel {
                 title: "Candidates from clients",
                 description: "Remote ICE candidates accepted.",
                 kind: Lines,
@@ -308,12 +341,12 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Key frames asked for",
-                description: "Requests sent to publishers, by cause.",
+                description: "Picture loss indications sent to publishers.",
                 kind: Lines,
                 unit: Unit::PerSecond,
                 queries: &[Query {
-                    expr: "sum by (cause) (rate(media_keyframe_requests_total{$S}[$__rate_interval]))",
-                    legend: "{{cause}}",
+                    expr: "sum by (pod) (rate(media_keyframe_requests_total{$S}[$__rate_interval]))",
+                    legend: "{{pod}}",
                 }],
                 red_from: None,
             },
@@ -384,6 +417,17 @@ const ROWS: &[Row] = &[
                 red_from: None,
             },
             Panel {
+                title: "Refused tokens",
+                description: "By what was wrong with them.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (reason) (rate(media_auth_failures_total{$S}[$__rate_interval]))",
+                    legend: "{{reason}}",
+                }],
+                red_from: None,
+            },
+            Panel {
                 title: "Errors",
                 description: "Every error answered or swallowed.",
                 kind: Lines,
@@ -436,6 +480,34 @@ const ROWS: &[Row] = &[
                     },
                 ],
                 red_from: Some(0.9),
+            },
+            Panel {
+                title: "Sessions by media thread",
+                description: "Even is good: a device's viewers stay together up to a point.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "media_shard_sessions{$S}",
+                    legend: "{{pod}} shard {{shard}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "State and version",
+                description: "Accepting 0, draining 1, drained 2; and addresses that answers name.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[
+                    Query {
+                        expr: "media_drain_state{$S} * on (namespace, mediaservice, pod) group_left (version) media_build_info{$S}",
+                        legend: "{{pod}} {{version}} state",
+                    },
+                    Query {
+                        expr: "media_advertised_addresses{$S}",
+                        legend: "{{pod}} addresses",
+                    },
+                ],
+                red_from: None,
             },
             Panel {
                 title: "Tasks",

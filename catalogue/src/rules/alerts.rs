@@ -47,26 +47,35 @@ pub const ALERTS: &[Alert] = &[
     Alert {
         name: "MediaNoAcceptingPods",
         runbook: "MediaNoAcceptingPods",
-        expr: "absent(up{$S} == 1)",
+        expr: "absent(media_drain_state{$S} == 0)",
         lasts: "3m",
         severity: Severity::Critical,
-        summary: "No media pod runs: nobody can publish or watch",
-        description: "No pod of {{ $labels.namespace }}/{{ $labels.mediaservice }} has answered its scrape for 3 minutes.",
+        summary: "No media pod takes sessions: nobody new can publish or watch",
+        description: "For 3 minutes no pod of {{ $labels.namespace }}/{{ $labels.mediaservice }} has both answered its scrape and been open to new sessions.",
+    },
+    Alert {
+        name: "MediaAddressUnknown",
+        runbook: "MediaAddressUnknown",
+        expr: "max by (namespace, mediaservice, pod) (media_advertised_addresses{$S}) == 0",
+        lasts: "5m",
+        severity: Severity::Critical,
+        summary: "A media pod has no address to give to clients",
+        description: "Pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} has known no media address for 5 minutes, so it is not ready and takes no session.",
     },
     Alert {
         name: "MediaSetupFailuresHigh",
         runbook: "MediaSetupFailuresHigh",
-        // A session that never connects is closed for one of these two reasons. Fewer than 5 of
-        // them in 10 minutes say more about one client's network than about the service.
+        // Refused and cancelled set-ups say nothing about the media path. Fewer than 5 failures in
+        // 10 minutes say more about one client's network than about the service.
         expr: concat!(
-            "sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S,reason=~\"ice_failed|setup_timeout\"}[10m]))",
-            " / sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S}[10m])) > 0.2",
-            " and sum by (namespace, mediaservice) (increase(media_sessions_closed_total{$S,reason=~\"ice_failed|setup_timeout\"}[10m])) > 5",
+            "sum by (namespace, mediaservice) (increase(media_setup_total{$S,result=\"failed\"}[10m]))",
+            " / sum by (namespace, mediaservice) (increase(media_setup_total{$S,result=~\"failed|connected\"}[10m])) > 0.2",
+            " and sum by (namespace, mediaservice) (increase(media_setup_total{$S,result=\"failed\"}[10m])) > 5",
         ),
         lasts: "5m",
         severity: Severity::Critical,
-        summary: "Many sessions never connect or lose their path",
-        description: "{{ $value | humanizePercentage }} of the sessions of {{ $labels.namespace }}/{{ $labels.mediaservice }} that ended in the last 10 minutes did so because no media path was found or it was lost. A wrong or closed media address is the usual cause.",
+        summary: "Many sessions never connect",
+        description: "{{ $value | humanizePercentage }} of the set-ups of {{ $labels.namespace }}/{{ $labels.mediaservice }} in the last 10 minutes never connected. A wrong or closed media address is the usual cause.",
     },
     Alert {
         name: "MediaDropsHigh",
@@ -88,6 +97,15 @@ pub const ALERTS: &[Alert] = &[
         severity: Severity::Warning,
         summary: "A media thread has no time left",
         description: "A shard of pod {{ $labels.pod }} has been busy more than 90 % of the time for 10 minutes; more viewers on it mean delay for all of them.",
+    },
+    Alert {
+        name: "MediaSessionLimitNear",
+        runbook: "MediaSessionLimitNear",
+        expr: "max by (namespace, mediaservice, pod) (media_active_sessions{$S} / media_session_limit{$S}) > 0.9",
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "A pod is close to its limit of sessions",
+        description: "Pod {{ $labels.pod }} holds {{ $value | humanizePercentage }} of the sessions it may; beyond the limit new ones are answered with 503.",
     },
     Alert {
         name: "MediaSeriesFolded",
