@@ -325,12 +325,12 @@ fn images_follow_the_values_and_else_the_chart() {
     );
     let set = render(&[
         "image.repository=r.example/op",
-        "image.tag=2",
+        "image.tag=v2",
         "mediaServer.image.repository=r.example/ms",
-        "mediaServer.image.tag=3",
+        "mediaServer.image.tag=v3",
     ]);
-    assert_eq!(container(&set)["image"], "r.example/op:2");
-    assert!(strings(&container(&set)["args"]).contains(&"--media-image=r.example/ms:3"));
+    assert_eq!(container(&set)["image"], "r.example/op:v2");
+    assert!(strings(&container(&set)["args"]).contains(&"--media-image=r.example/ms:v3"));
 }
 
 #[test]
