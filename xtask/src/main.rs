@@ -4,6 +4,7 @@
 //! `.ci/run`. Never part of a program that is shipped.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod r#gen;
 mod sh;
 mod test;
@@ -30,6 +31,8 @@ enum Command {
     Test(test::Args),
     /// Write everything generated: CRDs, the chart's copy, reference pages
     Gen(r#gen::Args),
+    /// The local Kubernetes cluster
+    Cluster(cluster::Args),
     /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
     Tidy,
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test(args) => test::run(args),
         Command::Gen(args) => r#gen::run(args),
+        Command::Cluster(args) => cluster::run(args),
         Command::Tidy => tidy::run(),
     };
     match result {

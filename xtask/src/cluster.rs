@@ -1,0 +1,220 @@
+//! `cargo xtask cluster`: the local Kubernetes cluster.
+//!
+//! Owns the command line and the way into the cluster for the other commands. The cluster itself, from
+//! checks and builds to namespaces and their end, is the script `cluster/cluster`. Called by people,
+//! by `cargo xtask demo` and by the gate.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::sh;
+
+/// Where the state of the cluster lies unless `CLUSTER_DIR` says otherwise.
+const DEFAULT_STATE: &str = "/tmp/mediaservice-cluster";
+
+/// The first node: its hostPorts and NodePorts, and the ingress at :80 and :443.
+#[allow(dead_code)]
+pub const NODE_ADDRESS: &str = "198.18.0.11";
+
+/// The cluster's Prometheus, from the cluster's outside network.
+#[allow(dead_code)]
+pub const PROMETHEUS: &str = "http://198.18.1.90:9090";
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Build what is not in the cache yet and start the cluster; with ingress controller and Prometheus
+    Up {
+        /// Number of nodes, 1 to 9
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+        /// Kubernetes and DNS only: no ingress controller, no Prometheus
+        #[arg(long)]
+        bare: bool,
+    },
+    /// End the cluster and leave nothing behind
+    Down,
+    /// Print how to reach the cluster, to be eval'ed by a shell
+    Env,
+    /// Compile programs of the cluster into the cache; all of them without a name
+    Build {
+        /// Folders of `cluster/` that hold a Go module
+        tools: Vec<String>,
+    },
+    /// Say what this machine lacks for the cluster, each with its fix
+    Check,
+}
+
+/// Runs one action of `cargo xtask cluster`.
+///
+/// # Errors
+/// If the script fails; it has said why on standard error. A failed `up` leaves the logs; the next
+/// `up` starts anew and builds only what is missing.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let cluster = Cluster::here();
+    match args.action {
+        Action::Up { nodes, bare } => {
+            cluster.up(nodes)?;
+            if !bare {
+                for part in PARTS {
+                    cluster.add(part)?;
+                }
+            }
+            println!("`eval \"$(cargo xtask cluster env)\"` sets up a shell for it");
+            Ok(())
+        }
+        Action::Down => cluster.down(),
+        Action::Env => cluster.run(["env"]),
+        Action::Build { tools } if tools.is_empty() => {
+            cluster.run(["build"].into_iter().chain(KUBERNETES).chain([
+                "tools",
+                "ingress",
+                "prometheus-operator",
+                "prometheus",
+            ]))
+        }
+        Action::Build { tools } => cluster.run(["build".to_owned()].into_iter().chain(tools)),
+        Action::Check => {
+            cluster.run(["check"])?;
+            println!("nothing is missing");
+            Ok(())
+        }
+    }
+}
+
+/// What `up` itself needs.
+const KUBERNETES: [&str; 2] = ["kube", "coredns"];
+
+/// What joins a running cluster, in the order in which a user misses it.
+pub const PARTS: [&str; 3] = ["tools", "ingress", "monitoring"];
+
+/// The cluster of this machine, running or not.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    state: PathBuf,
+}
+
+#[allow(dead_code)]
+impl Cluster {
+    /// The cluster that `CLUSTER_DIR` names.
+    pub fn here() -> Self {
+        let state = std::env::var_os("CLUSTER_DIR").unwrap_or_else(|| DEFAULT_STATE.into());
+        Self {
+            state: state.into(),
+        }
+    }
+
+    /// Where the cluster keeps its state: certificates, logs, images.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Whether the cluster has come up and was not taken down since.
+    pub fn is_up(&self) -> bool {
+        self.state.join("up").exists() && self.control().is_ok()
+    }
+
+    /// Builds what is missing and starts the cluster; one that is up stays as it is.
+    pub fn up(&self, nodes: u8) -> anyhow::Result<()> {
+        self.run(["up".to_owned(), nodes.to_string()])
+    }
+
+    /// Builds and starts one of [`PARTS`] in a running cluster.
+    pub fn add(&self, part: &str) -> anyhow::Result<()> {
+        self.run([part])
+    }
+
+    /// Loads image archives on every node.
+    pub fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
+        let mut command = self.script(["load"]);
+        drive(command.args(archives))
+    }
+
+    /// Ends the cluster.
+    pub fn down(&self) -> anyhow::Result<()> {
+        self.run(["down"])
+    }
+
+    /// A command of the script.
+    pub fn script<I, S>(&self, args: I) -> Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new(sh::root().join("cluster/cluster"));
+        command
+            .args(args)
+            .env("CLUSTER_DIR", &self.state)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A program in the cluster's outside network, with the cluster's own tools first in `PATH` and
+    /// `KUBECONFIG` set: as a client beyond the nodes is.
+    ///
+    /// # Errors
+    /// If no cluster is up.
+    pub fn outside(&self, program: impl AsRef<OsStr>) -> anyhow::Result<Command> {
+        let mut command = Command::new("nsenter");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .args(["--net", "--target", &self.control()?, "--"])
+            .arg(program)
+            .env("KUBECONFIG", self.state.join("pki/admin.conf"))
+            .env(
+                "PATH",
+                format!("{}:{path}", self.state.join("bin").display()),
+            )
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// The process whose network is the cluster's outside.
+    ///
+    /// # Errors
+    /// If no cluster is up.
+    pub fn control(&self) -> anyhow::Result<String> {
+        let file = self.state.join("control.pid");
+        let pid = std::fs::read_to_string(&file)
+            .with_context(|| format!("no cluster is up at {}", self.state.display()))?;
+        let pid = pid.trim().to_owned();
+        if !Path::new("/proc").join(&pid).exists() {
+            bail!("the cluster at {} has ended", self.state.display());
+        }
+        Ok(pid)
+    }
+
+    fn run<I, S>(&self, args: I) -> anyhow::Result<()>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        drive(&mut self.script(args))
+    }
+}
+
+fn drive(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("can't start {}", command.get_program().display()))?;
+    if !status.success() {
+        let name = Path::new(command.get_program())
+            .file_name()
+            .unwrap_or_default();
+        let action = command.get_args().next().unwrap_or_default();
+        bail!(
+            "{} {} ended with {status}",
+            name.display(),
+            action.display()
+        );
+    }
+    Ok(())
+}
