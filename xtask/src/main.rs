@@ -6,6 +6,7 @@
 
 mod cluster;
 mod r#gen;
+mod image;
 mod sh;
 mod test;
 mod tidy;
@@ -33,6 +34,8 @@ enum Command {
     Gen(r#gen::Args),
     /// The local Kubernetes cluster
     Cluster(cluster::Args),
+    /// Build the two images, without a registry or a daemon
+    Image(image::Args),
     /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(args),
         Command::Gen(args) => r#gen::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Image(args) => image::run(args),
         Command::Tidy => tidy::run(),
     };
     match result {
