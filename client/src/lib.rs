@@ -1,1 +1,26 @@
-//! Placeholder.
+//! WHIP and WHEP client (RFC 9725, draft-ietf-wish-whep): publishes RTP to a media server and
+//! watches it, as a device and a player would.
+//!
+//! It owns signalling over HTTP, one `webrtc` PeerConnection per session and the counting of what
+//! arrives. It never depends on a crate of the server: it is written against the RFCs, so that one
+//! bug cannot hide in both ends. Callers are the demo device, the load tool and the tests.
+#![forbid(unsafe_code)]
+
+mod codec;
+mod error;
+mod http;
+mod peer;
+mod publisher;
+mod reception;
+pub mod synthetic;
+mod tap;
+mod viewer;
+
+pub use codec::{Codec, Kind};
+pub use error::{ClientError, Problem};
+pub use http::{Http, HttpOptions, Resource};
+pub use peer::{Options, PeerState, SetupTimes, SrtpProfile};
+pub use publisher::{Publisher, Track};
+pub use reception::{Reception, StreamReception};
+pub use tap::{PacketSink, ReceivedPacket};
+pub use viewer::Viewer;

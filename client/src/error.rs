@@ -1,0 +1,121 @@
+//! Everything that can go wrong with a session, with the server's own words where it gave some.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::PeerState;
+
+/// Why a client operation failed. The session, if one was opened, has been ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("failed to understand the address {url}")]
+    Url { url: String, reason: String },
+    #[error("failed to set up the HTTP client")]
+    HttpClient { source: reqwest::Error },
+    #[error("failed to {method} {url}")]
+    Request {
+        method: &'static str,
+        url: String,
+        source: reqwest::Error,
+    },
+    /// The server answered with an error status.
+    #[error("{method} {url} was refused with {status}: {problem}")]
+    Refused {
+        method: &'static str,
+        url: String,
+        status: u16,
+        problem: Box<Problem>,
+        /// The `Retry-After` header, in seconds.
+        retry_after_seconds: Option<u64>,
+    },
+    #[error("the answer of {url} breaks the protocol: {reason}")]
+    Answer { url: String, reason: String },
+    #[error("failed to {attempt}")]
+    Peer {
+        attempt: &'static str,
+        source: webrtc::error::Error,
+    },
+    #[error("waited {after:?} for {awaited}")]
+    Timeout {
+        awaited: &'static str,
+        after: Duration,
+    },
+    #[error("the connection is {state:?}, not connected")]
+    NotConnected { state: PeerState },
+    #[error("the session has no {codec} track")]
+    NoTrack { codec: crate::Codec },
+}
+
+impl ClientError {
+    /// The HTTP status, if the server refused.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// What an error answer said: the members of problem+json (RFC 9457), or the start of its text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Problem {
+    /// A URI that names the kind of problem.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    #[serde(default)]
+    pub title: String,
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Characters of a body that is no problem+json which an error repeats.
+const MAX_PLAIN_DETAIL: usize = 300;
+
+impl Problem {
+    pub(crate) fn read(content_type: &str, body: &str) -> Self {
+        if content_type.starts_with("application/problem+json")
+            && let Ok(problem) = serde_json::from_str(body)
+        {
+            return problem;
+        }
+        Self {
+            detail: body.trim().chars().take(MAX_PLAIN_DETAIL).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.title.as_str(), self.detail.as_str()) {
+            ("", "") => f.write_str("no reason given"),
+            ("", detail) => f.write_str(detail),
+            (title, "") => f.write_str(title),
+            (title, detail) => write!(f, "{title} ({detail})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_body_gives_its_title_and_detail() {
+        let problem = Problem::read(
+            "application/problem+json; charset=utf-8",
+            r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"cam-1 is not live"}"#,
+        );
+        assert_eq!(problem.to_string(), "Conflict (cam-1 is not live)");
+    }
+
+    #[test]
+    fn a_plain_body_is_repeated_only_at_its_start() {
+        let problem = Problem::read("text/plain", &"x".repeat(5_000));
+        assert_eq!(problem.detail.len(), MAX_PLAIN_DETAIL);
+        assert_eq!(
+            Problem::read("text/plain", " ").to_string(),
+            "no reason given"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The HTTP half of WHIP and WHEP: the POST that opens a session and the DELETE that ends it.
+//!
+//! It never touches media. `publisher` and `viewer` call it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
+use reqwest::{Method, Url};
+
+use crate::{ClientError, Problem};
+
+/// Longest an HTTP exchange may take before it counts as failed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the server is reached over HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct HttpOptions {
+    /// Bearer token, sent with every request.
+    pub token: Option<String>,
+    /// Takes any TLS certificate: for the self-signed one of a local ingress.
+    pub insecure_tls: bool,
+    /// Host names with the address that they are to be reached at, instead of asking DNS.
+    pub resolve: Vec<(String, SocketAddr)>,
+}
+
+/// A connection pool with the options applied. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    token: Option<String>,
+}
+
+/// A session resource: where the session lives on the server.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    /// The `Location`, resolved against the address that answered.
+    pub url: Url,
+    /// The strong `ETag` of the ICE session, if the server gave one.
+    pub etag: Option<String>,
+}
+
+impl Http {
+    /// Builds the pool. No connection is made yet.
+    ///
+    /// # Errors
+    /// [`ClientError::HttpClient`] if TLS cannot be set up.
+    pub fn new(options: &HttpOptions) -> Result<Self, ClientError> {
+        let mut builder = reqwest::Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .danger_accept_invalid_certs(options.insecure_tls);
+        for (host, address) in &options.resolve {
+            builder = builder.resolve(host, *address);
+        }
+        Ok(Self {
+            client: builder
+                .build()
+                .map_err(|source| ClientError::HttpClient { source })?,
+            token: options.token.clone(),
+        })
+    }
+
+    /// The same pool with another token.
+    pub fn with_token(&self, token: Option<String>) -> Self {
+        Self {
+            client: self.client.clone(),
+            token,
+        }
+    }
+
+    /// Opens a session: POSTs the offer, returns the answer and the session resource.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's reason, or [`ClientError::Answer`] if a 201 lacks
+    /// what RFC 9725 §4.2 demands.
+    pub(crate) async fn post_offer(
+        &self,
+        endpoint: &Url,
+        offer: String,
+    ) -> Result<(String, Resource), ClientError> {
+        let mut headers = self.headers();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/sdp"));
+        let response = self
+            .send(Method::POST, "POST", endpoint, headers, offer)
+            .await?;
+        let broken = |reason: &str| ClientError::Answer {
+            url: endpoint.to_string(),
+            reason: reason.to_owned(),
+        };
+        if response.status != 201 {
+            return Err(broken(&format!("status {} is not 201", response.status)));
+        }
+        if !response
+            .header(CONTENT_TYPE.as_str())
+            .starts_with("application/sdp")
+        {
+            return Err(broken("the content type is not application/sdp"));
+        }
+        let location = response.header(LOCATION.as_str());
+        if location.is_empty() {
+            return Err(broken("there is no Location header"));
+        }
+        let url = response
+            .url
+            .join(&location)
+            .map_err(|error| broken(&format!("the Location {location} is no address: {error}")))?;
+        let etag = Some(response.header(ETAG.as_str())).filter(|etag| !etag.is_empty());
+        Ok((response.body, Resource { url, etag }))
+    }
+
+    /// Ends a session. One that the server no longer knows is ended too.
+    ///
+    /// # Errors
+    /// As [`Self::post_offer`].
+    pub async fn delete(&self, resource: &Resource) -> Result<(), ClientError> {
+        let sent = self
+            .send(
+                Method::DELETE,
+                "DELETE",
+                &resource.url,
+                self.headers(),
+                String::new(),
+            )
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error) if error.status() == Some(404) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.token
+            && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {token}"))
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        headers
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        name: &'static str,
+        url: &Url,
+        headers: HeaderMap,
+        body: String,
+    ) -> Result<Response, ClientError> {
+        let failed = |source| ClientError::Request {
+            method: name,
+            url: url.to_string(),
+            source,
+        };
+        let response = self
+            .client
+            .request(method, url.clone())
+            .headers(headers)
+            .body(body)
+            .send()
+            .await
+            .map_err(failed)?;
+        let response = Response {
+            status: response.status().as_u16(),
+            url: response.url().clone(),
+            headers: response.headers().clone(),
+            body: response.text().await.map_err(failed)?,
+        };
+        if (200..300).contains(&response.status) {
+            return Ok(response);
+        }
+        Err(ClientError::Refused {
+            method: name,
+            url: url.to_string(),
+            status: response.status,
+            problem: Box::new(Problem::read(
+                &response.header(CONTENT_TYPE.as_str()),
+                &response.body,
+            )),
+            retry_after_seconds: response.header(RETRY_AFTER.as_str()).parse().ok(),
+        })
+    }
+}
+
+struct Response {
+    status: u16,
+    url: Url,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Response {
+    fn header(&self, name: &str) -> String {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// Reads an endpoint address.
+pub(crate) fn endpoint(url: &str) -> Result<Url, ClientError> {
+    Url::parse(url).map_err(|error| ClientError::Url {
+        url: url.to_owned(),
+        reason: error.to_string(),
+    })
+}

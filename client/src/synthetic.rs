@@ -1,0 +1,195 @@
+//! Made-up frames that look like real ones on the wire: the payload headers by which a server
+//! finds frame starts and keyframes are true, the rest is noise.
+//!
+//! No decoder will show them. The load tool and the tests send them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::Codec;
+
+/// Makes frames of one codec, as RTP payloads.
+#[derive(Debug, Clone)]
+pub struct FrameSource {
+    codec: Codec,
+    packets_per_frame: usize,
+    payload_bytes: usize,
+    noise: u64,
+}
+
+impl FrameSource {
+    /// Frames of `packets_per_frame` packets with `payload_bytes` bytes of RTP payload each; an
+    /// Opus frame is always one packet. The same `seed` gives the same bytes.
+    ///
+    /// Sizes too small for the codec's headers are raised to what these need.
+    pub fn new(codec: Codec, packets_per_frame: usize, payload_bytes: usize, seed: u64) -> Self {
+        Self {
+            codec,
+            packets_per_frame: match codec {
+                Codec::Opus => 1,
+                _ => packets_per_frame.max(2),
+            },
+            payload_bytes: payload_bytes.max(MIN_PAYLOAD),
+            noise: seed,
+        }
+    }
+
+    /// The payloads of the next frame, in order; the last one takes the marker bit.
+    pub fn frame(&mut self, keyframe: bool) -> Vec<Bytes> {
+        let last = self.packets_per_frame - 1;
+        (0..=last)
+            .map(|index| {
+                let mut payload = BytesMut::with_capacity(self.payload_bytes);
+                header(self.codec, keyframe, index, last, &mut payload);
+                self.fill(&mut payload);
+                payload.freeze()
+            })
+            .collect()
+    }
+
+    /// Noise up to the payload's size (SplitMix64).
+    fn fill(&mut self, payload: &mut BytesMut) {
+        while payload.len() < self.payload_bytes {
+            self.noise = self.noise.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = self.noise;
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let room = (self.payload_bytes - payload.len()).min(8);
+            payload.put_slice(&(word ^ (word >> 31)).to_le_bytes()[..room]);
+        }
+    }
+}
+
+/// Room for the longest header below, with a byte of noise.
+const MIN_PAYLOAD: usize = 48;
+
+/// A parameter set pair as openh264 writes it for 640x360, constrained baseline.
+const SPS: &[u8] = &[
+    0x67, 0x42, 0xc0, 0x1e, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xfc, 0xb0, 0x0f, 0x08, 0x84, 0x6a,
+];
+const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
+
+fn header(codec: Codec, keyframe: bool, index: usize, last: usize, payload: &mut BytesMut) {
+    let first = index == 0;
+    let end = index == last;
+    match codec {
+        Codec::Vp8 => {
+            // Payload descriptor (RFC 7741 §4.2): S marks the start of partition 0.
+            payload.put_u8(if first { 0x10 } else { 0x00 });
+            if first && keyframe {
+                // Frame tag with P = 0, the start code, then 640x360 (RFC 6386 §9.1).
+                payload.put_slice(&[0x50, 0x10, 0x00, 0x9d, 0x01, 0x2a]);
+                payload.put_u16_le(640);
+                payload.put_u16_le(360);
+            } else if first {
+                payload.put_slice(&[0x51, 0x10, 0x00]);
+            }
+        }
+        Codec::Vp9 => {
+            // Payload descriptor (RFC 9628 §4.2): P = inter-predicted, B and E = start and end.
+            let predicted = if keyframe { 0 } else { 0x40 };
+            let start = if first { 0x08 } else { 0 };
+            let stop = if end { 0x04 } else { 0 };
+            payload.put_u8(predicted | start | stop);
+            if first {
+                // Uncompressed header: frame marker 2, profile 0, frame type, shown.
+                payload.put_u8(if keyframe { 0x82 } else { 0x86 });
+            }
+            if first && keyframe {
+                payload.put_slice(&[0x49, 0x83, 0x42]);
+            }
+        }
+        Codec::H264 => {
+            if first && keyframe {
+                // STAP-A with both parameter sets (RFC 6184 §5.7.1), and noise after them as SEI.
+                payload.put_u8(0x78);
+                for unit in [SPS, PPS] {
+                    payload.put_u16(unit.len() as u16);
+                    payload.put_slice(unit);
+                }
+                return;
+            }
+            // FU-A (RFC 6184 §5.8) of an IDR slice, or of a slice of another picture.
+            let start_index = usize::from(keyframe);
+            let unit = if keyframe { 5 } else { 1 };
+            let start = if index == start_index { 0x80 } else { 0 };
+            let stop = if end { 0x40 } else { 0 };
+            payload.put_u8(0x60 | 28);
+            payload.put_u8(start | stop | unit);
+        }
+        Codec::Av1 => {
+            // Aggregation header (AV1 RTP specification §4.4): Z and Y continue an OBU over
+            // packets, W counts OBUs, N starts a coded video sequence.
+            let continued = if first { 0 } else { 0x80 };
+            let continues = if end { 0 } else { 0x40 };
+            if first && keyframe {
+                payload.put_u8(continues | 0x20 | 0x08);
+                // A sequence header OBU with its length, then a frame OBU without.
+                let sequence_header = [0x08, 0x00, 0x00, 0x00, 0x24, 0xcf, 0x7f, 0x0d];
+                payload.put_u8(sequence_header.len() as u8);
+                payload.put_slice(&sequence_header);
+                payload.put_slice(&[0x30, 0x10]);
+            } else {
+                payload.put_u8(continued | continues | 0x10);
+                if first {
+                    payload.put_slice(&[0x30, 0x30]);
+                }
+            }
+        }
+        // TOC byte (RFC 6716 §3.1): CELT, 20 ms, stereo, one frame.
+        Codec::Opus => payload.put_u8(0xfc),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtc::rtp::codec::h264::H264Packet;
+    use rtc::rtp::codec::vp8::Vp8Packet;
+    use rtc::rtp::packetizer::Depacketizer;
+
+    use super::*;
+
+    #[test]
+    fn every_packet_has_the_size_that_was_asked_for() {
+        for codec in Codec::ALL {
+            let mut source = FrameSource::new(codec, 7, 1_188, 1);
+            for keyframe in [true, false] {
+                let frame = source.frame(keyframe);
+                assert_eq!(frame.len(), if codec == Codec::Opus { 1 } else { 7 });
+                for payload in frame {
+                    assert_eq!(payload.len(), 1_188, "{codec}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_frames_and_another_does_not() {
+        let frames = |seed| FrameSource::new(Codec::Vp8, 3, 200, seed).frame(true);
+        assert_eq!(frames(1), frames(1));
+        assert_ne!(frames(1), frames(2));
+    }
+
+    #[test]
+    fn a_vp8_keyframe_is_one_to_another_parser() {
+        for keyframe in [true, false] {
+            let frame = FrameSource::new(Codec::Vp8, 3, 200, 1).frame(keyframe);
+            let mut packet = Vp8Packet::default();
+            let body = packet.depacketize(&frame[0]).expect("a VP8 payload");
+            assert_eq!(packet.s, 1);
+            assert_eq!(body[0] & 1 == 0, keyframe);
+        }
+    }
+
+    #[test]
+    fn an_h264_keyframe_brings_parameter_sets_and_one_idr_slice() {
+        let frame = FrameSource::new(Codec::H264, 4, 200, 1).frame(true);
+        assert_eq!(frame[0][0] & 0x1f, 24);
+        assert_eq!(frame[0][3] & 0x1f, 7);
+        let mut packet = H264Packet::default();
+        for payload in &frame[1..3] {
+            assert!(packet.depacketize(payload).expect("an FU-A").is_empty());
+        }
+        let unit = packet.depacketize(&frame[3]).expect("the last FU-A");
+        assert_eq!(unit[4] & 0x1f, 5);
+    }
+}

@@ -1,0 +1,236 @@
+//! The application-most stage of a connection's interceptor chain: counts media, gives it to the
+//! caller's sink and notices keyframe requests, right where a packet is decrypted.
+//!
+//! `webrtc` would otherwise carry each packet through a channel to a task of its own, which is
+//! most of the cost of a viewer in a process with a hundred of them. The tap never generates a
+//! packet. It runs on the task that drives the connection, so a sink must be quick.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::sansio::Protocol;
+use rtc::shared::error::Error;
+use tokio::sync::Notify;
+
+use crate::Codec;
+use crate::codec::Role;
+use crate::reception::{PacketFacts, Reception};
+
+/// Where a viewer's packets go, in the order of arrival.
+///
+/// Called on the task that drives the connection: it must not block.
+pub trait PacketSink: Send + Sync + 'static {
+    fn packet(&self, packet: &ReceivedPacket<'_>);
+}
+
+impl<F: Fn(&ReceivedPacket<'_>) + Send + Sync + 'static> PacketSink for F {
+    fn packet(&self, packet: &ReceivedPacket<'_>) {
+        self(packet);
+    }
+}
+
+/// A media packet as it arrived, decrypted.
+#[derive(Debug)]
+pub struct ReceivedPacket<'a> {
+    pub at: Instant,
+    /// The codec that the payload type was offered for; `None` for one that nobody offered.
+    pub codec: Option<Codec>,
+    pub payload_type: u8,
+    pub ssrc: u32,
+    pub sequence: u16,
+    /// In ticks of the codec's clock rate.
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: &'a Bytes,
+}
+
+/// What the tap and the owner of the session share.
+#[derive(Default)]
+pub(crate) struct TapShared {
+    reception: Mutex<Reception>,
+    keyframe_requests: AtomicU64,
+    keyframe_requested: Notify,
+    first_packet: Notify,
+}
+
+impl TapShared {
+    pub fn reception(&self) -> Reception {
+        self.lock().clone()
+    }
+
+    pub fn packets(&self) -> u64 {
+        self.lock().packets()
+    }
+
+    pub fn keyframe_requests(&self) -> u64 {
+        self.keyframe_requests.load(Ordering::Relaxed)
+    }
+
+    pub async fn keyframe_requested(&self) {
+        self.keyframe_requested.notified().await;
+    }
+
+    pub async fn first_packet(&self) -> Instant {
+        loop {
+            let notified = self.first_packet.notified();
+            if let Some(at) = self.lock().first_at() {
+                return at;
+            }
+            notified.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reception> {
+        self.reception
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Packets of an SSRC that are passed on to the connection, which needs them to bind the stream:
+/// only then does it send receiver reports and announce the track. Later ones end at the tap.
+const PASSED_ON: u8 = 8;
+
+/// SSRCs whose passed-on packets are counted.
+const MAX_PASSED_STREAMS: usize = 16;
+
+pub(crate) struct Tap {
+    role: Role,
+    shared: Arc<TapShared>,
+    sink: Option<Arc<dyn PacketSink>>,
+    passed: Vec<(u32, u8)>,
+    bound: Vec<u32>,
+    read_queue: VecDeque<TaggedPacket>,
+    write_queue: VecDeque<TaggedPacket>,
+}
+
+impl Tap {
+    pub fn new(role: Role, shared: Arc<TapShared>, sink: Option<Arc<dyn PacketSink>>) -> Self {
+        Self {
+            role,
+            shared,
+            sink,
+            passed: Vec::new(),
+            bound: Vec::new(),
+            read_queue: VecDeque::new(),
+            write_queue: VecDeque::new(),
+        }
+    }
+
+    fn passes_on(&mut self, ssrc: u32) -> bool {
+        let bound = self.bound.contains(&ssrc);
+        let room = self.passed.len() < MAX_PASSED_STREAMS;
+        match self.passed.iter_mut().find(|(seen, _)| *seen == ssrc) {
+            Some((_, count)) => {
+                *count = count.saturating_add(1);
+                !bound || *count <= PASSED_ON
+            }
+            None if room => {
+                self.passed.push((ssrc, 1));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, msg: TaggedPacket) -> Result<(), Self::Error> {
+        match &msg.message.packet {
+            Packet::Rtp(packet) => {
+                let header = &packet.header;
+                let codec = Codec::of_payload_type(header.payload_type, self.role);
+                let first = {
+                    let mut reception = self.shared.lock();
+                    let first = reception.streams().is_empty();
+                    reception.record(
+                        msg.now,
+                        codec,
+                        PacketFacts {
+                            ssrc: header.ssrc,
+                            sequence: header.sequence_number,
+                            marker: header.marker,
+                            payload_bytes: packet.payload.len(),
+                        },
+                    );
+                    first
+                };
+                if first {
+                    self.shared.first_packet.notify_waiters();
+                }
+                if let Some(sink) = &self.sink {
+                    sink.packet(&ReceivedPacket {
+                        at: msg.now,
+                        codec,
+                        payload_type: header.payload_type,
+                        ssrc: header.ssrc,
+                        sequence: header.sequence_number,
+                        timestamp: header.timestamp,
+                        marker: header.marker,
+                        payload: &packet.payload,
+                    });
+                }
+                let ssrc = header.ssrc;
+                if self.passes_on(ssrc) {
+                    self.read_queue.push_back(msg);
+                }
+            }
+            Packet::Rtcp(packets) => {
+                let requests = packets
+                    .iter()
+                    .filter(|packet| {
+                        let packet = packet.as_any();
+                        packet.is::<PictureLossIndication>() || packet.is::<FullIntraRequest>()
+                    })
+                    .count();
+                if requests > 0 {
+                    self.shared
+                        .keyframe_requests
+                        .fetch_add(requests as u64, Ordering::Relaxed);
+                    self.shared.keyframe_requested.notify_one();
+                }
+                self.read_queue.push_back(msg);
+            }
+            _ => self.read_queue.push_back(msg),
+        }
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<Self::Rout> {
+        self.read_queue.pop_front()
+    }
+
+    fn handle_write(&mut self, msg: TaggedPacket) -> Result<(), Self::Error> {
+        self.write_queue.push_back(msg);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<Self::Wout> {
+        self.write_queue.pop_front()
+    }
+}
+
+impl Interceptor for Tap {
+    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn bind_remote_stream(&mut self, info: &StreamInfo) {
+        if self.bound.len() < MAX_PASSED_STREAMS && !self.bound.contains(&info.ssrc) {
+            self.bound.push(info.ssrc);
+        }
+    }
+    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+        self.bound.retain(|ssrc| *ssrc != info.ssrc);
+    }
+}

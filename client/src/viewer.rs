@@ -1,0 +1,154 @@
+//! A WHEP viewer (draft-ietf-wish-whep-04): one session that receives what a device sends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+
+use crate::codec::Role;
+use crate::http::endpoint;
+use crate::peer::{Peer, SetupClock};
+use crate::publisher::end;
+use crate::{
+    ClientError, Codec, Http, Kind, Options, PacketSink, PeerState, Reception, Resource, SetupTimes,
+};
+
+/// A connected session that media arrives on.
+pub struct Viewer {
+    http: Http,
+    resource: Resource,
+    peer: Peer,
+    clock: SetupClock,
+}
+
+impl Viewer {
+    /// Opens a session at the WHEP endpoint and waits until it is connected.
+    ///
+    /// `codecs` are the ones that it can take, the preferred first; there is one m-line for each
+    /// kind among them. Every packet goes to `sink`, if there is one; counting happens anyway.
+    ///
+    /// # Errors
+    /// As [`crate::Publisher::connect`]. Without a live publisher the server refuses with 409.
+    pub async fn connect(
+        url: &str,
+        http: &Http,
+        options: &Options,
+        codecs: &[Codec],
+        sink: Option<Arc<dyn PacketSink>>,
+    ) -> Result<Self, ClientError> {
+        let endpoint = endpoint(url)?;
+        let mut clock = SetupClock::start();
+        let mut peer = Peer::new(Role::Viewer, codecs, &endpoint, options, sink).await?;
+        for kind in [Kind::Video, Kind::Audio] {
+            let Some(codec) = codecs.iter().find(|codec| codec.kind() == kind) else {
+                continue;
+            };
+            peer.connection
+                .add_transceiver_from_kind(
+                    codec.rtp_kind(),
+                    Some(RTCRtpTransceiverInit {
+                        direction: RTCRtpTransceiverDirection::Recvonly,
+                        ..Default::default()
+                    }),
+                )
+                .await
+                .map_err(|source| ClientError::Peer {
+                    attempt: "add a receiver",
+                    source,
+                })?;
+        }
+        let offer = peer.offer().await?;
+        clock.times.offered = clock.elapsed();
+        let (answer, resource) = match http.post_offer(&endpoint, offer).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                peer.close().await;
+                return Err(error);
+            }
+        };
+        clock.times.answered = clock.elapsed();
+        if let Err(error) = peer.accept_answer(answer, options.connect_timeout).await {
+            end(http, &resource, &mut peer).await.ok();
+            return Err(error);
+        }
+        clock.times.connected = clock.elapsed();
+        Ok(Self {
+            http: http.clone(),
+            resource,
+            peer,
+            clock,
+        })
+    }
+
+    /// What arrived so far.
+    pub fn reception(&self) -> Reception {
+        self.peer.tap.reception()
+    }
+
+    /// Packets that arrived so far, without the copy that [`Self::reception`] makes.
+    pub fn packets(&self) -> u64 {
+        self.peer.tap.packets()
+    }
+
+    /// Waits for the first media packet; returns when it came, from the start of the set-up.
+    pub async fn first_packet(&self) -> Duration {
+        let at: Instant = self.peer.tap.first_packet().await;
+        self.clock.since_start(at)
+    }
+
+    /// Asks for a keyframe of every video track (PLI, RFC 4585 §6.3.1).
+    ///
+    /// # Errors
+    /// [`ClientError::Peer`] once the connection is closed.
+    pub async fn request_keyframe(&self) -> Result<(), ClientError> {
+        for track in self.peer.tracks() {
+            for media_ssrc in track.ssrcs().await {
+                track
+                    .write_rtcp(vec![Box::new(PictureLossIndication {
+                        sender_ssrc: 1,
+                        media_ssrc,
+                    })])
+                    .await
+                    .map_err(|source| ClientError::Peer {
+                        attempt: "ask for a keyframe",
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> PeerState {
+        self.peer.state()
+    }
+
+    /// Waits until the session is over, whoever ended it.
+    pub async fn over(&self) -> PeerState {
+        self.peer.over().await
+    }
+
+    /// How long the set-up took.
+    pub fn setup_times(&self) -> SetupTimes {
+        self.clock.times
+    }
+
+    /// The session resource on the server.
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// Ends the session: DELETE, then closes the connection.
+    ///
+    /// # Errors
+    /// [`ClientError`] of the DELETE; the connection is closed in any case.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        end(&self.http, &self.resource, &mut self.peer).await
+    }
+
+    /// Closes the connection without a DELETE.
+    pub async fn abandon(mut self) {
+        self.peer.close().await;
+    }
+}
