@@ -1,0 +1,260 @@
+//! The chart, a namespace and `crds/examples/minimal.yaml` in it, as a user would apply them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::Value;
+use tests::browser::Options;
+use tests::process::TempDir;
+use tests::{Browser, Kubectl, Prometheus, wait_for};
+
+/// Name and host of `crds/examples/minimal.yaml`.
+pub const NAME: &str = "cam";
+pub const HOST: &str = "media.example.com";
+/// Where the chart is installed.
+pub const OPERATOR_NAMESPACE: &str = "mediaservice-system";
+/// Enough for images that are there to start on a busy machine.
+pub const START: Duration = Duration::from_secs(180);
+
+pub struct Service {
+    pub kubectl: Kubectl,
+}
+
+impl Service {
+    /// Installs the chart if it is not there yet and applies the minimal example in a namespace of its
+    /// own. `patch` is merged into it at once.
+    pub fn apply(namespace: &str, patch: Option<&str>) -> Self {
+        install_chart();
+        let kubectl = Kubectl::new(namespace);
+        kubectl
+            .run(&["create", "namespace", namespace])
+            .expect("the namespace is new");
+        let service = Self { kubectl };
+        service.make_certificate();
+        let file = root()
+            .join("crds/examples/minimal.yaml")
+            .display()
+            .to_string();
+        service
+            .kubectl
+            .run(&["apply", "-f", &file])
+            .expect("the example can be applied");
+        let tls = r#"{"spec":{"signalling":{"ingress":{"tlsSecretName":"cam-tls"}}}}"#;
+        for patch in [Some(tls), patch].into_iter().flatten() {
+            let args = [
+                "patch",
+                "mediaservice",
+                NAME,
+                "--type=merge",
+                "--patch",
+                patch,
+            ];
+            service.kubectl.run(&args).expect("the patch is right");
+        }
+        service
+    }
+
+    /// A self-signed certificate for the Ingress.
+    fn make_certificate(&self) {
+        let dir = TempDir::new("tls");
+        let key = dir.path().join("tls.key").display().to_string();
+        let certificate = dir.path().join("tls.crt").display().to_string();
+        let subject = format!("/CN={HOST}");
+        let names = format!("subjectAltName=DNS:{HOST}");
+        let output = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ])
+            .args([
+                "-days",
+                "2",
+                "-subj",
+                &subject,
+                "-addext",
+                &names,
+                "-keyout",
+                &key,
+                "-out",
+                &certificate,
+            ])
+            .output()
+            .expect("openssl can be started");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let args = [
+            "create",
+            "secret",
+            "tls",
+            "cam-tls",
+            "--cert",
+            &certificate,
+            "--key",
+            &key,
+        ];
+        self.kubectl.run(&args).expect("the secret can be made");
+    }
+
+    /// Waits until the resource says that it is ready and its present pod is.
+    pub async fn ready(&self) {
+        wait_for("the MediaService to be Ready", START, || async {
+            let resource = self.kubectl.get(&["mediaservice", NAME])?;
+            let status = &resource["status"];
+            let current = status["observedGeneration"] == resource["metadata"]["generation"];
+            let ready = condition(status, "Ready") == Some("True".into());
+            let idle = condition(status, "Progressing") != Some("True".into());
+            let pod = self.kubectl.get(&["pod", "cam-0"])?;
+            let pod_ready = condition(&pod["status"], "Ready") == Some("True".into());
+            if current
+                && ready
+                && idle
+                && pod_ready
+                && pod["metadata"]["deletionTimestamp"].is_null()
+            {
+                return Ok(());
+            }
+            bail!(
+                "resource: {status}; pod: {}",
+                pod["status"]["containerStatuses"]
+            )
+        })
+        .await;
+        wait_for("the Ingress to answer over https", START, || async {
+            let client = reqwest::Client::builder()
+                .danger_accept_invalid_certs(true)
+                .resolve(HOST, format!("{}:443", node()).parse()?)
+                .build()?;
+            match client.get(self.url()).send().await?.status() {
+                status if status.is_success() => Ok(()),
+                status => bail!("{status}"),
+            }
+        })
+        .await;
+    }
+
+    /// The page's address.
+    pub fn url(&self) -> String {
+        format!("https://{HOST}")
+    }
+
+    /// A token, made in the pod by the product's own command.
+    pub fn token(&self, device: &str) -> String {
+        let args = [
+            "exec",
+            "cam-0",
+            "--",
+            "media-server",
+            "token",
+            "--device",
+            device,
+        ];
+        let args = [&args[..], &["--grant", "publish,view", "--ttl", "1h"]].concat();
+        self.kubectl
+            .run(&args)
+            .expect("a token can be made in the pod")
+            .trim()
+            .to_owned()
+    }
+
+    /// A browser that finds the Ingress by its name.
+    pub async fn browser(&self) -> Browser {
+        let hosts = vec![(HOST.to_owned(), node())];
+        Browser::start(Options {
+            insecure_tls: true,
+            hosts,
+            ..Options::default()
+        })
+        .await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let all = "pods,statefulsets,services,ingresses,mediaservices,events";
+            for args in [
+                &["get", all, "-o", "wide"][..],
+                &["get", "mediaservice", NAME, "-o", "yaml"],
+                &["logs", "cam-0", "--tail=60"],
+            ] {
+                eprintln!("--- kubectl {}", args.join(" "));
+                match self.kubectl.run(args) {
+                    Ok(text) => eprintln!("{text}"),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        }
+        let namespace = self.kubectl.namespace.clone();
+        if let Err(error) = self
+            .kubectl
+            .run(&["delete", "namespace", &namespace, "--timeout=120s"])
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// `status` of the condition `kind`.
+pub fn condition(status: &Value, kind: &str) -> Option<String> {
+    let conditions = status["conditions"].as_array()?;
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)?;
+    Some(found["status"].as_str()?.to_owned())
+}
+
+/// The first node's address.
+pub fn node() -> String {
+    std::env::var("NODE_ADDRESS").unwrap_or_else(|_| "198.18.0.11".into())
+}
+
+pub fn prometheus() -> Prometheus {
+    Prometheus::new(
+        &std::env::var("PROMETHEUS_URL").unwrap_or_else(|_| "http://198.18.1.90:9090".into()),
+    )
+}
+
+fn root() -> PathBuf {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    tests
+        .parent()
+        .expect("the tests lie in the workspace")
+        .to_owned()
+}
+
+/// As the README says. Harmless when the release is there already.
+fn install_chart() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let chart = root().join("charts/mediaservice-operator");
+        let output = Command::new("helm")
+            .args(["upgrade", "--install", "mediaservice-operator"])
+            .arg(chart)
+            .args([
+                "--namespace",
+                OPERATOR_NAMESPACE,
+                "--create-namespace",
+                "--wait",
+                "--timeout",
+                "3m",
+            ])
+            .output()
+            .expect("helm can be started");
+        assert!(
+            output.status.success(),
+            "helm: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    });
+}
