@@ -7,3 +7,4 @@
 pub mod cells;
 pub mod ids;
 pub mod negotiated;
+pub mod sdp;

@@ -21,10 +21,17 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// `packetization_mode` and the first two bytes of `profile-level-id` (RFC 6184 §8.1).
-    H264 { packetization_mode: u8, profile_iop: u16 },
+    H264 {
+        packetization_mode: u8,
+        profile_iop: u16,
+    },
     Vp8,
-    Vp9 { profile: u8 },
-    Av1 { profile: u8 },
+    Vp9 {
+        profile: u8,
+    },
+    Av1 {
+        profile: u8,
+    },
     Opus,
     /// RED over Opus (RFC 2198).
     Red,

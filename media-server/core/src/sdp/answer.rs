@@ -1,0 +1,158 @@
+//! Writes the answer: one bundled ICE-lite transport with all candidates, passive DTLS.
+
+use super::codecs::{self, OfferedCodec};
+use super::{Agreement, Offer};
+use crate::ids::{IcePwd, Ufrag};
+use crate::negotiated::{Fingerprint, Kind, Role, Track};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// URI of the MID header extension (RFC 9143 §15).
+pub(super) const MID_EXTENSION: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+
+/// Our side of the session.
+#[derive(Debug)]
+pub struct Local<'a> {
+    pub ufrag: Ufrag,
+    pub pwd: IcePwd,
+    pub fingerprint: Fingerprint,
+    /// UDP addresses that reach the session, best first.
+    pub candidates: &'a [SocketAddr],
+    /// Session id of the origin line: any number below 2^62 (RFC 8829 §5.2.1).
+    pub origin: u64,
+    /// Bandwidth of the video m-line in kbit/s.
+    pub video_kbps: u32,
+}
+
+/// Writes the answer to `offer` as `agreement` has it.
+pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> String {
+    let negotiated = &agreement.negotiated;
+    let mut sdp = Sdp(String::with_capacity(4096));
+    sdp.line("v=0");
+    sdp.line(format_args!(
+        "o=- {} 2 IN IP4 127.0.0.1",
+        local.origin & ((1 << 62) - 1)
+    ));
+    sdp.line("s=-");
+    sdp.line("t=0 0");
+    let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
+    sdp.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
+    sdp.line("a=ice-lite");
+    sdp.line(format_args!("a=msid-semantic: WMS {}", negotiated.cname));
+    let mut tagged = false;
+    for (media, track) in offer.media.iter().zip(&agreement.tracks) {
+        let Some(track) = track.map(|index| &negotiated.tracks[index]) else {
+            let formats = media.formats.first().map_or("0", String::as_str);
+            sdp.line(format_args!(
+                "m={} 0 {} {formats}",
+                media.media, media.protocol
+            ));
+            sdp.line("c=IN IP4 0.0.0.0");
+            sdp.line("a=inactive");
+            sdp.line(format_args!("a=mid:{}", media.mid));
+            continue;
+        };
+        let pts: Vec<String> = track
+            .payload_types
+            .iter()
+            .map(|p| p.pt.to_string())
+            .collect();
+        sdp.line(format_args!(
+            "m={} 9 {} {}",
+            media.media,
+            media.protocol,
+            pts.join(" ")
+        ));
+        sdp.line("c=IN IP4 0.0.0.0");
+        if track.kind == Kind::Video {
+            sdp.line(format_args!("b=AS:{}", local.video_kbps));
+        }
+        sdp.line(format_args!("a=mid:{}", track.mid));
+        transport(&mut sdp, local);
+        // Candidates belong to the bundled transport: they stand once, in its first m-line.
+        if !tagged {
+            candidates(&mut sdp, local.candidates);
+            tagged = true;
+        }
+        sdp.line(match negotiated.role {
+            Role::Publisher => "a=recvonly",
+            Role::Viewer => "a=sendonly",
+        });
+        sdp.line("a=rtcp-mux");
+        sdp.line("a=rtcp-mux-only");
+        sdp.line("a=rtcp-rsize");
+        if let Some(id) = track.extensions.mid {
+            sdp.line(format_args!("a=extmap:{id} {MID_EXTENSION}"));
+        }
+        for payload_type in &track.payload_types {
+            if let Some(codec) = media.codecs.iter().find(|c| c.pt() == payload_type.pt) {
+                describe(&mut sdp, codec, payload_type.pli);
+            }
+        }
+        if negotiated.role == Role::Viewer {
+            sender(&mut sdp, track, &negotiated.cname);
+        }
+    }
+    sdp.0
+}
+
+fn transport(sdp: &mut Sdp, local: &Local<'_>) {
+    sdp.line(format_args!("a=ice-ufrag:{}", local.ufrag));
+    sdp.line(format_args!("a=ice-pwd:{}", local.pwd.as_str()));
+    let digits: Vec<String> = local
+        .fingerprint
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    sdp.line(format_args!("a=fingerprint:sha-256 {}", digits.join(":")));
+    sdp.line("a=setup:passive");
+}
+
+fn candidates(sdp: &mut Sdp, addresses: &[SocketAddr]) {
+    for (index, address) in addresses.iter().enumerate() {
+        // RFC 8445 §5.1.2.1 with type preference 126 (host) and component 1.
+        let local_preference = 65_535u32.saturating_sub(index as u32);
+        let priority = 126 << 24 | local_preference << 8 | 255;
+        sdp.line(format_args!(
+            "a=candidate:{} 1 udp {priority} {} {} typ host",
+            index + 1,
+            address.ip(),
+            address.port()
+        ));
+    }
+    sdp.line("a=end-of-candidates");
+}
+
+fn describe(sdp: &mut Sdp, codec: &OfferedCodec, pli: bool) {
+    let pt = codec.pt();
+    sdp.line(format_args!("a=rtpmap:{pt} {}", codec.encoding()));
+    if codec.fir {
+        sdp.line(format_args!("a=rtcp-fb:{pt} ccm fir"));
+    }
+    if pli {
+        sdp.line(format_args!("a=rtcp-fb:{pt} nack pli"));
+    }
+    if let Some(fmtp) = codecs::answered_fmtp(codec) {
+        sdp.line(format_args!("a=fmtp:{pt} {fmtp}"));
+    }
+}
+
+fn sender(sdp: &mut Sdp, track: &Track, cname: &str) {
+    let id = match track.kind {
+        Kind::Audio => "audio",
+        Kind::Video => "video",
+    };
+    sdp.line(format_args!("a=msid:{cname} {cname}-{id}"));
+    if let Some(ssrc) = track.ssrc {
+        sdp.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
+        sdp.line(format_args!("a=ssrc:{ssrc} msid:{cname} {cname}-{id}"));
+    }
+}
+
+struct Sdp(String);
+
+impl Sdp {
+    fn line(&mut self, line: impl std::fmt::Display) {
+        let _ = write!(self.0, "{line}\r\n");
+    }
+}

@@ -1,0 +1,167 @@
+//! Codecs of an m-line: which are known here, and how they are written back.
+
+use crate::negotiated::{Codec, Kind, PayloadType};
+use rtc_sdp::description::media::MediaDescription;
+
+/// Most payload types answered for a track. Chromium offers up to ten H.264 variants among about 25.
+const MAX_COMMON: usize = 32;
+
+/// One payload type of an offer.
+#[derive(Debug)]
+pub(super) struct OfferedCodec {
+    pt: u8,
+    name: String,
+    clock: u32,
+    channels: u8,
+    pub(super) fmtp: Option<String>,
+    pli: bool,
+    pub(super) fir: bool,
+}
+
+impl OfferedCodec {
+    pub(super) fn pt(&self) -> u8 {
+        self.pt
+    }
+
+    /// Value of the `a=rtpmap` line after the payload type.
+    pub(super) fn encoding(&self) -> String {
+        if self.channels > 1 {
+            format!("{}/{}/{}", self.name, self.clock, self.channels)
+        } else {
+            format!("{}/{}", self.name, self.clock)
+        }
+    }
+
+    fn parameter(&self, key: &str) -> Option<&str> {
+        parameters(self.fmtp.as_deref()?)
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value)
+    }
+
+    fn codec(&self, kind: Kind) -> Option<Codec> {
+        let name = self.name.to_ascii_lowercase();
+        match (kind, name.as_str(), self.clock) {
+            (Kind::Video, "h264", 90_000) => {
+                let packetization_mode = match self.parameter("packetization-mode") {
+                    None | Some("0") => 0,
+                    Some("1") => 1,
+                    // Interleaved: nobody sends it to a browser.
+                    Some(_) => return None,
+                };
+                // Absent is Baseline, level 1 (RFC 6184 §8.1).
+                let level = self.parameter("profile-level-id").unwrap_or("42000a");
+                let profile_iop = u16::from_str_radix(level.get(..4)?, 16).ok()?;
+                Some(Codec::H264 {
+                    packetization_mode,
+                    profile_iop,
+                })
+            }
+            (Kind::Video, "vp8", 90_000) => Some(Codec::Vp8),
+            (Kind::Video, "vp9", 90_000) => Some(Codec::Vp9 {
+                profile: self.profile("profile-id")?,
+            }),
+            (Kind::Video, "av1", 90_000) => Some(Codec::Av1 {
+                profile: self.profile("profile")?,
+            }),
+            (Kind::Audio, "opus", 48_000) => Some(Codec::Opus),
+            (Kind::Audio, "red", 48_000) => Some(Codec::Red),
+            _ => None,
+        }
+    }
+
+    fn profile(&self, key: &str) -> Option<u8> {
+        self.parameter(key)
+            .map_or(Some(0), |value| value.parse().ok())
+    }
+}
+
+/// What the server forwards, for a message.
+pub(super) fn names(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Audio => "opus, red",
+        Kind::Video => "H264, VP8, VP9, AV1",
+    }
+}
+
+/// Payload types of an m-line, in its order of preference.
+pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
+    let values = |key: &'static str| {
+        description
+            .attributes
+            .iter()
+            .filter(move |a| a.key == key)
+            .filter_map(|a| a.value.as_deref()?.split_once(' '))
+    };
+    let feedback = |pt: &str, wanted: &str| {
+        values("rtcp-fb").any(|(to, what)| (to == pt || to == "*") && what.trim() == wanted)
+    };
+    let mut codecs: Vec<OfferedCodec> = Vec::new();
+    for format in &description.media_name.formats {
+        let Some(pt) = format.parse().ok().filter(|pt: &u8| *pt < 128) else {
+            continue;
+        };
+        let Some((_, encoding)) = values("rtpmap").find(|(to, _)| to == format) else {
+            continue;
+        };
+        let mut parts = encoding.trim().split('/');
+        let (Some(name), Some(clock)) = (parts.next(), parts.next().and_then(|c| c.parse().ok()))
+        else {
+            continue;
+        };
+        if codecs.iter().any(|c| c.pt == pt) {
+            continue;
+        }
+        codecs.push(OfferedCodec {
+            pt,
+            name: name.to_owned(),
+            clock,
+            channels: parts.next().and_then(|c| c.parse().ok()).unwrap_or(1),
+            fmtp: values("fmtp")
+                .find(|(to, _)| to == format)
+                .map(|(_, value)| value.trim().to_owned()),
+            pli: feedback(format, "nack pli"),
+            fir: feedback(format, "ccm fir"),
+        });
+    }
+    codecs
+}
+
+/// The payload types that both sides know, in the offer's order.
+pub(super) fn common(kind: Kind, offered: &[OfferedCodec]) -> Vec<PayloadType> {
+    let known: Vec<PayloadType> = offered
+        .iter()
+        .filter_map(|codec| {
+            Some(PayloadType {
+                pt: codec.pt,
+                codec: codec.codec(kind)?,
+                nack: false,
+                pli: codec.pli,
+            })
+        })
+        .take(MAX_COMMON)
+        .collect();
+    // RED without the codec that it repeats carries nothing.
+    if known.iter().all(|p| p.codec == Codec::Red) {
+        return Vec::new();
+    }
+    known
+}
+
+/// Parameters to answer with: the offer's, without those that describe the offerer's own stream.
+pub(super) fn answered_fmtp(offered: &OfferedCodec) -> Option<String> {
+    let fmtp = offered.fmtp.as_deref()?;
+    if !fmtp.contains('=') {
+        // RED: a list of payload types.
+        return Some(fmtp.to_owned());
+    }
+    let kept: Vec<String> = parameters(fmtp)
+        .filter(|(key, _)| !key.starts_with("sprop-"))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(";"))
+}
+
+fn parameters(fmtp: &str) -> impl Iterator<Item = (&str, &str)> {
+    fmtp.split(';')
+        .filter_map(|part| part.trim().split_once('='))
+}

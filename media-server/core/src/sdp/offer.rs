@@ -1,0 +1,493 @@
+//! Reads an offer: limits, m-lines, credentials, directions.
+
+use super::codecs::{self, OfferedCodec};
+use super::{Agreement, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES};
+use super::{OfferError, fragment};
+use crate::negotiated::{Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
+use rtc_sdp::description::media::MediaDescription;
+use rtc_sdp::description::session::SessionDescription;
+use std::io::Cursor;
+
+/// Which way an m-line's media goes, as its sender sees it (RFC 8866 §6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+impl Direction {
+    fn sends(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::SendOnly)
+    }
+
+    fn receives(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::RecvOnly)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Direction::SendRecv => "sendrecv",
+            Direction::SendOnly => "sendonly",
+            Direction::RecvOnly => "recvonly",
+            Direction::Inactive => "inactive",
+        }
+    }
+}
+
+/// One m-line of an offer.
+#[derive(Debug)]
+pub struct OfferedMedia {
+    /// `None` for anything but audio and video.
+    pub kind: Option<Kind>,
+    /// First word of the m-line.
+    pub media: String,
+    pub protocol: String,
+    pub formats: Vec<String>,
+    pub mid: String,
+    pub direction: Direction,
+    /// Port 0 without `a=bundle-only`: the client has stopped this m-line.
+    pub stopped: bool,
+    pub rtcp_mux: bool,
+    pub(super) codecs: Vec<OfferedCodec>,
+    /// Id of the MID header extension (RFC 9143 §15).
+    mid_extension: Option<u8>,
+    ssrc: Option<u32>,
+}
+
+/// An offer within the limits and with everything that ICE and DTLS need.
+#[derive(Debug)]
+pub struct Offer {
+    pub media: Vec<OfferedMedia>,
+    pub ice_ufrag: String,
+    pub ice_pwd: String,
+    pub fingerprint: Fingerprint,
+    /// Usable candidates, which the server counts but never dials.
+    pub candidates: u32,
+}
+
+impl Offer {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// [`OfferError::Malformed`] for what is no SDP, exceeds a limit or lacks credentials,
+    /// [`OfferError::Unsupported`] for what is correct but can't be answered.
+    pub fn parse(body: &[u8]) -> Result<Offer, OfferError> {
+        let text = within_limits(body)?;
+        // The parser wants every line ended.
+        let mut text = text.to_owned();
+        if !text.ends_with('\n') {
+            text.push_str("\r\n");
+        }
+        let session = SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
+            .map_err(|e| malformed(format!("the body is no SDP: {e}")))?;
+        let described = &session.media_descriptions;
+        if described.is_empty() {
+            return Err(malformed(
+                "the offer has no m-line; offer at least one of audio and video",
+            ));
+        }
+        if described.len() > MAX_MEDIA {
+            return Err(malformed(format!(
+                "the offer has {} m-lines; at most {MAX_MEDIA} are taken",
+                described.len()
+            )));
+        }
+        let mut media = Vec::with_capacity(described.len());
+        let mut codec_count = 0;
+        for (index, description) in described.iter().enumerate() {
+            let parsed = read_media(&session, description, index)?;
+            codec_count += parsed.formats.len();
+            if codec_count > MAX_CODECS {
+                return Err(malformed(format!(
+                    "the offer has more than {MAX_CODECS} codecs; offer fewer"
+                )));
+            }
+            media.push(parsed);
+        }
+        check_mids(&media)?;
+        check_bundle(&session, &media)?;
+        // All m-lines share the transport of the first one in use, which is the BUNDLE tag.
+        let first = media.iter().position(|m| !m.stopped).unwrap_or(0);
+        let tag = &described[first];
+        let (ice_ufrag, ice_pwd) = credentials(&session, tag)?;
+        if session.has_attribute("ice-lite") {
+            return Err(unsupported(
+                "the offer says ice-lite, and so is this server: one side must send checks. Offer full ICE",
+            ));
+        }
+        check_setup(&session, tag)?;
+        Ok(Offer {
+            fingerprint: fingerprint(&session, tag)?,
+            candidates: described
+                .iter()
+                .flat_map(|m| &m.attributes)
+                .filter(|a| a.key == "candidate")
+                .filter(|a| a.value.as_deref().is_some_and(fragment::usable_candidate))
+                .count() as u32,
+            media,
+            ice_ufrag,
+            ice_pwd,
+        })
+    }
+
+    /// Agrees on tracks and codecs.
+    ///
+    /// `ssrcs` are ours to send with, one for each kind in the order of [`Kind`]; a publisher has
+    /// none. `cname` names our end in sender reports.
+    ///
+    /// # Errors
+    /// [`OfferError::Unsupported`] for two tracks of a kind or a wrong direction,
+    /// [`OfferError::NoCommonCodec`].
+    pub fn agree(
+        &self,
+        role: Role,
+        ssrcs: [u32; 2],
+        cname: String,
+    ) -> Result<Agreement, OfferError> {
+        check_kinds(&self.media)?;
+        let mut tracks: Vec<Track> = Vec::new();
+        let mut of_media = Vec::with_capacity(self.media.len());
+        let mut no_codec = None;
+        for media in &self.media {
+            let index = match media.kind {
+                Some(kind) if !media.stopped => {
+                    check_direction(role, media)?;
+                    let payload_types = codecs::common(kind, &media.codecs);
+                    if payload_types.is_empty() {
+                        let message = format!(
+                            "none of the offered {} codecs is known here; offer one of {}",
+                            media.media,
+                            codecs::names(kind)
+                        );
+                        // A publisher's m-line is never refused alone (RFC 9725 §4.4.3).
+                        if role == Role::Publisher {
+                            return Err(OfferError::NoCommonCodec(message));
+                        }
+                        no_codec = Some(message);
+                        None
+                    } else {
+                        tracks.push(track(role, kind, media, payload_types, ssrcs));
+                        Some(tracks.len() - 1)
+                    }
+                }
+                _ => None,
+            };
+            of_media.push(index);
+        }
+        if tracks.is_empty() {
+            return Err(match no_codec {
+                Some(message) => OfferError::NoCommonCodec(message),
+                None => {
+                    unsupported("the offer has no audio or video m-line in use; offer at least one")
+                }
+            });
+        }
+        Ok(Agreement {
+            negotiated: Negotiated {
+                role,
+                remote_ufrag: self.ice_ufrag.clone(),
+                remote_pwd: self.ice_pwd.clone(),
+                fingerprint: self.fingerprint,
+                tracks,
+                cname,
+            },
+            tracks: of_media,
+        })
+    }
+}
+
+fn track(
+    role: Role,
+    kind: Kind,
+    media: &OfferedMedia,
+    payload_types: Vec<PayloadType>,
+    ssrcs: [u32; 2],
+) -> Track {
+    Track {
+        kind,
+        mid: media.mid.clone(),
+        payload_types,
+        extensions: Extensions {
+            mid: media.mid_extension,
+            ..Extensions::default()
+        },
+        ssrc: match role {
+            Role::Publisher => media.ssrc,
+            Role::Viewer => Some(ssrcs[usize::from(kind == Kind::Video)]),
+        },
+    }
+}
+
+fn within_limits(body: &[u8]) -> Result<&str, OfferError> {
+    if body.len() > MAX_SDP_BYTES {
+        return Err(malformed(format!(
+            "the body has {} bytes; at most {MAX_SDP_BYTES} are taken",
+            body.len()
+        )));
+    }
+    let text =
+        std::str::from_utf8(body).map_err(|_| malformed("the body is no SDP: it is not UTF-8"))?;
+    if !text.starts_with("v=0") {
+        return Err(malformed(
+            "the body is no SDP: it must start with the line v=0",
+        ));
+    }
+    let mut candidates = 0;
+    for line in text.lines() {
+        if line.len() > MAX_LINE_BYTES {
+            return Err(malformed(format!(
+                "a line has {} bytes; at most {MAX_LINE_BYTES} are taken",
+                line.len()
+            )));
+        }
+        candidates += usize::from(line.starts_with("a=candidate:"));
+    }
+    if candidates > MAX_CANDIDATES {
+        return Err(malformed(format!(
+            "the offer has {candidates} candidates; at most {MAX_CANDIDATES} are taken"
+        )));
+    }
+    Ok(text)
+}
+
+fn read_media(
+    session: &SessionDescription,
+    description: &MediaDescription,
+    index: usize,
+) -> Result<OfferedMedia, OfferError> {
+    let name = &description.media_name;
+    let kind = match name.media.as_str() {
+        "audio" => Some(Kind::Audio),
+        "video" => Some(Kind::Video),
+        _ => None,
+    };
+    let protocol = name.protos.join("/");
+    let stopped = name.port.value == 0 && !description.has_attribute("bundle-only");
+    if kind.is_some() && !stopped {
+        if !matches!(
+            protocol.as_str(),
+            "UDP/TLS/RTP/SAVPF" | "TCP/DTLS/RTP/SAVPF" | "UDP/TLS/RTP/SAVP"
+        ) {
+            return Err(unsupported(format!(
+                "the {} m-line offers {protocol}; offer UDP/TLS/RTP/SAVPF",
+                name.media
+            )));
+        }
+        if !description.has_attribute("rtcp-mux") {
+            return Err(unsupported(format!(
+                "the {} m-line lacks a=rtcp-mux, without which RTP and RTCP can't share the one port",
+                name.media
+            )));
+        }
+    }
+    let mid = match value(description, "mid") {
+        Some(mid) if !token(mid) || mid.len() > 16 => {
+            return Err(malformed(
+                "an a=mid has characters other than those of a token, or more than 16",
+            ));
+        }
+        Some(mid) => mid.to_owned(),
+        // Only an offer with one m-line can do without.
+        None => index.to_string(),
+    };
+    Ok(OfferedMedia {
+        kind,
+        media: name.media.clone(),
+        protocol,
+        formats: name.formats.clone(),
+        mid,
+        direction: direction(session, description),
+        stopped,
+        rtcp_mux: description.has_attribute("rtcp-mux"),
+        codecs: codecs::read(description),
+        mid_extension: mid_extension(description),
+        ssrc: description
+            .attributes
+            .iter()
+            .filter(|a| a.key == "ssrc")
+            .find_map(|a| a.value.as_deref()?.split(' ').next()?.parse().ok()),
+    })
+}
+
+fn direction(session: &SessionDescription, description: &MediaDescription) -> Direction {
+    let named = |has: &dyn Fn(&str) -> bool| {
+        [
+            Direction::SendRecv,
+            Direction::SendOnly,
+            Direction::RecvOnly,
+            Direction::Inactive,
+        ]
+        .into_iter()
+        .find(|d| has(d.as_str()))
+    };
+    named(&|key| description.has_attribute(key))
+        .or_else(|| named(&|key| session.has_attribute(key)))
+        .unwrap_or(Direction::SendRecv)
+}
+
+fn check_kinds(media: &[OfferedMedia]) -> Result<(), OfferError> {
+    for kind in [Kind::Audio, Kind::Video] {
+        let mut of_kind = media.iter().filter(|m| m.kind == Some(kind) && !m.stopped);
+        if let (Some(m), Some(_)) = (of_kind.next(), of_kind.next()) {
+            return Err(unsupported(format!(
+                "the offer has more than one {} m-line; a session has one track of a kind at most",
+                m.media
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_direction(role: Role, media: &OfferedMedia) -> Result<(), OfferError> {
+    let (right, wanted) = match role {
+        Role::Publisher => (media.direction.sends(), "sendonly"),
+        Role::Viewer => (media.direction.receives(), "recvonly"),
+    };
+    if right {
+        return Ok(());
+    }
+    Err(unsupported(format!(
+        "the {} m-line is {}; offer it {wanted}",
+        media.media,
+        media.direction.as_str()
+    )))
+}
+
+fn check_mids(media: &[OfferedMedia]) -> Result<(), OfferError> {
+    for (index, m) in media.iter().enumerate() {
+        if media[..index].iter().any(|other| other.mid == m.mid) {
+            return Err(malformed("two m-lines have the same a=mid"));
+        }
+    }
+    Ok(())
+}
+
+/// All m-lines in use must be in one BUNDLE group: there is one port and one transport.
+fn check_bundle(session: &SessionDescription, media: &[OfferedMedia]) -> Result<(), OfferError> {
+    let used = media.iter().filter(|m| !m.stopped);
+    if used.clone().count() < 2 {
+        return Ok(());
+    }
+    let bundled: Vec<&str> = session
+        .attributes
+        .iter()
+        .filter(|a| a.key == "group")
+        .filter_map(|a| a.value.as_deref()?.strip_prefix("BUNDLE"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    for m in used {
+        if !bundled.contains(&m.mid.as_str()) {
+            return Err(unsupported(format!(
+                "the {} m-line is in no a=group:BUNDLE; bundle all m-lines (max-bundle)",
+                m.media
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn credentials(
+    session: &SessionDescription,
+    tag: &MediaDescription,
+) -> Result<(String, String), OfferError> {
+    let find = |key: &str| value(tag, key).or_else(|| session.attribute(key).map(String::as_str));
+    let ufrag = find("ice-ufrag").ok_or_else(|| malformed("the offer lacks a=ice-ufrag"))?;
+    let pwd = find("ice-pwd").ok_or_else(|| malformed("the offer lacks a=ice-pwd"))?;
+    if !fragment::ice_chars(ufrag, 4) {
+        return Err(malformed("a=ice-ufrag must be 4 to 256 ice-chars"));
+    }
+    if !fragment::ice_chars(pwd, 22) {
+        return Err(malformed("a=ice-pwd must be 22 to 256 ice-chars"));
+    }
+    Ok((ufrag.to_owned(), pwd.to_owned()))
+}
+
+/// The server is passive; the client must be ready to be active.
+fn check_setup(session: &SessionDescription, tag: &MediaDescription) -> Result<(), OfferError> {
+    let setup = value(tag, "setup").or_else(|| session.attribute("setup").map(String::as_str));
+    match setup {
+        None | Some("actpass" | "active") => Ok(()),
+        Some(other) => Err(unsupported(format!(
+            "the offer says a=setup:{other}, but this server never opens DTLS; offer a=setup:actpass"
+        ))),
+    }
+}
+
+fn fingerprint(
+    session: &SessionDescription,
+    tag: &MediaDescription,
+) -> Result<Fingerprint, OfferError> {
+    let lines = |attributes: &[rtc_sdp::description::common::Attribute]| -> Vec<String> {
+        attributes
+            .iter()
+            .filter(|a| a.key == "fingerprint")
+            .filter_map(|a| a.value.clone())
+            .collect()
+    };
+    let mut found = lines(&tag.attributes);
+    if found.is_empty() {
+        found = lines(&session.attributes);
+    }
+    if found.is_empty() {
+        return Err(malformed("the offer lacks a=fingerprint"));
+    }
+    for line in &found {
+        if let Some((hash, digits)) = line.split_once(' ')
+            && hash.eq_ignore_ascii_case("sha-256")
+        {
+            return sha256(digits.trim()).ok_or_else(|| {
+                malformed("the sha-256 a=fingerprint is not 32 bytes in hexadecimal with colons")
+            });
+        }
+    }
+    Err(unsupported(
+        "the offer has no sha-256 a=fingerprint; offer one",
+    ))
+}
+
+fn sha256(digits: &str) -> Option<Fingerprint> {
+    let mut bytes = [0; 32];
+    let mut parts = digits.split(':');
+    for byte in &mut bytes {
+        let part = parts.next()?;
+        if part.len() != 2 {
+            return None;
+        }
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
+}
+
+/// One-byte header extensions only have the ids 1 to 14 (RFC 8285 §4.2).
+fn mid_extension(description: &MediaDescription) -> Option<u8> {
+    description
+        .attributes
+        .iter()
+        .filter(|a| a.key == "extmap")
+        .filter_map(|a| a.value.as_deref()?.split_once(' '))
+        .find(|(_, uri)| uri.split(' ').next() == Some(super::answer::MID_EXTENSION))
+        .and_then(|(id, _)| id.split('/').next()?.parse().ok())
+        .filter(|id| (1..=14).contains(id))
+}
+
+fn value<'a>(description: &'a MediaDescription, key: &str) -> Option<&'a str> {
+    description.attribute(key).flatten()
+}
+
+/// A token of RFC 8866 §9.
+fn token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&c))
+}
+
+pub(super) fn malformed(message: impl Into<String>) -> OfferError {
+    OfferError::Malformed(message.into())
+}
+
+fn unsupported(message: impl Into<String>) -> OfferError {
+    OfferError::Unsupported(message.into())
+}

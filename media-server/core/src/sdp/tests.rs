@@ -1,0 +1,378 @@
+//! Offers as Chromium and webrtc-rs write them, and every way an offer can be wrong.
+
+use super::*;
+use crate::ids::{IcePwd, Ufrag};
+use crate::negotiated::{Codec, Kind, Role};
+
+const PUBLISH: &str = include_str!("data/chromium-publish.sdp");
+const VIEW: &str = include_str!("data/chromium-view.sdp");
+const WEBRTC_RS: &str = include_str!("data/webrtc-rs-publish.sdp");
+
+fn agreed(sdp: &str, role: Role) -> Result<(Offer, Agreement), OfferError> {
+    let offer = Offer::parse(sdp.as_bytes())?;
+    let agreement = offer.agree(role, [111, 222], "cname".to_owned())?;
+    Ok((offer, agreement))
+}
+
+fn answered(sdp: &str, role: Role) -> String {
+    let (offer, agreement) = agreed(sdp, role).expect("a right offer");
+    write_answer(
+        &offer,
+        &agreement,
+        &Local {
+            ufrag: Ufrag::new(&[0; 16], 0, 0, [1; 6]),
+            pwd: IcePwd::new([2; 24]),
+            fingerprint: [0xab; 32],
+            candidates: &[
+                "192.0.2.1:8443".parse().expect("address"),
+                "[2001:db8::1]:8443".parse().expect("address"),
+            ],
+            origin: u64::MAX,
+            video_kbps: 12_000,
+        },
+    )
+}
+
+fn refused(sdp: &str, role: Role) -> OfferError {
+    agreed(sdp, role).map(drop).expect_err("a wrong offer")
+}
+
+fn count(answer: &str, line: &str) -> usize {
+    answer.split("\r\n").filter(|l| *l == line).count()
+}
+
+#[test]
+fn a_chromium_publisher_is_answered_recvonly_with_every_common_codec() {
+    let answer = answered(PUBLISH, Role::Publisher);
+    assert_eq!(count(&answer, "a=recvonly"), 2, "{answer}");
+    assert_eq!(count(&answer, "a=group:BUNDLE 0 1"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=ice-lite"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=setup:passive"), 2, "{answer}");
+    assert_eq!(count(&answer, "a=rtcp-mux-only"), 2, "{answer}");
+    assert_eq!(count(&answer, "b=AS:12000"), 1, "{answer}");
+    assert!(
+        answer.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 96 103 107 109 115 117 39 45 98 100 119\r\n"),
+        "{answer}"
+    );
+    assert_eq!(
+        count(&answer, "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"),
+        2
+    );
+    assert!(answer.contains("a=rtcp-fb:96 nack pli\r\n"), "{answer}");
+    for absent in [
+        "rtx",
+        "goog-remb",
+        "transport-cc",
+        "nack\r\n",
+        "a=ssrc",
+        "a=msid:",
+        "PCMU",
+    ] {
+        assert!(!answer.contains(absent), "{absent} in {answer}");
+    }
+}
+
+#[test]
+fn all_candidates_stand_once_in_the_answer_and_are_ended() {
+    let answer = answered(PUBLISH, Role::Publisher);
+    assert_eq!(
+        count(
+            &answer,
+            "a=candidate:1 1 udp 2130706431 192.0.2.1 8443 typ host"
+        ),
+        1,
+        "{answer}"
+    );
+    assert!(
+        answer.contains(" 2001:db8::1 8443 typ host\r\n"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("a=candidate:").count(), 2, "{answer}");
+    assert_eq!(count(&answer, "a=end-of-candidates"), 1, "{answer}");
+}
+
+#[test]
+fn a_viewer_is_answered_sendonly_with_one_stream() {
+    let answer = answered(VIEW, Role::Viewer);
+    assert_eq!(count(&answer, "a=sendonly"), 2, "{answer}");
+    assert_eq!(count(&answer, "a=msid:cname cname-audio"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=msid:cname cname-video"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=ssrc:111 cname:cname"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=ssrc:222 cname:cname"), 1, "{answer}");
+}
+
+#[test]
+fn the_answer_reads_back_with_the_same_parser() {
+    for (sdp, role) in [
+        (PUBLISH, Role::Publisher),
+        (VIEW, Role::Viewer),
+        (WEBRTC_RS, Role::Publisher),
+    ] {
+        let answer = answered(sdp, role);
+        let parsed = rtc_sdp::description::session::SessionDescription::unmarshal(
+            &mut std::io::Cursor::new(answer.as_bytes()),
+        );
+        assert!(parsed.is_ok(), "{parsed:?} of {answer}");
+    }
+}
+
+#[test]
+fn a_publisher_agreement_has_what_the_session_needs() {
+    let (offer, agreement) = agreed(PUBLISH, Role::Publisher).expect("a right offer");
+    let negotiated = &agreement.negotiated;
+    assert_eq!(negotiated.remote_ufrag, "EsAw");
+    assert_eq!(negotiated.remote_pwd, "P2uYro0UCOQ4zxjKXaWCBui1");
+    assert_eq!(negotiated.fingerprint[..3], [0x5a, 0x1c, 0x0f]);
+    assert_eq!(offer.candidates, 6);
+    let [audio, video] = &negotiated.tracks[..] else {
+        panic!("two tracks, not {:?}", negotiated.tracks);
+    };
+    assert_eq!((audio.kind, audio.ssrc), (Kind::Audio, Some(1_712_750_552)));
+    assert_eq!((video.kind, video.ssrc), (Kind::Video, Some(3_463_951_252)));
+    assert_eq!(video.extensions.mid, Some(4));
+    let codecs: Vec<&Codec> = video.payload_types.iter().map(|p| &p.codec).collect();
+    assert_eq!(codecs[0], &Codec::Vp8);
+    assert_eq!(
+        codecs[1],
+        &Codec::H264 {
+            packetization_mode: 1,
+            profile_iop: 0x4200
+        }
+    );
+    assert!(codecs.contains(&&Codec::Av1 { profile: 0 }));
+    assert!(codecs.contains(&&Codec::Vp9 { profile: 2 }));
+    assert!(video.payload_types.iter().all(|p| p.pli && !p.nack));
+}
+
+#[test]
+fn a_webrtc_rs_publisher_with_session_level_fingerprint_is_understood() {
+    let (offer, agreement) = agreed(WEBRTC_RS, Role::Publisher).expect("a right offer");
+    assert_eq!(offer.candidates, 1);
+    let pts: Vec<u8> = agreement.negotiated.tracks[0]
+        .payload_types
+        .iter()
+        .map(|p| p.pt)
+        .collect();
+    assert_eq!(pts, [102, 106]);
+    assert_eq!(agreement.negotiated.tracks[0].ssrc, Some(2_596_996_162));
+}
+
+#[test]
+fn a_data_channel_is_answered_with_port_zero_outside_the_bundle() {
+    let sdp = PUBLISH.replace("BUNDLE 0 1", "BUNDLE 0 1 2")
+        + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
+    let answer = answered(&sdp, Role::Publisher);
+    assert!(
+        answer.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"),
+        "{answer}"
+    );
+    assert_eq!(count(&answer, "a=group:BUNDLE 0 1"), 1, "{answer}");
+}
+
+#[test]
+fn a_stopped_m_line_is_answered_with_port_zero() {
+    let sdp = VIEW
+        .replace("m=audio 9", "m=audio 0")
+        .replace("BUNDLE 0 1", "BUNDLE 1");
+    let answer = answered(&sdp, Role::Viewer);
+    assert!(
+        answer.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("a=candidate:").count(), 2, "{answer}");
+    assert_eq!(count(&answer, "a=group:BUNDLE 1"), 1, "{answer}");
+}
+
+#[test]
+fn a_viewer_without_a_common_audio_codec_still_gets_video() {
+    let sdp = VIEW.replace("opus/48000/2", "speex/48000/2");
+    let answer = answered(&sdp, Role::Viewer);
+    assert!(answer.contains("m=audio 0 "), "{answer}");
+    assert!(answer.contains("m=video 9 "), "{answer}");
+}
+
+#[test]
+fn what_is_no_offer_is_malformed_and_the_message_says_why() {
+    let cases = [
+        ("hello".to_owned(), "v=0"),
+        ("v=0\r\n".to_owned(), "no SDP"),
+        (
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n".to_owned(),
+            "m-line",
+        ),
+        (PUBLISH.replace("a=ice-ufrag:EsAw\r\n", ""), "a=ice-ufrag"),
+        (
+            PUBLISH.replace("a=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n", ""),
+            "a=ice-pwd",
+        ),
+        (PUBLISH.replace("ice-ufrag:EsAw", "ice-ufrag:E"), "4 to 256"),
+        (
+            PUBLISH.replace("a=fingerprint:sha-256", "a=nothing:sha-256"),
+            "a=fingerprint",
+        ),
+        (PUBLISH.replace("5A:1C:0F", "5A:1C"), "32 bytes"),
+        (PUBLISH.replace("a=mid:1", "a=mid:0"), "same a=mid"),
+        (PUBLISH.replace("a=mid:1", "a=mid:\u{e9}"), "a=mid"),
+    ];
+    for (sdp, says) in cases {
+        match refused(&sdp, Role::Publisher) {
+            OfferError::Malformed(message) => {
+                assert!(message.contains(says), "{says:?} not in {message:?}")
+            }
+            other => panic!("{other:?} where {says:?} was expected"),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_what_would_be_right() {
+    let two_videos = PUBLISH.replace("m=audio", "m=video");
+    let cases = [
+        (two_videos, Role::Publisher, "more than one video"),
+        (
+            PUBLISH.replace("setup:actpass", "setup:passive"),
+            Role::Publisher,
+            "a=setup:actpass",
+        ),
+        (PUBLISH.to_owned(), Role::Viewer, "recvonly"),
+        (VIEW.to_owned(), Role::Publisher, "sendonly"),
+        (
+            PUBLISH.replace("a=group:BUNDLE 0 1\r\n", ""),
+            Role::Publisher,
+            "BUNDLE",
+        ),
+        (
+            PUBLISH.replace("a=rtcp-mux\r\n", ""),
+            Role::Publisher,
+            "rtcp-mux",
+        ),
+        (
+            PUBLISH.replace("sha-256", "sha-512"),
+            Role::Publisher,
+            "sha-256",
+        ),
+        (
+            PUBLISH.replace("s=-\r\nt=0 0\r\n", "s=-\r\nt=0 0\r\na=ice-lite\r\n"),
+            Role::Publisher,
+            "ice-lite",
+        ),
+        (
+            PUBLISH.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP"),
+            Role::Publisher,
+            "UDP/TLS/RTP/SAVPF",
+        ),
+        (
+            PUBLISH
+                .replace("m=video 9", "m=video 0")
+                .replace("m=audio 9", "m=audio 0"),
+            Role::Publisher,
+            "in use",
+        ),
+    ];
+    for (sdp, role, says) in cases {
+        match refused(&sdp, role) {
+            OfferError::Unsupported(message) => {
+                assert!(message.contains(says), "{says:?} not in {message:?}")
+            }
+            other => panic!("{other:?} where {says:?} was expected"),
+        }
+    }
+}
+
+#[test]
+fn an_offer_without_a_known_codec_is_told_which_are_known() {
+    let sdp = PUBLISH.replace("opus/48000", "speex/48000");
+    assert!(matches!(
+        refused(&sdp, Role::Publisher),
+        OfferError::NoCommonCodec(message) if message.contains("opus")
+    ));
+}
+
+#[test]
+fn every_limit_refuses_one_beyond_it() {
+    let line = "a=x:".to_owned() + &"y".repeat(MAX_LINE_BYTES) + "\r\n";
+    let candidate = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+    let media = "m=application 9 UDP/DTLS/SCTP x\r\na=mid:";
+    let formats: String = (0..MAX_CODECS).map(|n| format!(" {n}")).collect();
+    let cases = [
+        (PUBLISH.to_owned() + &"a=y:z\r\n".repeat(10_000), "bytes"),
+        (PUBLISH.to_owned() + &line, "line"),
+        (
+            PUBLISH.to_owned() + &candidate.repeat(MAX_CANDIDATES),
+            "candidates",
+        ),
+        (
+            (2..=MAX_MEDIA).fold(PUBLISH.to_owned(), |sdp, n| format!("{sdp}{media}{n}\r\n")),
+            "m-lines",
+        ),
+        (PUBLISH.replace(" 111 63", &formats), "codecs"),
+    ];
+    for (sdp, says) in cases {
+        match refused(&sdp, Role::Publisher) {
+            OfferError::Malformed(message) => {
+                assert!(message.contains(says), "{says:?} not in {message:?}")
+            }
+            other => panic!("{other:?} where {says:?} was expected"),
+        }
+    }
+}
+
+#[test]
+fn no_cut_or_changed_offer_panics() {
+    for sdp in [PUBLISH, VIEW, WEBRTC_RS] {
+        for end in 0..sdp.len() {
+            let _ = agreed(&sdp[..end], Role::Publisher);
+        }
+        let mut bytes = sdp.as_bytes().to_vec();
+        // A small linear congruential generator: the same bytes change on every run.
+        let mut random: u32 = 7;
+        for _ in 0..3_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let at = (random >> 8) as usize % bytes.len();
+            let old = std::mem::replace(&mut bytes[at], random as u8);
+            if let Ok(offer) = Offer::parse(&bytes) {
+                let _ = offer.agree(Role::Viewer, [1, 2], String::new());
+            }
+            let _ = Fragment::parse(&bytes);
+            bytes[at] = old;
+        }
+    }
+}
+
+#[test]
+fn a_fragment_counts_usable_candidates_and_drops_others_silently() {
+    let fragment = Fragment::parse(
+        b"a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+          a=candidate:1 1 udp 2122260223 192.168.1.20 50632 typ host\r\n\
+          a=candidate:1 2 udp 2122260222 192.168.1.20 50633 typ host\r\n\
+          a=candidate:nonsense\r\n\
+          a=candidate:2 1 UDP 2122260223 x.local 50632 typ host generation 0\r\na=end-of-candidates\r\n",
+    )
+    .expect("a right fragment");
+    assert_eq!(fragment.ufrag.as_deref(), Some("EsAw"));
+    assert_eq!(fragment.candidates, 2);
+    assert!(fragment.end_of_candidates);
+}
+
+#[test]
+fn a_malformed_fragment_is_refused() {
+    for bad in [
+        &b""[..],
+        b"hello",
+        b"{\"candidate\":\"\"}",
+        b"a=ice-ufrag:EsAw\r\n",
+        b"a=ice-ufrag:E\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n",
+        b"a=mid:0\r\n",
+        b"\xff\xfe",
+    ] {
+        assert!(
+            Fragment::parse(bad).is_err(),
+            "{:?}",
+            String::from_utf8_lossy(bad)
+        );
+    }
+}
