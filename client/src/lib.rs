@@ -10,6 +10,8 @@ mod codec;
 mod error;
 mod http;
 mod peer;
+#[cfg(feature = "test-picture")]
+pub mod picture;
 mod publisher;
 mod reception;
 pub mod synthetic;
