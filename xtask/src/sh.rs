@@ -29,6 +29,28 @@ where
     command
 }
 
+/// Builds one of the workspace's programs and returns where it lies.
+///
+/// The whole workspace is selected although one program is built: the features of its dependencies are
+/// then the same as everywhere else, and nothing is compiled twice.
+///
+/// # Errors
+/// If it does not compile.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let build = ["build", "--quiet", "--locked", "--workspace", "--bin", name];
+    run(&mut cargo(build), &mut Counts::default())?;
+    let metadata: serde_json::Value = serde_json::from_str(&output(&mut cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+    ]))?)?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata names no target directory")?;
+    Ok(Path::new(target).join("debug").join(name))
+}
+
 /// Tests that a command's output says it ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
