@@ -112,6 +112,11 @@ impl Cluster {
         }
     }
 
+    /// The cluster whose state lies in `state`.
+    pub fn at(state: PathBuf) -> Self {
+        Self { state }
+    }
+
     /// Where the cluster keeps its state: certificates, logs, images.
     pub fn state(&self) -> &Path {
         &self.state

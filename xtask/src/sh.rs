@@ -39,16 +39,44 @@ where
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let build = ["build", "--quiet", "--locked", "--workspace", "--bin", name];
     run(&mut cargo(build), &mut Counts::default())?;
-    let metadata: serde_json::Value = serde_json::from_str(&output(&mut cargo([
+    Ok(target()?.join("debug").join(name))
+}
+
+/// Cargo's target folder.
+///
+/// # Errors
+/// If cargo does not say.
+pub fn target() -> anyhow::Result<PathBuf> {
+    let metadata = output(&mut cargo([
         "metadata",
         "--format-version",
         "1",
         "--no-deps",
-    ]))?)?;
-    let target = metadata["target_directory"]
+    ]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    Ok(metadata["target_directory"]
         .as_str()
-        .context("cargo metadata names no target directory")?;
-    Ok(Path::new(target).join("debug").join(name))
+        .context("cargo metadata names no target directory")?
+        .into())
+}
+
+/// Where built tools are kept between runs, apart from `target/`: the same folder as the cluster's.
+///
+/// # Errors
+/// If the environment names no home.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    Ok(base.join("mediaservice-cluster"))
+}
+
+/// The first program of that name on `PATH`.
+pub fn which(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Tests that a command's output says it ran.

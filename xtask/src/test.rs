@@ -1,14 +1,20 @@
 //! `cargo xtask test`: the gate, stage by stage, with what each took.
 //!
 //! Owns the order of the stages and the report. Every stage is run even when an earlier one failed,
-//! so that one run shows everything that is wrong. The last line counts all tests.
+//! so that one run shows everything that is wrong; only what needs the cluster is left out when the
+//! cluster did not come up. The last line counts all tests.
 
+mod background;
+mod packages;
 mod report;
 mod stages;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::sh::Counts;
+use crate::cluster::Cluster;
+use crate::sh::{self, Counts};
+use background::Background;
 use report::{Outcome, Report};
 
 #[derive(clap::Args, Clone, Copy)]
@@ -26,21 +32,55 @@ pub struct Args {
 /// # Errors
 /// If any stage failed.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let mut gate = Gate::new(args)?;
     let mut report = Report::default();
     for stage in stages::all(args) {
         println!("\n=== {}", stage.name);
         let mut counts = Counts::default();
         let started = Instant::now();
-        let result = (stage.run)(&mut counts);
+        let result = (stage.run)(&mut gate, &mut counts);
         if let Err(error) = &result {
             eprintln!("{}: {error:#}", stage.name);
         }
+        let took = started.elapsed();
         report.add(Outcome {
             name: stage.name,
-            took: started.elapsed(),
+            took,
             counts,
             passed: result.is_ok(),
         });
     }
     report.finish()
+}
+
+/// What the stages share.
+pub struct Gate {
+    pub args: Args,
+    /// The cluster of this run: not the one of `cargo xtask demo`, which may be in use.
+    pub cluster: Cluster,
+    /// Why the stages on the cluster can't run, once something that they need has failed.
+    pub no_cluster: Option<&'static str>,
+    /// Programs of the cluster, compiled while Rust's stages run.
+    pub cluster_build: Option<Background>,
+    /// cargo-deny, likewise.
+    pub deny_build: Option<Background>,
+    /// Where logs and screenshots are kept: `target/gate`.
+    pub logs: PathBuf,
+}
+
+impl Gate {
+    fn new(args: Args) -> anyhow::Result<Self> {
+        let logs = sh::target()?.join("gate");
+        std::fs::create_dir_all(&logs)?;
+        let state =
+            std::env::var_os("CLUSTER_DIR").unwrap_or_else(|| "/tmp/mediaservice-test".into());
+        Ok(Self {
+            args,
+            cluster: Cluster::at(state.into()),
+            no_cluster: None,
+            cluster_build: None,
+            deny_build: None,
+            logs,
+        })
+    }
 }

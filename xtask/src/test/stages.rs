@@ -1,24 +1,39 @@
 //! The stages of the gate, in order. Each is a function that runs programs and fails or not.
 
-use super::Args;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::background::Background;
+use super::{Args, Gate, packages};
 use crate::sh::{self, Counts};
 use crate::{r#gen, tidy};
 
 pub struct Stage {
     pub name: &'static str,
-    pub run: fn(&mut Counts) -> anyhow::Result<()>,
+    pub run: fn(&mut Gate, &mut Counts) -> anyhow::Result<()>,
 }
 
-/// The stages of this run, in order.
-pub fn all(_args: Args) -> Vec<Stage> {
-    vec![
+/// The stages of this run, in order. What finds most mistakes fastest comes first.
+pub fn all(args: Args) -> Vec<Stage> {
+    let mut stages = vec![
+        Stage {
+            name: "packages",
+            run: |_, _| packages::install(),
+        },
+        Stage {
+            name: "start builds",
+            run: start_builds,
+        },
         Stage {
             name: "fmt",
             run: fmt,
         },
         Stage {
             name: "tidy",
-            run: |_| tidy::run(),
+            run: |_, _| tidy::run(),
         },
         Stage {
             name: "clippy",
@@ -30,7 +45,7 @@ pub fn all(_args: Args) -> Vec<Stage> {
         },
         Stage {
             name: "gen --check",
-            run: |_| r#gen::run(r#gen::Args { check: true }),
+            run: |_, _| r#gen::run(r#gen::Args { check: true }),
         },
         Stage {
             name: "unit",
@@ -40,28 +55,118 @@ pub fn all(_args: Args) -> Vec<Stage> {
             name: "programs",
             run: programs,
         },
-    ]
+        Stage {
+            name: "deny",
+            run: deny,
+        },
+    ];
+    if !args.fast {
+        stages.extend([
+            Stage {
+                name: "cluster build",
+                run: cluster_build,
+            },
+            Stage {
+                name: "chart",
+                run: chart,
+            },
+            Stage {
+                name: "images",
+                run: images,
+            },
+            Stage {
+                name: "cluster up",
+                run: cluster_up,
+            },
+            Stage {
+                name: "chart on the cluster",
+                run: |gate, counts| on_cluster(gate, counts, "chart-live"),
+            },
+            Stage {
+                name: "reconcile",
+                run: |gate, counts| on_cluster(gate, counts, "reconcile"),
+            },
+            Stage {
+                name: "e2e",
+                run: |gate, counts| on_cluster(gate, counts, "e2e"),
+            },
+            Stage {
+                name: "cluster down",
+                run: cluster_down,
+            },
+        ]);
+    }
+    stages
 }
 
-fn fmt(counts: &mut Counts) -> anyhow::Result<()> {
+/// Pinned, because its checks decide what passes.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Go compiles for 40 CPU minutes from empty caches; it begins first and has the lowest priority.
+fn start_builds(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    if !deny_program()?.exists() {
+        let mut install = sh::cargo([
+            "install",
+            "--locked",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--no-default-features",
+            "--root",
+        ]);
+        install.arg(deny_folder()?);
+        // Its own target folder goes with it; this workspace's is locked by the other stages.
+        install.env_remove("CARGO_TARGET_DIR");
+        gate.deny_build = Some(Background::start("cargo-deny", &install, &gate.logs)?);
+    }
+    if !gate.args.fast {
+        let mut build = gate.cluster.script(["build"]);
+        build.args([
+            "kube",
+            "coredns",
+            "tools",
+            "ingress",
+            "prometheus-operator",
+            "prometheus",
+        ]);
+        gate.cluster_build = Some(Background::start("cluster-build", &build, &gate.logs)?);
+    }
+    Ok(())
+}
+
+fn fmt(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(&mut sh::cargo(["fmt", "--all", "--check"]), counts)
 }
 
-/// With no feature, with the default ones and with all: each set is one that somebody builds.
-fn clippy(counts: &mut Counts) -> anyhow::Result<()> {
-    for features in [
-        &["--workspace"][..],
-        &["--workspace", "--all-features"],
-        &["-p", "media-server", "--no-default-features"],
-    ] {
-        let mut clippy = sh::cargo(["clippy", "--locked", "--all-targets"]);
-        clippy.args(features).args(["--", "-D", "warnings"]);
+/// With the default features and with none; all of them are the default ones. Tests that are started
+/// by name are not among all targets.
+fn clippy(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    let named = test_binaries()?;
+    let mut by_name = vec!["--workspace".to_owned()];
+    for binary in named.iter().filter(|binary| binary.by_name) {
+        by_name.extend(["--test".to_owned(), binary.name.clone()]);
+    }
+    let all: &[&str] = &["--workspace", "--all-targets"];
+    let none: &[&str] = &[
+        "-p",
+        "media-server",
+        "--all-targets",
+        "--no-default-features",
+    ];
+    let sets = [
+        all.iter().map(|s| (*s).to_owned()).collect(),
+        by_name,
+        none.iter().map(|s| (*s).to_owned()).collect(),
+    ];
+    for set in sets {
+        let mut clippy = sh::cargo(["clippy", "--locked"]);
+        clippy.args(set).args(["--", "-D", "warnings"]);
         sh::run(&mut clippy, counts)?;
     }
     Ok(())
 }
 
-fn doc(counts: &mut Counts) -> anyhow::Result<()> {
+fn doc(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     let mut doc = sh::cargo([
         "doc",
         "--locked",
@@ -72,7 +177,7 @@ fn doc(counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(doc.env("RUSTDOCFLAGS", "-D warnings"), counts)
 }
 
-fn unit(counts: &mut Counts) -> anyhow::Result<()> {
+fn unit(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(
         &mut sh::cargo([
             "test",
@@ -83,20 +188,183 @@ fn unit(counts: &mut Counts) -> anyhow::Result<()> {
             "--no-fail-fast",
         ]),
         counts,
+    )?;
+    sh::run(
+        &mut sh::cargo(["test", "--locked", "--workspace", "--doc", "--no-fail-fast"]),
+        counts,
     )
 }
 
-/// Whole programs over loopback: the HTTP surface, then media with the project's own client.
-fn programs(counts: &mut Counts) -> anyhow::Result<()> {
+/// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
+/// browser. Every test binary that is not started by name.
+fn programs(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(
-        &mut sh::cargo([
-            "test",
-            "--locked",
-            "-p",
-            "tests",
-            "--tests",
-            "--no-fail-fast",
-        ]),
+        &mut sh::cargo(["build", "--locked", "--workspace", "--bins"]),
+        counts,
+    )?;
+    let mut test = sh::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    let binaries = test_binaries()?;
+    for binary in binaries.iter().filter(|binary| !binary.by_name) {
+        test.args(["--test", &binary.name]);
+    }
+    if !binaries.iter().any(|binary| !binary.by_name) {
+        bail!("there is no test of whole programs");
+    }
+    sh::run(&mut test, counts)
+}
+
+fn deny(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    if let Some(build) = gate.deny_build.take() {
+        build.wait()?;
+    }
+    let mut deny = Command::new(deny_program()?);
+    // `--offline`: everything it reads, cargo has already fetched.
+    deny.args([
+        "--offline",
+        "--color",
+        "never",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    sh::run(deny.current_dir(sh::root()), counts)
+}
+
+fn deny_folder() -> anyhow::Result<PathBuf> {
+    Ok(sh::cache()?.join(format!("cargo-deny-{CARGO_DENY}")))
+}
+
+fn deny_program() -> anyhow::Result<PathBuf> {
+    Ok(deny_folder()?.join("bin/cargo-deny"))
+}
+
+fn cluster_build(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    let build = gate.cluster_build.take().context("it was not started")?;
+    let result = build.wait();
+    if result.is_err() {
+        gate.no_cluster = Some("its programs were not built");
+    }
+    result
+}
+
+fn chart(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    // `build` prints the folder of what it built, now or before.
+    let folder = sh::output(&mut gate.cluster.script(["build", "tools"]))?;
+    let mut test = sh::cargo(["test", "--locked", "--workspace", "--test", "chart"]);
+    let path = std::env::var("PATH").unwrap_or_default();
+    sh::run(
+        test.env("PATH", format!("{}:{path}", folder.trim())),
         counts,
     )
+}
+
+fn images(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    let mut image = Command::new(std::env::current_exe()?);
+    let result = sh::run(image.arg("image").current_dir(sh::root()), counts);
+    if result.is_err() {
+        gate.no_cluster = Some("the images were not made");
+    }
+    result
+}
+
+fn cluster_up(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    if let Some(reason) = gate.no_cluster {
+        bail!("not run: {reason}");
+    }
+    let result = gate.cluster.up(1).and_then(|()| {
+        crate::cluster::PARTS
+            .iter()
+            .try_for_each(|part| gate.cluster.add(part))
+    });
+    if result.is_err() {
+        gate.no_cluster = Some("the cluster did not come up");
+    }
+    result
+}
+
+/// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
+/// before, where the registry is in reach.
+fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Result<()> {
+    if let Some(reason) = gate.no_cluster {
+        bail!("not run: {reason}");
+    }
+    let program = test_program(binary)?;
+    let mut test = gate.cluster.outside(program)?;
+    test.args(["--nocapture", "--test-threads=1"]);
+    test.env("GATE_LOGS", &gate.logs)
+        .current_dir(sh::root().join("tests"));
+    let result = sh::run(&mut test, counts);
+    if result.is_err() {
+        // The cluster goes with the run; its logs are what is left to look at.
+        let kept = gate.logs.join(format!("{binary}-cluster"));
+        let mut copy = Command::new("cp");
+        copy.arg("-rT")
+            .arg(gate.cluster.state().join("log"))
+            .arg(&kept);
+        let _ = sh::output(&mut copy);
+        println!("the cluster's logs are kept in {}", kept.display());
+    }
+    result
+}
+
+fn cluster_down(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    gate.cluster.down()
+}
+
+struct TestBinary {
+    name: String,
+    /// Needs something that `cargo test` does not provide, so it has `test = false`.
+    by_name: bool,
+}
+
+fn test_binaries() -> anyhow::Result<Vec<TestBinary>> {
+    let metadata: Value = serde_json::from_str(&sh::output(&mut sh::cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+    ]))?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    tests
+        .map(|target| {
+            let name = target["name"]
+                .as_str()
+                .context("a target has a name")?
+                .to_owned();
+            Ok(TestBinary {
+                name,
+                by_name: target["test"] == false,
+            })
+        })
+        .collect()
+}
+
+/// Builds a test binary and returns where it lies.
+fn test_program(name: &str) -> anyhow::Result<PathBuf> {
+    let build = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--no-run",
+        "--message-format=json",
+        "--test",
+        name,
+    ];
+    let messages = sh::output(&mut sh::cargo(build))?;
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line)?;
+        if message["reason"] == "compiler-artifact"
+            && message["target"]["name"] == name
+            && message["target"]["kind"][0] == "test"
+        {
+            let path = message["executable"]
+                .as_str()
+                .context("a test has an executable")?;
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo names no executable for the test {name}")
 }
