@@ -16,11 +16,9 @@ use crate::sh;
 const DEFAULT_STATE: &str = "/tmp/mediaservice-cluster";
 
 /// The first node: its hostPorts and NodePorts, and the ingress at :80 and :443.
-#[allow(dead_code)]
 pub const NODE_ADDRESS: &str = "198.18.0.11";
 
 /// The cluster's Prometheus, from the cluster's outside network.
-#[allow(dead_code)]
 pub const PROMETHEUS: &str = "http://198.18.1.90:9090";
 
 #[derive(clap::Args)]
@@ -102,7 +100,6 @@ pub struct Cluster {
     state: PathBuf,
 }
 
-#[allow(dead_code)]
 impl Cluster {
     /// The cluster that `CLUSTER_DIR` names.
     pub fn here() -> Self {

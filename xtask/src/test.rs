@@ -60,6 +60,8 @@ pub struct Gate {
     pub cluster: Cluster,
     /// Why the stages on the cluster can't run, once something that they need has failed.
     pub no_cluster: Option<&'static str>,
+    /// The images, for the cluster's nodes.
+    pub archives: Vec<PathBuf>,
     /// Programs of the cluster, compiled while Rust's stages run.
     pub cluster_build: Option<Background>,
     /// cargo-deny, likewise.
@@ -78,6 +80,7 @@ impl Gate {
             args,
             cluster: Cluster::at(state.into()),
             no_cluster: None,
+            archives: Vec::new(),
             cluster_build: None,
             deny_build: None,
             logs,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::background::Background;
 use super::{Args, Gate, packages};
 use crate::sh::{self, Counts};
-use crate::{r#gen, tidy};
+use crate::{cluster, r#gen, image, tidy};
 
 pub struct Stage {
     pub name: &'static str,
@@ -81,10 +81,6 @@ pub fn all(args: Args) -> Vec<Stage> {
             Stage {
                 name: "chart on the cluster",
                 run: |gate, counts| on_cluster(gate, counts, "chart-live"),
-            },
-            Stage {
-                name: "reconcile",
-                run: |gate, counts| on_cluster(gate, counts, "reconcile"),
             },
             Stage {
                 name: "e2e",
@@ -259,28 +255,38 @@ fn chart(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     )
 }
 
-fn images(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
-    let mut image = Command::new(std::env::current_exe()?);
-    let result = sh::run(image.arg("image").current_dir(sh::root()), counts);
-    if result.is_err() {
-        gate.no_cluster = Some("the images were not made");
+fn images(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    match image::build() {
+        Ok(archives) => {
+            gate.archives = archives;
+            Ok(())
+        }
+        Err(error) => {
+            gate.no_cluster = Some("the images were not made");
+            Err(error)
+        }
     }
-    result
 }
 
 fn cluster_up(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
     if let Some(reason) = gate.no_cluster {
         bail!("not run: {reason}");
     }
-    let result = gate.cluster.up(1).and_then(|()| {
-        crate::cluster::PARTS
-            .iter()
-            .try_for_each(|part| gate.cluster.add(part))
-    });
+    let result = start_cluster(gate);
     if result.is_err() {
         gate.no_cluster = Some("the cluster did not come up");
     }
     result
+}
+
+fn start_cluster(gate: &Gate) -> anyhow::Result<()> {
+    // What a run that was killed left behind.
+    gate.cluster.down()?;
+    gate.cluster.up(1)?;
+    for part in cluster::PARTS {
+        gate.cluster.add(part)?;
+    }
+    gate.cluster.load(&gate.archives)
 }
 
 /// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
@@ -292,7 +298,8 @@ fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Res
     let program = test_program(binary)?;
     let mut test = gate.cluster.outside(program)?;
     test.args(["--nocapture", "--test-threads=1"]);
-    test.env("GATE_LOGS", &gate.logs)
+    test.env("NODE_ADDRESS", cluster::NODE_ADDRESS)
+        .env("PROMETHEUS_URL", cluster::PROMETHEUS)
         .current_dir(sh::root().join("tests"));
     let result = sh::run(&mut test, counts);
     if result.is_err() {
