@@ -9,6 +9,11 @@ const POLL_MS = 2_000;
 const DEVICE = /^[A-Za-z0-9._-]{1,128}$/;
 const $ = (id) => document.getElementById(id);
 
+/** The session whose picture the player shows, if any. */
+let watching = null;
+/** The session that publishes from here and the picture it sends, if any. */
+let publishing = null;
+
 // ---- token ------------------------------------------------------------------------------------
 
 // sessionStorage: gone with the tab, and never sent by the browser on its own.
@@ -23,22 +28,22 @@ function useToken(value) {
   $("token-button").textContent = token ? "Token set" : "Token";
   const grants = claims()?.media;
   const publish = [grants?.publish ?? []].flat()[0];
-  if (publish) $("publish-device").value = publish.endsWith("*") ? `${publish.slice(0, -1)}browser` : publish;
+  if (publish && !publishing) $("publish-device").value = publish.endsWith("*") ? `${publish.slice(0, -1)}browser` : publish;
 }
 
 /** The token's claims, only to help the person; the server alone judges it. */
-function claims() {
+function claims(text = token) {
   try {
-    const body = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const body = text.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
     return JSON.parse(atob(body));
   } catch {
     return null;
   }
 }
 
-function aboutToken() {
-  if (!token) return "No token is set.";
-  const body = claims();
+function aboutToken(text) {
+  if (!text) return "No token is set.";
+  const body = claims(text);
   if (!body) return "This is no JSON Web Token; the server will probably refuse it.";
   const named = (grant) => [body.media?.[grant] ?? []].flat().join(", ") || "nothing";
   const until = body.exp ? new Date(body.exp * 1000) : null;
@@ -62,9 +67,10 @@ function readFragment() {
 
 $("token-button").addEventListener("click", () => {
   $("token-input").value = token;
-  $("token-about").textContent = aboutToken();
+  $("token-about").textContent = aboutToken(token);
   $("token-dialog").showModal();
 });
+$("token-input").addEventListener("input", () => { $("token-about").textContent = aboutToken($("token-input").value.trim()); });
 $("token-clear").addEventListener("click", () => { $("token-input").value = ""; $("token-form").requestSubmit(); });
 $("token-form").addEventListener("submit", () => { useToken($("token-input").value); poll(); });
 
@@ -153,7 +159,6 @@ function showDevices() {
 
 // ---- watching ---------------------------------------------------------------------------------
 
-let watching = null;
 const player = $("player");
 
 const WATCH_STATES = {
@@ -219,7 +224,6 @@ function leave() {
 function setSound(on) {
   player.muted = !on;
   $("sound").setAttribute("aria-pressed", String(on));
-  $("sound").textContent = on ? "Sound on" : "Sound off";
 }
 
 $("sound").addEventListener("click", () => { setSound(player.muted); play(); });
@@ -244,8 +248,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 // ---- publishing -------------------------------------------------------------------------------
-
-let publishing = null;
 
 const CAPTURE_ERRORS = {
   NotAllowedError: "The browser was not allowed to capture. Allow it in the address bar and try again.",
