@@ -101,6 +101,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Environment variable of every process that belongs to a cluster and ends with it; its value
+    /// is the cluster's state folder.
+    pub const MARK: &str = "MEDIASERVICE_CLUSTER_MACHINE";
+
     /// The cluster that `CLUSTER_DIR` names.
     pub fn here() -> Self {
         let state = std::env::var_os("CLUSTER_DIR").unwrap_or_else(|| DEFAULT_STATE.into());

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod demo;
 mod r#gen;
 mod image;
 mod sh;
@@ -36,6 +37,11 @@ enum Command {
     Cluster(cluster::Args),
     /// Build the two images, without a registry or a daemon
     Image(image::Args),
+    /// A whole cluster on this machine, with a live picture to watch
+    Demo(demo::Args),
+    /// Carries ports of this machine into the local cluster; started by the demo
+    #[command(hide = true)]
+    Forward(demo::forward::Args),
     /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
     Tidy,
 }
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Command::Gen(args) => r#gen::run(args),
         Command::Cluster(args) => cluster::run(args),
         Command::Image(args) => image::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Forward(args) => demo::forward::run(args),
         Command::Tidy => tidy::run(),
     };
     match result {
