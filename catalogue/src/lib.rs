@@ -8,4 +8,5 @@ pub mod dashboard;
 #[cfg(test)]
 mod expr;
 pub mod families;
+pub mod operator;
 pub mod rules;

@@ -18,7 +18,7 @@ pub use auth::{Auth, SecretKeyRef};
 pub use media::{Limits, Media, Signalling};
 pub use monitoring::Monitoring;
 pub use pod::Pod;
-pub use status::MediaServiceStatus;
+pub use status::{Addresses, MediaServiceStatus};
 
 /// What a MediaService shall be.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -1,0 +1,528 @@
+//! Runs the five steps for each MediaService: fetch, validate, build, apply, status.
+//!
+//! Owns the watches, the queue and what happens after an error. Knows no field of any child. Called
+//! by `main` once this process leads, and again whenever the monitoring API appears or vanishes.
+
+pub mod apply;
+pub mod build;
+pub mod fetch;
+pub mod quantity;
+mod replace;
+mod status;
+mod trouble;
+pub mod validate;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, future, stream};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::watch;
+
+use self::apply::{ApplyError, Writer};
+use self::build::meta;
+use self::fetch::{FetchError, Fetched, Reader};
+use self::replace::{Plan, ReplaceError};
+use self::status::{Outcome, StatusError};
+use self::trouble::Trouble;
+use self::validate::{ValidService, ValidateError};
+use crate::capabilities::{self, Availability};
+use crate::crd::{MediaService, MediaServiceStatus};
+use crate::metrics::Metrics;
+
+/// Everything that ends a reconciliation early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Validate(#[from] ValidateError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
+}
+
+impl Error {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::Validate(error) => error.reason(),
+            Self::Apply(error) => error.reason(),
+            Self::Replace(error) => error.reason(),
+            Self::Status(error) => error.reason(),
+        }
+    }
+}
+
+/// What a reconciliation works with.
+pub struct Context {
+    pub reader: Reader,
+    pub metrics: Metrics,
+    pub recorder: Recorder,
+    pub monitoring: watch::Receiver<Availability>,
+    /// Failures in a row, by object.
+    failures: Mutex<HashMap<ObjectRef<MediaService>, u32>>,
+}
+
+impl Context {
+    pub fn new(
+        reader: Reader,
+        metrics: Metrics,
+        recorder: Recorder,
+        monitoring: watch::Receiver<Availability>,
+    ) -> Self {
+        Self {
+            reader,
+            metrics,
+            recorder,
+            monitoring,
+            failures: Mutex::default(),
+        }
+    }
+}
+
+/// Everything is looked at again after this time, whatever the watches say.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// While pods start or go: events of mounts and refusals have no watch.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Until the StatefulSet controller has seen a new template.
+const TEMPLATE_SEEN: Duration = Duration::from_secs(1);
+
+const CONCURRENCY: u16 = 8;
+/// One change of ours comes back as several watch events.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+
+/// Runs until `stop` is done. `namespaces` empty: the whole cluster.
+pub async fn run(context: Arc<Context>, namespaces: &[String], stop: watch::Receiver<bool>) {
+    let mut monitoring = context.monitoring.clone();
+    loop {
+        let availability = *monitoring.borrow_and_update();
+        let (end, ended) = watch::channel(false);
+        let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
+            vec![None]
+        } else {
+            namespaces.iter().map(|ns| Some(ns.as_str())).collect()
+        };
+        let controllers =
+            future::join_all(scopes.into_iter().map(|namespace| {
+                run_scope(context.clone(), namespace, availability, ended.clone())
+            }));
+        tokio::pin!(controllers);
+        let mut stopping = stop.clone();
+        let over = tokio::select! {
+            _ = &mut controllers => return,
+            changed = monitoring.changed() => changed.is_err(),
+            _ = stopping.wait_for(|stop| *stop) => true,
+        };
+        // Lets the reconciliations under way finish.
+        let _ = end.send(true);
+        controllers.await;
+        if over {
+            return;
+        }
+        tracing::info!("watching anew, because the monitoring API appeared or vanished");
+    }
+}
+
+async fn run_scope(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    monitoring: Availability,
+    mut end: watch::Receiver<bool>,
+) {
+    let client = context.reader.client.clone();
+    let owned = || {
+        watcher::Config::default().labels(&format!(
+            "{}={}",
+            meta::MANAGED_BY_LABEL,
+            meta::MANAGED_BY
+        ))
+    };
+    let mut controller = Controller::new(
+        api::<MediaService>(&client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(
+        Config::default()
+            .debounce(DEBOUNCE)
+            .concurrency(CONCURRENCY),
+    )
+    .owns(api::<ServiceAccount>(&client, namespace), owned())
+    .owns(api::<ConfigMap>(&client, namespace), owned())
+    .owns(api::<Service>(&client, namespace), owned())
+    .owns(api::<StatefulSet>(&client, namespace), owned())
+    .owns(api::<Ingress>(&client, namespace), owned())
+    .watches(api::<Pod>(&client, namespace), owned(), |pod| {
+        service_of(&pod)
+    });
+    if monitoring == Availability::Present {
+        for resource in [
+            capabilities::service_monitor(),
+            capabilities::prometheus_rule(),
+        ] {
+            let api: Api<DynamicObject> = match namespace {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            controller = controller.owns_with(api, resource, owned());
+        }
+    }
+    if let Some(nodes) = &context.reader.nodes {
+        controller = controller.reconcile_all_on(address_changes(nodes.clone()));
+    }
+    controller
+        .graceful_shutdown_on(async move {
+            let _ = end.wait_for(|end| *end).await;
+        })
+        .run(reconcile, after_error, context)
+        .for_each(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "not reconciled");
+            }
+            future::ready(())
+        })
+        .await;
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// A pod belongs to a StatefulSet; the MediaService is named by its label.
+fn service_of(pod: &Pod) -> Option<ObjectRef<MediaService>> {
+    let name = pod.labels().get(meta::INSTANCE_LABEL)?;
+    Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
+
+/// Keeps the node cache for as long as the process runs.
+pub async fn cache_nodes(client: Client, writer: reflector::store::Writer<Node>) {
+    watcher(Api::<Node>::all(client), watcher::Config::default())
+        .modify(|node| {
+            // A node's status is large, and only its addresses matter here.
+            node.metadata.managed_fields = None;
+            node.metadata.annotations = None;
+            if let Some(status) = &mut node.status {
+                let addresses = status.addresses.take();
+                *status = k8s_openapi::api::core::v1::NodeStatus {
+                    addresses,
+                    ..Default::default()
+                };
+            }
+        })
+        .default_backoff()
+        .reflect(writer)
+        .for_each(|event| {
+            if let Err(error) = event {
+                tracing::warn!(%error, "can't watch nodes");
+            }
+            future::ready(())
+        })
+        .await;
+}
+
+/// Yields when the addresses of any node differ from those before. Polls the cache: nodes report
+/// themselves often, and their addresses change almost never.
+fn address_changes(nodes: Store<Node>) -> impl futures::Stream<Item = ()> + Send {
+    stream::unfold((nodes, None), |(nodes, mut last)| async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = fetch::addresses_of(&nodes);
+            if last.as_ref() != Some(&now) {
+                let first = last.replace(now).is_none();
+                if !first {
+                    return Some(((), (nodes, last)));
+                }
+            }
+        }
+    })
+}
+
+async fn reconcile(service: Arc<MediaService>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let key = ObjectRef::from_obj(&*service);
+    let result = steps(service, &context).await;
+    let reason = result.as_ref().err().map(Error::reason);
+    context
+        .metrics
+        .reconciled(started.elapsed().as_secs_f64(), reason);
+    if result.is_ok() {
+        context
+            .failures
+            .lock()
+            .expect("no panic while it is held")
+            .remove(&key);
+    }
+    result
+}
+
+async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, Error> {
+    if service.metadata.deletion_timestamp.is_some() {
+        // Its children go by garbage collection.
+        return Ok(Action::await_change());
+    }
+    let client = &context.reader.client;
+    let monitoring = *context.monitoring.borrow();
+    let fetched = fetch::fetch(&context.reader, service, monitoring).await?;
+    let valid = match validate::validate(&fetched) {
+        Ok(valid) => valid,
+        Err(error) => {
+            let trouble = Trouble {
+                reason: error.reason(),
+                message: error.to_string(),
+            };
+            report(context, &fetched, &Outcome::Invalid { trouble }).await?;
+            return Err(error.into());
+        }
+    };
+    let children = build::build(&valid);
+    let writer = Writer {
+        client,
+        metrics: &context.metrics,
+        namespace: &valid.namespace,
+        uid: valid.uid.as_deref().unwrap_or_default(),
+        create_secret: fetched.live.stateful_sets.is_empty()
+            || valid
+                .keys
+                .generated
+                .as_ref()
+                .is_some_and(|secret| trouble::misses_generated_secret(&fetched, secret)),
+    };
+    let applied = match apply::apply(&writer, &fetched.live, children).await {
+        Ok(applied) => applied,
+        Err(error) => {
+            let trouble = Trouble {
+                reason: error.reason(),
+                message: with_sources(&error),
+            };
+            report(
+                context,
+                &fetched,
+                &Outcome::Refused {
+                    service: &valid,
+                    trouble,
+                },
+            )
+            .await?;
+            return Err(error.into());
+        }
+    };
+    let plan = replace::plan(&applied.stateful_set, &fetched.pods, &valid.spec_hash);
+    let outdated = match &plan {
+        Plan::UpToDate => 0,
+        Plan::TemplateNotSeen => 1,
+        Plan::Replace(pods) => pods.len(),
+    };
+    if let Plan::Replace(pods) = &plan {
+        for pod in pods {
+            let note = format!(
+                "replacing pod {}, whose spec is not the current one",
+                pod.name_any()
+            );
+            publish(
+                context,
+                &fetched.service,
+                EventType::Normal,
+                "ReplacingPod",
+                note,
+            )
+            .await;
+            replace::replace(client, &context.metrics, pod).await?;
+        }
+    }
+    let update_pending = update_pending(&applied.stateful_set, &fetched);
+    let status = report(
+        context,
+        &fetched,
+        &Outcome::Applied {
+            service: &valid,
+            outdated,
+            update_pending,
+        },
+    )
+    .await?;
+    Ok(Action::requeue(match plan {
+        Plan::TemplateNotSeen => TEMPLATE_SEEN,
+        _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => PROGRESS,
+        _ => RESYNC,
+    }))
+}
+
+/// Same spec hash, other template: only the operator's own version made the difference.
+fn update_pending(set: &StatefulSet, fetched: &Fetched) -> bool {
+    let Some(revision) = set
+        .status
+        .as_ref()
+        .and_then(|status| status.update_revision.as_ref())
+    else {
+        return false;
+    };
+    fetched.pods.iter().any(|pod| {
+        pod.labels()
+            .get("controller-revision-hash")
+            .is_some_and(|of_pod| of_pod != revision)
+            && pod.metadata.deletion_timestamp.is_none()
+    })
+}
+
+/// Writes the status, and an event for each condition whose word changed.
+async fn report(
+    context: &Context,
+    fetched: &Fetched,
+    outcome: &Outcome<'_>,
+) -> Result<MediaServiceStatus, StatusError> {
+    let status = status::describe(fetched, outcome, Timestamp::now());
+    if !status::write(&context.reader.client, &fetched.service, &status).await? {
+        return Ok(status);
+    }
+    context.metrics.wrote("MediaService");
+    let old = fetched.service.status.as_ref();
+    for condition in &status.conditions {
+        let before = old.and_then(|old| old.conditions.iter().find(|c| c.type_ == condition.type_));
+        let same = before.is_some_and(|before| {
+            before.status == condition.status && before.reason == condition.reason
+        });
+        let bad = match condition.type_.as_str() {
+            "Degraded" => condition.status == "True",
+            // Told by Ready or Degraded already, or not worth a line.
+            "Progressing" => continue,
+            _ => condition.status != "True",
+        };
+        // Not yet ready is no event, and neither is well from the start.
+        if same || (before.is_none() && (!bad || condition.type_ == "Ready")) {
+            continue;
+        }
+        let type_ = if bad && condition.reason != "Stopped" {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        publish(
+            context,
+            &fetched.service,
+            type_,
+            &condition.reason,
+            condition.message.clone(),
+        )
+        .await;
+    }
+    Ok(status)
+}
+
+/// Events help people; failing to write one is no reason to stop.
+async fn publish(
+    context: &Context,
+    service: &MediaService,
+    type_: EventType,
+    reason: &str,
+    note: String,
+) {
+    // The API takes 1024 bytes.
+    let note: String = note.chars().take(500).collect();
+    let event = Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = context
+        .recorder
+        .publish(&event, &service.object_ref(&()))
+        .await
+    {
+        tracing::warn!(%error, reason, "can't write an event");
+    }
+}
+
+fn is_true(status: &MediaServiceStatus, type_: &str) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+/// 1 s, doubling to 300 s, for each object by itself.
+fn after_error(service: Arc<MediaService>, error: &Error, context: Arc<Context>) -> Action {
+    let mut failures = context.failures.lock().expect("no panic while it is held");
+    // Objects that were deleted while they failed leave a count behind; they may not pile up.
+    if failures.len() > 10_000 {
+        failures.clear();
+    }
+    let count = failures.entry(ObjectRef::from_obj(&*service)).or_insert(0);
+    let wait = Duration::from_secs((1u64 << (*count).min(9)).min(300));
+    *count = count.saturating_add(1);
+    tracing::warn!(
+        namespace = service.namespace(),
+        name = service.name_any(),
+        reason = error.reason(),
+        error = with_sources(error),
+        retry_seconds = wait.as_secs(),
+        "reconciliation failed"
+    );
+    Action::requeue(wait)
+}
+
+/// The error with its causes, which for a refused write is the API server's message.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => cause.to_string(),
+        };
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Used by `operator render` and tests: what `fetch` finds in a cluster without any of our objects.
+pub fn offline(service: MediaService, default_image: String) -> Fetched {
+    Fetched {
+        service: Arc::new(service),
+        live: fetch::Live::default(),
+        pods: Vec::new(),
+        nodes: fetch::Nodes::Known(std::collections::BTreeMap::new()),
+        monitoring: Availability::Present,
+        warnings: Vec::new(),
+        default_image,
+    }
+}
+
+/// Validates and builds without a cluster.
+///
+/// # Errors
+/// What `validate` finds wrong.
+pub fn build_offline(
+    fetched: &Fetched,
+) -> Result<(ValidService, build::Children<build::Built>), ValidateError> {
+    let valid = validate::validate(fetched)?;
+    let children = build::build(&valid);
+    Ok((valid, children))
+}

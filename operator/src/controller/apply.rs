@@ -1,0 +1,456 @@
+//! Fourth step: makes the cluster hold the children that were built, and no others of ours.
+//!
+//! Writes by server-side apply, and only if the live object lacks something or was last applied from
+//! other input: an apply that changes nothing can still raise the resourceVersion, and the watch
+//! would then start the next one. Secrets are created and never read. Prunes only what carries this
+//! MediaService's uid, and only after everything else went well.
+
+use std::fmt::Debug;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::build::{Applied, Built, Children, meta};
+use super::fetch::Live;
+use super::quantity;
+use crate::capabilities;
+use crate::hash;
+use crate::metrics::Metrics;
+
+/// Field manager of every child.
+pub const FIELD_MANAGER: &str = "mediaservice-operator";
+
+/// What can fail while writing.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("failed to apply {kind} {name}")]
+    Apply {
+        kind: String,
+        name: String,
+        source: kube::Error,
+    },
+    #[error("failed to create Secret {name}")]
+    CreateSecret { name: String, source: kube::Error },
+    #[error("random bytes for Secret {name} are not to be had")]
+    Random { name: String },
+    #[error("{kind} {name} exists and does not belong to this MediaService: delete or rename it")]
+    NotOurs { kind: String, name: String },
+    #[error("failed to read {kind} {name}")]
+    Read {
+        kind: String,
+        name: String,
+        source: kube::Error,
+    },
+    #[error("failed to delete {kind} {name}, which is no longer wanted")]
+    Prune {
+        kind: String,
+        name: String,
+        source: kube::Error,
+    },
+}
+
+impl ApplyError {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Apply { .. } | Self::CreateSecret { .. } => "ApplyRejected",
+            Self::Random { .. } => "NoRandomBytes",
+            Self::NotOurs { .. } => "NameTaken",
+            Self::Read { .. } => "ReadFailed",
+            Self::Prune { .. } => "PruneFailed",
+        }
+    }
+}
+
+/// One MediaService's view of the cluster while it is applied.
+pub struct Writer<'a> {
+    pub client: &'a Client,
+    pub metrics: &'a Metrics,
+    pub namespace: &'a str,
+    /// Uid of the MediaService.
+    pub uid: &'a str,
+    /// Whether to try to create the generated Secret: before the first StatefulSet, and when a pod
+    /// misses it.
+    pub create_secret: bool,
+}
+
+/// Applies every child, then deletes those of ours that are no longer wanted.
+///
+/// # Errors
+/// At the first object that is refused; those before it are applied, nothing is deleted.
+pub async fn apply(
+    writer: &Writer<'_>,
+    live: &Live,
+    children: Children<Built>,
+) -> Result<Children<Applied>, ApplyError> {
+    let Children {
+        generated_secret,
+        service_account,
+        config,
+        pods_service,
+        service,
+        addresses,
+        stateful_set,
+        ingress,
+        service_monitor,
+        prometheus_rule,
+        dashboards,
+        stage: _,
+    } = children;
+    if let (true, Some(secret)) = (writer.create_secret, &generated_secret) {
+        create_secret(writer, secret.clone()).await?;
+    }
+    let monitor_api = || writer.dynamic(capabilities::service_monitor());
+    let rule_api = || writer.dynamic(capabilities::prometheus_rule());
+    let applied = Children {
+        generated_secret,
+        service_account: writer
+            .option(writer.typed(), &live.service_accounts, service_account)
+            .await?,
+        config: writer
+            .one(writer.typed(), &live.config_maps, config)
+            .await?,
+        pods_service: writer
+            .one(writer.typed(), &live.services, pods_service)
+            .await?,
+        service: writer.one(writer.typed(), &live.services, service).await?,
+        addresses: writer
+            .one(writer.typed(), &live.config_maps, addresses)
+            .await?,
+        stateful_set: writer
+            .one(writer.typed(), &live.stateful_sets, stateful_set)
+            .await?,
+        ingress: writer
+            .option(writer.typed(), &live.ingresses, ingress)
+            .await?,
+        service_monitor: writer
+            .option(monitor_api(), &live.service_monitors, service_monitor)
+            .await?,
+        prometheus_rule: writer
+            .option(rule_api(), &live.prometheus_rules, prometheus_rule)
+            .await?,
+        dashboards: {
+            let mut applied = Vec::with_capacity(dashboards.len());
+            for dashboard in dashboards {
+                applied.push(
+                    writer
+                        .one(writer.typed(), &live.config_maps, dashboard)
+                        .await?,
+                );
+            }
+            applied
+        },
+        stage: std::marker::PhantomData,
+    };
+    prune(writer, live, &applied).await?;
+    Ok(applied)
+}
+
+async fn prune(
+    writer: &Writer<'_>,
+    live: &Live,
+    wanted: &Children<Applied>,
+) -> Result<(), ApplyError> {
+    let config_maps: Vec<String> = [&wanted.config, &wanted.addresses]
+        .into_iter()
+        .chain(&wanted.dashboards)
+        .map(ResourceExt::name_any)
+        .collect();
+    writer
+        .prune(
+            writer.typed(),
+            &live.service_accounts,
+            &names(&wanted.service_account),
+        )
+        .await?;
+    writer
+        .prune(writer.typed(), &live.config_maps, &config_maps)
+        .await?;
+    let services = [wanted.pods_service.name_any(), wanted.service.name_any()];
+    writer
+        .prune(writer.typed(), &live.services, &services)
+        .await?;
+    writer
+        .prune(
+            writer.typed(),
+            &live.stateful_sets,
+            &[wanted.stateful_set.name_any()],
+        )
+        .await?;
+    writer
+        .prune(writer.typed(), &live.ingresses, &names(&wanted.ingress))
+        .await?;
+    let monitors = writer.dynamic(capabilities::service_monitor());
+    writer
+        .prune(
+            monitors,
+            &live.service_monitors,
+            &names(&wanted.service_monitor),
+        )
+        .await?;
+    let rules = writer.dynamic(capabilities::prometheus_rule());
+    writer
+        .prune(
+            rules,
+            &live.prometheus_rules,
+            &names(&wanted.prometheus_rule),
+        )
+        .await
+}
+
+fn names<K: ResourceExt>(object: &Option<K>) -> Vec<String> {
+    object.iter().map(ResourceExt::name_any).collect()
+}
+
+impl Writer<'_> {
+    fn typed<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), self.namespace)
+    }
+
+    fn dynamic(&self, resource: kube::api::ApiResource) -> Api<kube::api::DynamicObject> {
+        Api::namespaced_with(self.client.clone(), self.namespace, &resource)
+    }
+
+    async fn option<K>(
+        &self,
+        api: Api<K>,
+        live: &[K],
+        desired: Option<K>,
+    ) -> Result<Option<K>, ApplyError>
+    where
+        K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        match desired {
+            Some(desired) => self.one(api, live, desired).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the object as it is in the cluster, whether a write was needed or not.
+    async fn one<K>(&self, api: Api<K>, live: &[K], mut desired: K) -> Result<K, ApplyError>
+    where
+        K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let name = desired.name_any();
+        let mut value = to_value(&desired);
+        let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+        let applied_hash = hash::of(&value);
+        desired
+            .annotations_mut()
+            .insert(meta::APPLIED_HASH.into(), applied_hash.clone());
+        value = to_value(&desired);
+        match live.iter().find(|object| object.name_any() == name) {
+            Some(object) => {
+                let same_input =
+                    object.annotations().get(meta::APPLIED_HASH) == Some(&applied_hash);
+                if same_input && covers(&to_value(object), &value, false) {
+                    return Ok(object.clone());
+                }
+                if !self.owns(object)
+                    && object
+                        .meta()
+                        .owner_references
+                        .iter()
+                        .flatten()
+                        .any(|o| o.controller == Some(true))
+                {
+                    return Err(ApplyError::NotOurs { kind, name });
+                }
+            }
+            None => {
+                // Not among our labelled objects: absent, stripped of its labels, or somebody's.
+                let found =
+                    api.get_metadata_opt(&name)
+                        .await
+                        .map_err(|source| ApplyError::Read {
+                            kind: kind.clone(),
+                            name: name.clone(),
+                            source,
+                        })?;
+                if found.is_some_and(|object| !self.owns(&object)) {
+                    return Err(ApplyError::NotOurs { kind, name });
+                }
+            }
+        }
+        tracing::info!(kind, name, namespace = self.namespace, "applying");
+        self.metrics.wrote(&kind);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&name, &params, &Patch::Apply(&value))
+            .await
+            .map_err(|source| ApplyError::Apply { kind, name, source })
+    }
+
+    async fn prune<K>(&self, api: Api<K>, live: &[K], wanted: &[String]) -> Result<(), ApplyError>
+    where
+        K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        for object in live {
+            let name = object.name_any();
+            let going = object.meta().deletion_timestamp.is_some();
+            if wanted.contains(&name) || going || !self.owns(object) {
+                continue;
+            }
+            let kind = to_value(object)["kind"]
+                .as_str()
+                .unwrap_or("object")
+                .to_owned();
+            tracing::info!(kind, name, namespace = self.namespace, "pruning");
+            self.metrics.wrote(&kind);
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: object.uid(),
+                    resource_version: None,
+                }),
+                ..DeleteParams::background()
+            };
+            match api.delete(&name, &params).await {
+                Ok(_) => {}
+                Err(error) if is_status(&error, 404) || is_status(&error, 409) => {}
+                Err(source) => return Err(ApplyError::Prune { kind, name, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn owns<K: Resource>(&self, object: &K) -> bool {
+        object
+            .meta()
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|owner| owner.uid == self.uid)
+    }
+}
+
+/// 32 random bytes for each key: the operator may create Secrets and read none, so one that exists
+/// already is left as it is.
+async fn create_secret(writer: &Writer<'_>, secret: Secret) -> Result<(), ApplyError> {
+    let name = secret.name_any();
+    let secret = fill_secret(secret).ok_or_else(|| ApplyError::Random { name: name.clone() })?;
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PostParams::default()
+    };
+    match writer.typed::<Secret>().create(&params, &secret).await {
+        Ok(_) => {
+            tracing::info!(
+                name,
+                namespace = writer.namespace,
+                "created the generated Secret"
+            );
+            writer.metrics.wrote("Secret");
+            Ok(())
+        }
+        Err(error) if is_status(&error, 409) => Ok(()),
+        Err(source) => Err(ApplyError::CreateSecret { name, source }),
+    }
+}
+
+/// Adds the random keys. `None` if the system gives no random bytes.
+pub fn fill_secret(mut secret: Secret) -> Option<Secret> {
+    let mut data = std::collections::BTreeMap::new();
+    for key in ["cluster-key", "jwt-hmac"] {
+        let mut bytes = [0u8; 32];
+        aws_lc_rs::rand::fill(&mut bytes).ok()?;
+        data.insert(key.to_owned(), ByteString(bytes.to_vec()));
+    }
+    secret.data = Some(data);
+    Some(secret)
+}
+
+/// Whether the API server answered with that status.
+pub fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+fn to_value<K: Serialize>(object: &K) -> Value {
+    serde_json::to_value(object).expect("Kubernetes objects are JSON")
+}
+
+/// Whether `live` has every field of `desired`. More fields are others' or defaults. What the API
+/// server drops because it is empty counts as there. Below `resources` two spellings of one amount
+/// are equal.
+fn covers(live: &Value, desired: &Value, amounts: bool) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => {
+            desired.iter().all(|(key, wanted)| match live.get(key) {
+                Some(found) => covers(found, wanted, amounts || key == "resources"),
+                None => is_empty(wanted),
+            })
+        }
+        (Value::Array(live), Value::Array(desired)) => {
+            let in_place = live.len() == desired.len()
+                && live
+                    .iter()
+                    .zip(desired)
+                    .all(|(found, wanted)| covers(found, wanted, amounts));
+            in_place
+                || desired
+                    .iter()
+                    .all(|wanted| live.iter().any(|found| covers(found, wanted, amounts)))
+        }
+        (Value::String(live), Value::String(desired)) if amounts && live != desired => {
+            quantity::parse(live).is_some_and(|live| Some(live) == quantity::parse(desired))
+        }
+        _ => live == desired,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_others_and_defaults_need_no_write() {
+        let desired = json!({"a": 1, "list": [{"name": "x"}], "gone": {}, "off": false});
+        let live = json!({"a": 1, "list": [{"name": "x", "default": true}], "more": 2});
+        assert!(covers(&live, &desired, false));
+    }
+
+    #[test]
+    fn a_changed_or_missing_field_needs_a_write() {
+        let desired = json!({"a": 1, "list": [{"name": "x"}]});
+        assert!(!covers(
+            &json!({"a": 2, "list": [{"name": "x"}]}),
+            &desired,
+            false
+        ));
+        assert!(!covers(&json!({"a": 1, "list": []}), &desired, false));
+        assert!(!covers(&json!({"list": [{"name": "x"}]}), &desired, false));
+    }
+
+    #[test]
+    fn two_spellings_of_one_amount_are_equal_only_below_resources() {
+        let live = json!({"resources": {"cpu": "1"}});
+        assert!(covers(
+            &live,
+            &json!({"resources": {"cpu": "1000m"}}),
+            false
+        ));
+        assert!(!covers(
+            &json!({"data": {"n": "1"}}),
+            &json!({"data": {"n": "1000m"}}),
+            false
+        ));
+    }
+}

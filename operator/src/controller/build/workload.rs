@@ -1,0 +1,305 @@
+//! The StatefulSet with its pod template, its ServiceAccount and its generated Secret.
+//!
+//! A StatefulSet because the ordinal is part of every ICE user fragment and session id; `OnDelete`
+//! because only the operator may restart a pod; no volume claims, so nothing immutable is in it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, Secret, SecretProjection,
+    SecurityContext, ServiceAccount, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{addresses, config, meta, service};
+use crate::controller::validate::{KeyRef, ValidService};
+
+/// User of the image.
+const UID: i64 = 65532;
+
+/// Time for the server to close its sessions after SIGTERM.
+const GRACE_SECONDS: i64 = 30;
+
+/// Metadata of the Secret `<name>-generated`; `apply` adds the random bytes.
+pub fn build_generated_secret(service: &ValidService) -> Option<Secret> {
+    let name = service.keys.generated.as_ref()?;
+    Some(Secret {
+        metadata: meta::object(service, name),
+        type_: Some("Opaque".into()),
+        ..Secret::default()
+    })
+}
+
+/// An account without rights, unless the user names one.
+pub fn build_service_account(service: &ValidService) -> Option<ServiceAccount> {
+    service
+        .spec
+        .pod
+        .service_account_name
+        .is_empty()
+        .then(|| ServiceAccount {
+            metadata: meta::object(service, service_account_name(service)),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        })
+}
+
+pub fn build_stateful_set(service: &ValidService) -> StatefulSet {
+    StatefulSet {
+        metadata: meta::object(service, &service.name),
+        spec: Some(StatefulSetSpec {
+            replicas: Some(service.spec.replicas),
+            service_name: Some(service::pods_name(service)),
+            selector: LabelSelector {
+                match_labels: Some(meta::selector(service)),
+                ..LabelSelector::default()
+            },
+            pod_management_policy: Some("Parallel".into()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".into()),
+                rolling_update: None,
+            }),
+            revision_history_limit: Some(2),
+            template: PodTemplateSpec {
+                metadata: Some(pod_meta(service)),
+                spec: Some(pod_spec(service)),
+            },
+            ..StatefulSetSpec::default()
+        }),
+        ..StatefulSet::default()
+    }
+}
+
+fn pod_meta(service: &ValidService) -> ObjectMeta {
+    let mut labels = service.spec.pod.labels.clone();
+    labels.extend(meta::labels(service));
+    let mut annotations = service.spec.pod.annotations.clone();
+    annotations.insert(meta::SPEC_HASH.into(), service.spec_hash.clone());
+    ObjectMeta {
+        labels: Some(labels),
+        annotations: Some(annotations),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pod_spec(service: &ValidService) -> PodSpec {
+    let pod = &service.spec.pod;
+    PodSpec {
+        service_account_name: Some(if pod.service_account_name.is_empty() {
+            service_account_name(service)
+        } else {
+            pod.service_account_name.clone()
+        }),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(UID),
+            run_as_group: Some(UID),
+            fs_group: Some(UID),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(service)],
+        volumes: Some(volumes(service)),
+        node_selector: some(&pod.node_selector),
+        tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
+        affinity: pod.affinity.clone(),
+        topology_spread_constraints: (!pod.topology_spread_constraints.is_empty())
+            .then(|| pod.topology_spread_constraints.clone()),
+        image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| {
+            pod.image_pull_secrets
+                .iter()
+                .map(|secret| LocalObjectReference {
+                    name: secret.name.clone(),
+                })
+                .collect()
+        }),
+        priority_class_name: (!pod.priority_class_name.is_empty())
+            .then(|| pod.priority_class_name.clone()),
+        ..PodSpec::default()
+    }
+}
+
+fn container(service: &ValidService) -> Container {
+    let resources = &service.spec.pod.resources;
+    Container {
+        name: "media-server".into(),
+        image: Some(service.image.clone()),
+        args: Some(vec![
+            "serve".into(),
+            format!("--config={}/{}", config::CONFIG_DIR, config::FILE),
+        ]),
+        env: Some(vec![
+            field_env("POD_NAME", "metadata.name"),
+            field_env("POD_NAMESPACE", "metadata.namespace"),
+            field_env("NODE_NAME", "spec.nodeName"),
+        ]),
+        ports: Some(vec![
+            container_port("http", config::HTTP_PORT, "TCP", None),
+            container_port("metrics", config::METRICS_PORT, "TCP", None),
+            container_port(
+                "media",
+                config::MEDIA_PORT,
+                "UDP",
+                Some(service.spec.media.port),
+            ),
+        ]),
+        resources: Some(ResourceRequirements {
+            requests: some(&resources.requests),
+            limits: some(&resources.limits),
+            ..ResourceRequirements::default()
+        }),
+        liveness_probe: Some(probe("/livez", 10, 3)),
+        // A pod takes sessions as soon as it can; a client waits for this.
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                add: None,
+                drop: Some(vec!["ALL".into()]),
+            }),
+            ..SecurityContext::default()
+        }),
+        // The last lines of a crash then show in the pod's status and in our condition.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        volume_mounts: Some(vec![
+            mount("config", config::CONFIG_DIR),
+            mount("secrets", config::SECRETS_DIR),
+            mount("addresses", config::ADDRESSES_DIR),
+            mount("pod", config::POD_DIR),
+        ]),
+        ..Container::default()
+    }
+}
+
+/// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and
+/// a Secret that is gone must not hold back new addresses or the drain annotation.
+fn volumes(service: &ValidService) -> Vec<Volume> {
+    vec![
+        Volume {
+            name: "config".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: config::name(service),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "secrets".into(),
+            projected: Some(ProjectedVolumeSource {
+                default_mode: Some(0o440),
+                sources: Some(vec![
+                    secret_file(&service.keys.cluster_key, "cluster-key"),
+                    secret_file(&service.keys.jwt_hmac, "jwt-hmac"),
+                ]),
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "addresses".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: addresses::name(service),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "pod".into(),
+            downward_api: Some(DownwardAPIVolumeSource {
+                items: Some(vec![DownwardAPIVolumeFile {
+                    path: "annotations".into(),
+                    field_ref: Some(field("metadata.annotations")),
+                    ..DownwardAPIVolumeFile::default()
+                }]),
+                ..DownwardAPIVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+    ]
+}
+
+fn service_account_name(service: &ValidService) -> String {
+    format!("{}-media", service.name)
+}
+
+fn secret_file(key: &KeyRef, path: &str) -> VolumeProjection {
+    VolumeProjection {
+        secret: Some(SecretProjection {
+            name: key.secret.clone(),
+            items: Some(vec![KeyToPath {
+                key: key.key.clone(),
+                path: path.into(),
+                mode: None,
+            }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn field(path: &str) -> ObjectFieldSelector {
+    ObjectFieldSelector {
+        api_version: Some("v1".into()),
+        field_path: path.into(),
+    }
+}
+
+fn field_env(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(field(path)),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn container_port(name: &str, port: i32, protocol: &str, host_port: Option<i32>) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: port,
+        protocol: Some(protocol.into()),
+        host_port,
+        host_ip: None,
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("metrics".into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.into(),
+        mount_path: path.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn some<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+    (!map.is_empty()).then(|| map.clone())
+}

@@ -1,0 +1,276 @@
+//! First step: reads everything that the other steps need to know of the cluster.
+//!
+//! Reads only, and never a Secret. Called by the controller, once per reconciliation; the live
+//! children are also what `apply` compares with and prunes from, so a failed read ends the
+//! reconciliation before anything is written.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::runtime::reflector::Store;
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::build::meta;
+use crate::capabilities::{self, Availability};
+use crate::crd::MediaService;
+
+/// Everything known of one MediaService.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    pub service: Arc<MediaService>,
+    pub live: Live,
+    pub pods: Vec<Pod>,
+    pub nodes: Nodes,
+    /// Whether the cluster serves the monitoring API.
+    pub monitoring: Availability,
+    /// Warnings about the pods and the StatefulSet; only read while no pod is ready.
+    pub warnings: Vec<Warning>,
+    /// Image for a MediaService that names none and has no StatefulSet yet.
+    pub default_image: String,
+}
+
+/// The children that exist, by kind. Found by label, so an object that lost its labels is not here.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    pub service_accounts: Vec<ServiceAccount>,
+    pub config_maps: Vec<ConfigMap>,
+    pub services: Vec<Service>,
+    pub stateful_sets: Vec<StatefulSet>,
+    pub ingresses: Vec<Ingress>,
+    pub service_monitors: Vec<DynamicObject>,
+    pub prometheus_rules: Vec<DynamicObject>,
+}
+
+/// Addresses of the nodes, by node name; those of a node are in the order in which it lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nodes {
+    Known(BTreeMap<String, Vec<String>>),
+    /// The operator runs for single namespaces, where no right on nodes can be given.
+    Unreadable,
+}
+
+/// A warning event, as far as conditions use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Name of the pod or StatefulSet.
+    pub object: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// What can fail while reading.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("failed to list {kind} of the MediaService")]
+    List {
+        kind: &'static str,
+        source: kube::Error,
+    },
+    #[error("the nodes are not known yet: the operator needs get, list and watch on nodes")]
+    NodesUnknown,
+}
+
+impl FetchError {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::List { .. } => "ReadFailed",
+            Self::NodesUnknown => "NodesUnknown",
+        }
+    }
+}
+
+/// How `fetch` sees the cluster.
+#[derive(Clone)]
+pub struct Reader {
+    pub client: Client,
+    /// Node cache; `None` in namespace mode.
+    pub nodes: Option<Store<Node>>,
+    pub default_image: String,
+}
+
+/// Reads all that concerns `service`.
+///
+/// # Errors
+/// If any list fails; nothing is assumed about what was not read.
+pub async fn fetch(
+    reader: &Reader,
+    service: Arc<MediaService>,
+    monitoring: Availability,
+) -> Result<Fetched, FetchError> {
+    let namespace = service.namespace().unwrap_or_default();
+    let client = &reader.client;
+    let children = ListParams::default().labels(&meta::children_selector(&service.name_any()));
+    let pods = ListParams::default().labels(&meta::pod_selector(&service.name_any()));
+    let (service_accounts, config_maps, services, stateful_sets, ingresses, pods) = tokio::try_join!(
+        list::<ServiceAccount>(
+            "ServiceAccounts",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<ConfigMap>(
+            "ConfigMaps",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<Service>(
+            "Services",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<StatefulSet>(
+            "StatefulSets",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<Ingress>(
+            "Ingresses",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<Pod>("Pods", Api::namespaced(client.clone(), &namespace), &pods),
+    )?;
+    let (service_monitors, prometheus_rules) = if monitoring == Availability::Present {
+        let dynamic =
+            |resource| Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, resource);
+        let (monitor, rule) = (
+            capabilities::service_monitor(),
+            capabilities::prometheus_rule(),
+        );
+        tokio::try_join!(
+            list("ServiceMonitors", dynamic(&monitor), &children),
+            list("PrometheusRules", dynamic(&rule), &children),
+        )?
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    let live = Live {
+        service_accounts,
+        config_maps,
+        services,
+        stateful_sets,
+        ingresses,
+        service_monitors,
+        prometheus_rules,
+    };
+    let warnings = if pods.iter().any(is_ready) || service.spec.replicas == 0 {
+        Vec::new()
+    } else {
+        warnings(client, &namespace, &live, &pods).await?
+    };
+    Ok(Fetched {
+        nodes: nodes(reader).await?,
+        service,
+        live,
+        pods,
+        monitoring,
+        warnings,
+        default_image: reader.default_image.clone(),
+    })
+}
+
+/// Whether the kubelet says that the pod takes traffic, and nobody has asked it to go.
+pub fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// A node's ExternalIP addresses, or its InternalIP addresses where it has none.
+pub fn node_addresses(node: &Node) -> Vec<String> {
+    let of_type = |wanted: &str| -> Vec<String> {
+        node.status
+            .iter()
+            .flat_map(|status| status.addresses.iter().flatten())
+            .filter(|address| address.type_ == wanted)
+            .map(|address| address.address.clone())
+            .collect()
+    };
+    let external = of_type("ExternalIP");
+    if external.is_empty() {
+        of_type("InternalIP")
+    } else {
+        external
+    }
+}
+
+/// The addresses of every node of the cache.
+pub fn addresses_of(store: &Store<Node>) -> BTreeMap<String, Vec<String>> {
+    store
+        .state()
+        .iter()
+        .map(|node| (node.name_any(), node_addresses(node)))
+        .collect()
+}
+
+/// A cache that has not been filled after this time will not be soon: say why instead of waiting.
+const NODE_CACHE_WAIT: Duration = Duration::from_secs(10);
+
+async fn nodes(reader: &Reader) -> Result<Nodes, FetchError> {
+    let Some(store) = &reader.nodes else {
+        return Ok(Nodes::Unreadable);
+    };
+    match tokio::time::timeout(NODE_CACHE_WAIT, store.wait_until_ready()).await {
+        Ok(Ok(())) => Ok(Nodes::Known(addresses_of(store))),
+        _ => Err(FetchError::NodesUnknown),
+    }
+}
+
+async fn list<K>(kind: &'static str, api: Api<K>, params: &ListParams) -> Result<Vec<K>, FetchError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let found = api
+        .list(params)
+        .await
+        .map_err(|source| FetchError::List { kind, source })?;
+    Ok(found.items)
+}
+
+/// Mount failures and refusals by Pod Security show in events only.
+async fn warnings(
+    client: &Client,
+    namespace: &str,
+    live: &Live,
+    pods: &[Pod],
+) -> Result<Vec<Warning>, FetchError> {
+    let uids = live
+        .stateful_sets
+        .iter()
+        .filter_map(ResourceExt::uid)
+        .chain(pods.iter().filter_map(ResourceExt::uid));
+    let mut warnings = Vec::new();
+    for uid in uids {
+        let params = ListParams::default()
+            .fields(&format!("involvedObject.uid={uid},type=Warning"))
+            .limit(100);
+        let mut events = list::<Event>(
+            "Events",
+            Api::namespaced(client.clone(), namespace),
+            &params,
+        )
+        .await?;
+        events.sort_by_key(|event| {
+            event
+                .last_timestamp
+                .clone()
+                .or_else(|| event.metadata.creation_timestamp.clone())
+        });
+        warnings.extend(events.into_iter().map(|event| Warning {
+            object: event.involved_object.name.unwrap_or_default(),
+            reason: event.reason.unwrap_or_default(),
+            message: event.message.unwrap_or_default(),
+        }));
+    }
+    Ok(warnings)
+}

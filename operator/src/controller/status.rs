@@ -1,0 +1,371 @@
+//! Last step: says in `.status` what was found and done.
+//!
+//! `describe` is pure. Written by server-side apply under its own field manager, and only if it
+//! differs from what is there, so that a status never causes the next one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::build::meta;
+use super::fetch::{Fetched, Nodes, is_ready};
+use super::trouble::{self, Trouble};
+use super::validate::ValidService;
+use crate::capabilities::Availability;
+use crate::crd::{Addresses, MediaService, MediaServiceStatus};
+
+pub const FIELD_MANAGER: &str = "mediaservice-operator-status";
+
+/// The status could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the status")]
+pub struct StatusError {
+    source: kube::Error,
+}
+
+impl StatusError {
+    /// Event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        "StatusFailed"
+    }
+}
+
+/// How far the earlier steps came.
+pub enum Outcome<'a> {
+    /// Everything is applied; `outdated` pods are still to be replaced.
+    Applied {
+        service: &'a ValidService,
+        outdated: usize,
+        update_pending: bool,
+    },
+    /// The spec is good, but something was refused.
+    Refused {
+        service: &'a ValidService,
+        trouble: Trouble,
+    },
+    /// Nothing could be built.
+    Invalid { trouble: Trouble },
+}
+
+/// The status that belongs to what was fetched and done. Times of conditions that keep their status
+/// are those of `fetched`.
+pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> MediaServiceStatus {
+    let spec = &fetched.service.spec;
+    let ready = fetched.pods.iter().filter(|pod| is_ready(pod)).count();
+    let (service, outdated, update_pending) = match outcome {
+        Outcome::Applied {
+            service,
+            outdated,
+            update_pending,
+        } => (Some(*service), *outdated, *update_pending),
+        Outcome::Refused { service, .. } => (Some(*service), 0, false),
+        Outcome::Invalid { .. } => (None, 0, false),
+    };
+    let trouble = match outcome {
+        Outcome::Applied { service, .. } if spec.replicas > 0 => trouble::find(fetched, service),
+        Outcome::Applied { .. } => None,
+        Outcome::Refused { trouble, .. } | Outcome::Invalid { trouble } => Some(trouble.clone()),
+    };
+    let trouble = trouble.map(|trouble| steady(fetched, trouble));
+    let addresses_known = service.map(|service| addresses_ready(fetched, service));
+    let mut conditions = vec![
+        ready_condition(spec.replicas, ready, &trouble, addresses_known.as_ref()),
+        progressing(
+            fetched,
+            outdated,
+            update_pending,
+            ready,
+            matches!(outcome, Outcome::Applied { .. }),
+        ),
+        degraded(trouble),
+    ];
+    conditions.extend(addresses_known.map(|known| known.condition));
+    conditions.extend(service.map(monitoring_ready));
+    let generation = fetched.service.metadata.generation;
+    let old = fetched.service.status.as_ref();
+    for condition in &mut conditions {
+        condition.observed_generation = generation;
+        let before = old.and_then(|status| {
+            status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == condition.type_)
+        });
+        condition.last_transition_time = match before {
+            Some(before) if before.status == condition.status => {
+                before.last_transition_time.clone()
+            }
+            _ => Time(now),
+        };
+    }
+    MediaServiceStatus {
+        observed_generation: generation,
+        replicas: count(fetched.pods.len()),
+        ready_replicas: count(ready),
+        desired_replicas: spec.replicas,
+        selector: meta::pod_selector(&fetched.service.name_any()),
+        addresses: service
+            .map(|service| addresses(fetched, service))
+            .unwrap_or_default(),
+        conditions,
+    }
+}
+
+/// Writes `status` if it differs from the one that was fetched. Returns whether it wrote.
+///
+/// # Errors
+/// If the API server refuses; the next reconciliation tries again.
+pub async fn write(
+    client: &Client,
+    service: &MediaService,
+    status: &MediaServiceStatus,
+) -> Result<bool, StatusError> {
+    if service.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let name = service.name_any();
+    let patch = json!({
+        "apiVersion": MediaService::api_version(&()),
+        "kind": MediaService::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let api: Api<MediaService> =
+        Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api
+        .patch_status(&name, &params, &Patch::Apply(&patch))
+        .await
+    {
+        Ok(_) => Ok(true),
+        // Deleted meanwhile.
+        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(false),
+        Err(source) => Err(StatusError { source }),
+    }
+}
+
+struct AddressesReady {
+    known: bool,
+    condition: Condition,
+}
+
+fn ready_condition(
+    replicas: i32,
+    ready: usize,
+    trouble: &Option<Trouble>,
+    addresses: Option<&AddressesReady>,
+) -> Condition {
+    let because = |text: &str| match trouble {
+        Some(trouble) => format!("{text}: {}", trouble.message),
+        None => text.to_owned(),
+    };
+    if replicas == 0 {
+        return condition("Ready", false, "Stopped", "spec.replicas is 0".into());
+    }
+    if addresses.is_some_and(|addresses| !addresses.known) {
+        return condition(
+            "Ready",
+            false,
+            "AddressesPending",
+            "no address to give to clients; see AddressesReady".into(),
+        );
+    }
+    if ready == 0 {
+        return condition("Ready", false, "NoPods", because("no pod is ready"));
+    }
+    condition("Ready", true, "Accepting", "new sessions are taken".into())
+}
+
+fn progressing(
+    fetched: &Fetched,
+    outdated: usize,
+    update_pending: bool,
+    ready: usize,
+    applied: bool,
+) -> Condition {
+    let wanted = usize::try_from(fetched.service.spec.replicas).unwrap_or(0);
+    let going = fetched
+        .pods
+        .iter()
+        .any(|pod| pod.metadata.deletion_timestamp.is_some());
+    if !applied {
+        return condition("Progressing", false, "Stalled", "see Degraded".into());
+    }
+    if outdated > 0 {
+        return condition(
+            "Progressing",
+            true,
+            "RollingOut",
+            "the pod is replaced by one with the new spec".into(),
+        );
+    }
+    if going {
+        return condition("Progressing", true, "Draining", "a pod is going".into());
+    }
+    if ready != wanted || fetched.pods.len() != wanted {
+        let message = format!("{ready} of {wanted} pods ready");
+        return condition("Progressing", true, "StartingPods", message);
+    }
+    if update_pending {
+        let message = "the operator's new version has other defaults for pods; they take effect when the pod restarts";
+        return condition(
+            "Progressing",
+            false,
+            "OperatorUpdatePending",
+            message.into(),
+        );
+    }
+    condition(
+        "Progressing",
+        false,
+        "UpToDate",
+        "nothing is under way".into(),
+    )
+}
+
+fn degraded(trouble: Option<Trouble>) -> Condition {
+    match trouble {
+        Some(trouble) => condition("Degraded", true, trouble.reason, trouble.message),
+        None => condition(
+            "Degraded",
+            false,
+            "AsExpected",
+            "nothing that was asked for is missing".into(),
+        ),
+    }
+}
+
+/// The kubelet alternates between two wordings of one failed pull; the first stays, so that the
+/// status is not written at each change.
+fn steady(fetched: &Fetched, mut trouble: Trouble) -> Trouble {
+    if trouble.reason == "ImagePullFailed" {
+        let conditions = fetched
+            .service
+            .status
+            .iter()
+            .flat_map(|status| &status.conditions);
+        let before = conditions.into_iter().find(|c| {
+            c.type_ == "Degraded"
+                && c.reason == trouble.reason
+                && image_part(&c.message) == image_part(&trouble.message)
+        });
+        if let Some(before) = before {
+            trouble.message.clone_from(&before.message);
+        }
+    }
+    trouble
+}
+
+fn image_part(message: &str) -> &str {
+    message.split_once(": ").map_or(message, |(part, _)| part)
+}
+
+fn addresses_ready(fetched: &Fetched, service: &ValidService) -> AddressesReady {
+    let table = &service.addresses;
+    let answer = |known, reason: &str, message: String| AddressesReady {
+        known,
+        condition: condition("AddressesReady", known, reason, message),
+    };
+    if !table.all.is_empty() {
+        return answer(true, "Given", "spec.media.externalAddresses".into());
+    }
+    if fetched.nodes == Nodes::Unreadable {
+        let message = "this operator may not read nodes, because it runs for single namespaces: set spec.media.externalAddresses";
+        return answer(false, "NodeAddressMissing", message.into());
+    }
+    let without = fetched
+        .pods
+        .iter()
+        .filter_map(node_name)
+        .find(|node| table.of_node(node).is_empty());
+    if let Some(node) = without {
+        let message = format!(
+            "node {node} has neither an ExternalIP nor an InternalIP: set spec.media.externalAddresses"
+        );
+        return answer(false, "NodeAddressMissing", message);
+    }
+    if table.nodes.values().all(Vec::is_empty) {
+        let message =
+            "no node has an ExternalIP or an InternalIP: set spec.media.externalAddresses";
+        return answer(false, "NodeAddressMissing", message.into());
+    }
+    answer(
+        true,
+        "Discovered",
+        "each pod gives its node's addresses".into(),
+    )
+}
+
+fn monitoring_ready(service: &ValidService) -> Condition {
+    let wanted = &service.spec.monitoring;
+    if !wanted.service_monitor.enabled && !wanted.prometheus_rule.enabled {
+        return condition(
+            "MonitoringReady",
+            false,
+            "Disabled",
+            "spec.monitoring asks for neither object".into(),
+        );
+    }
+    match service.monitoring {
+        Availability::Present => {
+            condition("MonitoringReady", true, "Created", "the objects that spec.monitoring asks for exist".into())
+        }
+        Availability::Absent => condition(
+            "MonitoringReady",
+            false,
+            "CRDAbsent",
+            "the cluster has no monitoring.coreos.com/v1: install Prometheus Operator, or scrape the headless Service"
+                .into(),
+        ),
+        Availability::Unknown => condition(
+            "MonitoringReady",
+            false,
+            "DiscoveryUnknown",
+            "the API server has not said yet whether it serves monitoring.coreos.com/v1".into(),
+        ),
+    }
+}
+
+fn addresses(fetched: &Fetched, service: &ValidService) -> Addresses {
+    let mut media: Vec<String> = fetched
+        .pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .filter_map(node_name)
+        .flat_map(|node| service.addresses.of_node(node))
+        .map(|address| format!("{address}/udp"))
+        .collect();
+    media.sort();
+    media.dedup();
+    let ingress = service.spec.signalling.ingress.as_ref();
+    Addresses {
+        signalling: ingress
+            .map(|ingress| format!("https://{}", ingress.host))
+            .unwrap_or_default(),
+        media,
+    }
+}
+
+fn node_name(pod: &k8s_openapi::api::core::v1::Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn condition(type_: &str, status: bool, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: type_.into(),
+        status: if status { "True" } else { "False" }.into(),
+        reason: reason.into(),
+        message,
+        observed_generation: None,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    }
+}
+
+#[cfg(test)]
+mod tests;

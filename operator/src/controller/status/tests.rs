@@ -1,0 +1,146 @@
+use super::*;
+use crate::controller::{offline, validate};
+use serde_json::json;
+
+fn fetched(replicas: i32) -> Fetched {
+    let service: MediaService = serde_json::from_value(json!({
+        "apiVersion": "mediaservice.io/v1alpha1",
+        "kind": "MediaService",
+        "metadata": {"name": "cam", "namespace": "media", "uid": "u-1", "generation": 3},
+        "spec": {"replicas": replicas, "media": {"exposure": "HostPort"}, "signalling": {"ingress": {"host": "m.example.com"}}},
+    }))
+    .unwrap();
+    let mut fetched = offline(service, "i:1".into());
+    fetched.nodes = Nodes::Known([("n1".to_owned(), vec!["203.0.113.1".to_owned()])].into());
+    fetched
+}
+
+fn with_pod(mut fetched: Fetched, ready: bool) -> Fetched {
+    let pod = json!({
+        "metadata": {"name": "cam-0"},
+        "spec": {"nodeName": "n1", "containers": []},
+        "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
+    });
+    fetched.pods = vec![serde_json::from_value(pod).unwrap()];
+    fetched
+}
+
+fn applied(fetched: &Fetched) -> MediaServiceStatus {
+    let valid = validate::validate(fetched).unwrap();
+    describe(
+        fetched,
+        &Outcome::Applied {
+            service: &valid,
+            outdated: 0,
+            update_pending: false,
+        },
+        Timestamp::UNIX_EPOCH,
+    )
+}
+
+fn word(status: &MediaServiceStatus, type_: &str) -> (String, String) {
+    let condition = status.conditions.iter().find(|c| c.type_ == type_).unwrap();
+    (condition.status.clone(), condition.reason.clone())
+}
+
+fn is(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn a_ready_pod_with_an_address_makes_the_service_ready() {
+    let status = applied(&with_pod(fetched(1), true));
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+    assert_eq!(word(&status, "Progressing"), is("False", "UpToDate"));
+    assert_eq!(word(&status, "Degraded"), is("False", "AsExpected"));
+    assert_eq!(status.addresses.media, ["203.0.113.1:8443/udp"]);
+    assert_eq!(status.addresses.signalling, "https://m.example.com");
+    assert_eq!(
+        (
+            status.replicas,
+            status.ready_replicas,
+            status.desired_replicas
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(status.observed_generation, Some(3));
+}
+
+#[test]
+fn without_a_ready_pod_it_progresses_and_is_not_ready() {
+    let status = applied(&with_pod(fetched(1), false));
+    assert_eq!(word(&status, "Ready"), is("False", "NoPods"));
+    assert_eq!(word(&status, "Progressing"), is("True", "StartingPods"));
+}
+
+#[test]
+fn a_stopped_service_says_so() {
+    assert_eq!(word(&applied(&fetched(0)), "Ready"), is("False", "Stopped"));
+}
+
+#[test]
+fn a_node_without_any_address_is_named() {
+    let mut fetched = with_pod(fetched(1), true);
+    fetched.nodes = Nodes::Known([("n1".to_owned(), vec![])].into());
+    let status = applied(&fetched);
+    assert_eq!(
+        word(&status, "AddressesReady"),
+        is("False", "NodeAddressMissing")
+    );
+    assert_eq!(word(&status, "Ready"), is("False", "AddressesPending"));
+}
+
+#[test]
+fn an_absent_monitoring_api_shows_and_does_not_touch_ready() {
+    let mut fetched = with_pod(fetched(1), true);
+    fetched.monitoring = Availability::Absent;
+    let status = applied(&fetched);
+    assert_eq!(word(&status, "MonitoringReady"), is("False", "CRDAbsent"));
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+}
+
+#[test]
+fn the_time_of_a_condition_changes_only_with_its_status() {
+    let mut fetched = with_pod(fetched(1), true);
+    let first = applied(&fetched);
+    let mut service = (*fetched.service).clone();
+    service.status = Some(first.clone());
+    fetched.service = service.into();
+    let valid = validate::validate(&fetched).unwrap();
+    let later = Timestamp::UNIX_EPOCH + k8s_openapi::jiff::SignedDuration::from_secs(60);
+    let outcome = Outcome::Applied {
+        service: &valid,
+        outdated: 0,
+        update_pending: false,
+    };
+    assert_eq!(describe(&fetched, &outcome, later), first);
+}
+
+#[test]
+fn two_wordings_of_one_failed_pull_are_one_status() {
+    let with_wording = |mut fetched: Fetched, reason: &str, message: &str| {
+        fetched.pods[0].status = Some(
+            serde_json::from_value(json!({"containerStatuses": [{
+                "name": "m", "image": "no:1", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": message}},
+            }]}))
+            .unwrap(),
+        );
+        fetched
+    };
+    let mut fetched = with_wording(with_pod(fetched(1), false), "ErrImagePull", "not found");
+    let first = applied(&fetched);
+    assert_eq!(word(&first, "Degraded"), is("True", "ImagePullFailed"));
+    let mut service = (*fetched.service).clone();
+    service.status = Some(first.clone());
+    fetched.service = service.into();
+    let second = applied(&with_wording(
+        fetched,
+        "ImagePullBackOff",
+        "Back-off pulling image",
+    ));
+    assert_eq!(
+        first.conditions.iter().find(|c| c.type_ == "Degraded"),
+        second.conditions.iter().find(|c| c.type_ == "Degraded")
+    );
+}

@@ -1,0 +1,221 @@
+//! What is wrong with the pods, in words for a condition. Pure.
+//!
+//! The kubelet and the controllers of Kubernetes say it in container states, pod conditions and
+//! events; here the first that explains the absence of a ready pod becomes one reason and message.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+
+use super::fetch::{Fetched, is_ready};
+use super::validate::ValidService;
+
+/// Reason and message of the condition Degraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// The first explanation, or `None` while all is well or merely on its way.
+pub fn find(fetched: &Fetched, service: &ValidService) -> Option<Trouble> {
+    fetched
+        .pods
+        .iter()
+        .filter(|pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
+        .find_map(|pod| of_pod(pod).or_else(|| of_pod_events(fetched, service, pod)))
+        .or_else(|| of_stateful_set_events(fetched, service))
+}
+
+/// Whether a pod waits for the generated Secret, which somebody deleted.
+pub fn misses_generated_secret(fetched: &Fetched, secret: &str) -> bool {
+    let missing = format!("\"{secret}\" not found");
+    let waiting = fetched.pods.iter().any(|pod| !is_ready(pod));
+    waiting
+        && fetched
+            .warnings
+            .iter()
+            .any(|warning| warning.reason == "FailedMount" && warning.message.contains(&missing))
+}
+
+fn of_pod(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let unschedulable = status.conditions.iter().flatten().find(|c| {
+        c.type_ == "PodScheduled"
+            && c.status == "False"
+            && c.reason.as_deref() == Some("Unschedulable")
+    });
+    if let Some(condition) = unschedulable {
+        let why = condition.message.as_deref().unwrap_or("no node fits");
+        return Some(Trouble {
+            reason: "PodUnschedulable",
+            message: format!("no node takes pod {}: {}", pod.name_any(), shorten(why)),
+        });
+    }
+    status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|container| of_container(pod, container))
+}
+
+fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Trouble> {
+    let state = container.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let why = waiting.reason.as_deref().unwrap_or_default();
+        let message = waiting.message.as_deref().unwrap_or(why);
+        match why {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ImageInspectError"
+            | "ErrImageNeverPull"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => {
+                return Some(Trouble {
+                    reason: "ImagePullFailed",
+                    message: format!(
+                        "pod {} can't get image {}: {why}: {}",
+                        pod.name_any(),
+                        container.image,
+                        shorten(message)
+                    ),
+                });
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                return Some(Trouble {
+                    reason: "ContainerNotCreated",
+                    message: format!("pod {}: {why}: {}", pod.name_any(), shorten(message)),
+                });
+            }
+            _ => {}
+        }
+    }
+    let ended = state
+        .terminated
+        .as_ref()
+        .or(container.last_state.as_ref()?.terminated.as_ref())?;
+    let last_words = ended.message.as_deref().unwrap_or_default();
+    Some(Trouble {
+        reason: "PodCrashLooping",
+        message: format!(
+            "pod {} ended with exit code {} ({}): {}",
+            pod.name_any(),
+            ended.exit_code,
+            ended.reason.as_deref().unwrap_or("no reason given"),
+            shorten(last_words)
+        ),
+    })
+}
+
+fn of_pod_events(fetched: &Fetched, service: &ValidService, pod: &Pod) -> Option<Trouble> {
+    let name = pod.name_any();
+    // The newest is the last.
+    let warning = fetched
+        .warnings
+        .iter()
+        .rev()
+        .find(|warning| warning.object == name && warning.reason == "FailedMount")?;
+    let hint = [&service.keys.cluster_key, &service.keys.jwt_hmac]
+        .into_iter()
+        .find(|key| {
+            warning
+                .message
+                .contains(&format!("\"{}\" not found", key.secret))
+        })
+        .map(|key| {
+            format!(
+                "; make it with: kubectl -n {} create secret generic {} --from-file={}=FILE",
+                service.namespace, key.secret, key.key
+            )
+        })
+        .unwrap_or_default();
+    Some(Trouble {
+        reason: "MountFailed",
+        message: format!("pod {name}: {}{hint}", shorten(&warning.message)),
+    })
+}
+
+fn of_stateful_set_events(fetched: &Fetched, service: &ValidService) -> Option<Trouble> {
+    if !fetched.pods.is_empty() {
+        return None;
+    }
+    let warning = fetched
+        .warnings
+        .iter()
+        .rev()
+        .find(|warning| warning.object == service.name && warning.reason == "FailedCreate")?;
+    let refused = warning.message.contains("violates PodSecurity");
+    Some(if refused {
+        Trouble {
+            reason: "PodSecurityConflict",
+            message: format!(
+                "the namespace does not allow the host port that exposure HostPort needs: {}; allow it with: kubectl \
+                 label namespace {} pod-security.kubernetes.io/enforce=privileged --overwrite",
+                shorten(&warning.message),
+                service.namespace
+            ),
+        }
+    } else {
+        Trouble {
+            reason: "PodCreateFailed",
+            message: shorten(&warning.message),
+        }
+    })
+}
+
+/// Conditions are read in a terminal: the first 400 characters, on one line.
+fn shorten(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(400) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "cam-0"}, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn an_image_that_does_not_exist_is_named_with_the_kubelets_words() {
+        let trouble = of_pod(&pod(json!({"containerStatuses": [{
+            "name": "media-server", "image": "nowhere/none:1", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}},
+        }]})))
+        .unwrap();
+        assert_eq!(trouble.reason, "ImagePullFailed");
+        assert_eq!(
+            trouble.message,
+            "pod cam-0 can't get image nowhere/none:1: ErrImagePull: not found"
+        );
+    }
+
+    #[test]
+    fn a_crash_shows_its_exit_code_and_last_words() {
+        let trouble = of_pod(&pod(json!({"containerStatuses": [{
+            "name": "media-server", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": "bad\nconfig"}},
+        }]})))
+        .unwrap();
+        assert_eq!(trouble.reason, "PodCrashLooping");
+        assert_eq!(
+            trouble.message,
+            "pod cam-0 ended with exit code 2 (Error): bad config"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_only_starting_is_no_trouble() {
+        let starting = pod(json!({"containerStatuses": [{
+            "name": "media-server", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ContainerCreating"}},
+        }]}));
+        assert_eq!(of_pod(&starting), None);
+    }
+}

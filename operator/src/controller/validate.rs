@@ -1,0 +1,265 @@
+//! Second step: turns what was read into values that every builder can use without checking again.
+//!
+//! Pure. The API server has applied the CEL rules already; what is checked here can only come from
+//! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt;
+
+use super::fetch::{Fetched, Nodes};
+use super::quantity;
+use crate::capabilities::Availability;
+use crate::crd::{MediaServiceSpec, Pod, SecretKeyRef};
+use crate::hash;
+
+/// A MediaService that can be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidService {
+    pub name: String,
+    pub namespace: String,
+    /// `None` only when rendering without a cluster: then children have no owner.
+    pub uid: Option<String>,
+    pub spec: MediaServiceSpec,
+    pub image: String,
+    /// Forwarding threads, 1-64.
+    pub shards: u8,
+    pub addresses: AddressTable,
+    pub keys: Keys,
+    /// Whether monitoring objects can be made.
+    pub monitoring: Availability,
+    /// Over the user's inputs that a pod depends on; pods with another hash are replaced.
+    pub spec_hash: String,
+}
+
+/// Where pods find their addresses, as `ip:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AddressTable {
+    /// Addresses of every pod, whatever its node.
+    pub all: Vec<String>,
+    /// Addresses of the pod of that node.
+    pub nodes: BTreeMap<String, Vec<String>>,
+}
+
+impl AddressTable {
+    /// The addresses of a pod on `node`.
+    pub fn of_node(&self, node: &str) -> Vec<String> {
+        let own = self.nodes.get(node).into_iter().flatten();
+        self.all.iter().chain(own).cloned().collect()
+    }
+}
+
+/// The Secrets that a pod mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    pub cluster_key: KeyRef,
+    pub jwt_hmac: KeyRef,
+    /// Name of the Secret to make, if a key has no reference.
+    pub generated: Option<String>,
+}
+
+/// Secret and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRef {
+    pub secret: String,
+    pub key: String,
+}
+
+/// What makes a MediaService impossible to build.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ValidateError {
+    #[error(
+        "metadata.name {name} must be at most 40 characters of a-z, 0-9 and '-', start with a letter and end with a letter or digit"
+    )]
+    Name { name: String },
+    #[error("replicas is {replicas} and can be 0 or 1 for now")]
+    Replicas { replicas: i32 },
+    #[error(
+        "spec.image is empty and the operator has no default: set spec.image, or start the operator with --media-image"
+    )]
+    NoImage,
+    #[error("spec.pod.resources.requests.cpu is {value}, not a quantity such as 2 or 500m")]
+    CpuRequest { value: String },
+    #[error("spec.media.externalAddresses has {value}, not an IP address")]
+    ExternalAddress { value: String },
+    #[error("spec.media.port is {port}, not 1 to 65535")]
+    Port { port: i32 },
+    #[error(
+        "spec.signalling.ingress.host is empty: the name under which clients reach the service"
+    )]
+    Host,
+}
+
+impl ValidateError {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        "InvalidSpec"
+    }
+}
+
+/// Checks and completes what was read.
+///
+/// # Errors
+/// The first thing that makes it impossible to build; trying again can't help before it changes.
+pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
+    let spec = fetched.service.spec.clone();
+    let name = fetched.service.name_any();
+    if !is_dns_1035(&name) || name.len() > 40 {
+        return Err(ValidateError::Name { name });
+    }
+    if !(0..=1).contains(&spec.replicas) {
+        return Err(ValidateError::Replicas {
+            replicas: spec.replicas,
+        });
+    }
+    let port = u16::try_from(spec.media.port)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or(ValidateError::Port {
+            port: spec.media.port,
+        })?;
+    if spec
+        .signalling
+        .ingress
+        .as_ref()
+        .is_some_and(|ingress| ingress.host.is_empty())
+    {
+        return Err(ValidateError::Host);
+    }
+    Ok(ValidService {
+        namespace: fetched
+            .service
+            .namespace()
+            .unwrap_or_else(|| "default".into()),
+        uid: fetched.service.uid(),
+        image: image(fetched)?,
+        shards: shards(&spec.pod)?,
+        addresses: addresses(&spec, port, &fetched.nodes)?,
+        keys: keys(&name, &spec),
+        monitoring: fetched.monitoring,
+        spec_hash: spec_hash(&spec),
+        name,
+        spec,
+    })
+}
+
+fn is_dns_1035(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.first().is_some_and(u8::is_ascii_lowercase)
+        && bytes.last().is_some_and(alphanumeric)
+        && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
+}
+
+/// An upgrade of the operator restarts no pod, so its new default reaches new services only.
+fn image(fetched: &Fetched) -> Result<String, ValidateError> {
+    let asked = &fetched.service.spec.image;
+    if !asked.is_empty() {
+        return Ok(asked.clone());
+    }
+    let live = fetched
+        .live
+        .stateful_sets
+        .iter()
+        .filter_map(|set| {
+            set.spec
+                .as_ref()?
+                .template
+                .spec
+                .as_ref()?
+                .containers
+                .first()?
+                .image
+                .clone()
+        })
+        .find(|image| !image.is_empty());
+    match live {
+        Some(image) => Ok(image),
+        None if fetched.default_image.is_empty() => Err(ValidateError::NoImage),
+        None => Ok(fetched.default_image.clone()),
+    }
+}
+
+fn shards(pod: &Pod) -> Result<u8, ValidateError> {
+    let Some(Quantity(value)) = pod.resources.requests.get("cpu") else {
+        return Ok(1);
+    };
+    let cores = quantity::parse(value).ok_or_else(|| ValidateError::CpuRequest {
+        value: value.clone(),
+    })?;
+    Ok(cores.ceil().clamp(1.0, 64.0) as u8)
+}
+
+fn addresses(
+    spec: &MediaServiceSpec,
+    port: u16,
+    nodes: &Nodes,
+) -> Result<AddressTable, ValidateError> {
+    let mut table = AddressTable::default();
+    for text in &spec.media.external_addresses {
+        let ip: IpAddr = text.0.parse().map_err(|_| ValidateError::ExternalAddress {
+            value: text.0.clone(),
+        })?;
+        table
+            .all
+            .push(std::net::SocketAddr::new(ip, port).to_string());
+    }
+    if let (true, Nodes::Known(nodes)) = (table.all.is_empty(), nodes) {
+        for (node, addresses) in nodes {
+            // What a node calls an address and is none would only make the server refuse the file.
+            let addresses = addresses
+                .iter()
+                .filter_map(|address| address.parse().ok())
+                .map(|ip: IpAddr| std::net::SocketAddr::new(ip, port).to_string());
+            table.nodes.insert(node.clone(), addresses.collect());
+        }
+    }
+    Ok(table)
+}
+
+fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
+    let generated = format!("{name}-generated");
+    let resolve = |given: &Option<SecretKeyRef>, key: &str| match given {
+        Some(given) => KeyRef {
+            secret: given.name.clone(),
+            key: given.key.clone(),
+        },
+        None => KeyRef {
+            secret: generated.clone(),
+            key: key.to_owned(),
+        },
+    };
+    let both_given = spec.cluster_key_secret_ref.is_some() && spec.auth.hmac_secret_ref.is_some();
+    Keys {
+        cluster_key: resolve(&spec.cluster_key_secret_ref, "cluster-key"),
+        jwt_hmac: resolve(&spec.auth.hmac_secret_ref, "jwt-hmac"),
+        generated: (!both_given).then_some(generated),
+    }
+}
+
+/// Hash of the user's inputs that a pod depends on. Values equal to their default are left out, so
+/// that a field which a later operator adds changes no hash.
+fn spec_hash(spec: &MediaServiceSpec) -> String {
+    let of_pods = |spec: &MediaServiceSpec| {
+        serde_json::json!({
+            "image": spec.image,
+            "clusterKeySecretRef": spec.cluster_key_secret_ref,
+            "auth": spec.auth,
+            "corsOrigins": spec.signalling.cors_origins,
+            "port": spec.media.port,
+            "limits": spec.limits,
+            "pod": spec.pod,
+        })
+    };
+    let defaults: MediaServiceSpec =
+        serde_json::from_value(serde_json::json!({"media": {"exposure": "HostPort"}}))
+            .expect("only spec.media is required");
+    let mut inputs = of_pods(spec);
+    hash::remove_equal(&mut inputs, &of_pods(&defaults));
+    hash::of(&inputs)
+}
+
+#[cfg(test)]
+mod tests;

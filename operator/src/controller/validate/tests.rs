@@ -1,0 +1,98 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::controller::offline;
+use crate::crd::MediaService;
+
+fn fetched(spec: serde_json::Value) -> Fetched {
+    let service: MediaService = serde_json::from_value(serde_json::json!({
+        "apiVersion": "mediaservice.io/v1alpha1",
+        "kind": "MediaService",
+        "metadata": {"name": "cam", "namespace": "media", "uid": "u-1"},
+        "spec": spec,
+    }))
+    .unwrap();
+    let mut fetched = offline(service, "default:1".into());
+    fetched.nodes = Nodes::Known(BTreeMap::from([
+        ("a".into(), vec!["203.0.113.1".into()]),
+        ("b".into(), vec!["2001:db8::2".into(), "not-an-ip".into()]),
+    ]));
+    fetched
+}
+
+fn hash_of(spec: serde_json::Value) -> String {
+    validate(&fetched(spec)).unwrap().spec_hash
+}
+
+#[test]
+fn addresses_of_nodes_get_the_port_and_given_ones_replace_them() {
+    let valid = validate(&fetched(
+        serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
+    ))
+    .unwrap();
+    assert_eq!(valid.addresses.of_node("a"), ["203.0.113.1:9000"]);
+    assert_eq!(valid.addresses.of_node("b"), ["[2001:db8::2]:9000"]);
+    let given = serde_json::json!({"media": {"exposure": "HostPort", "externalAddresses": ["198.51.100.9"]}});
+    let valid = validate(&fetched(given)).unwrap();
+    assert_eq!(valid.addresses.of_node("a"), ["198.51.100.9:8443"]);
+    assert!(valid.addresses.nodes.is_empty());
+}
+
+#[test]
+fn the_live_image_wins_over_the_operators_default() {
+    let mut fetched = fetched(serde_json::json!({"media": {"exposure": "HostPort"}}));
+    assert_eq!(validate(&fetched).unwrap().image, "default:1");
+    fetched.live.stateful_sets = vec![
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "cam"},
+            "spec": {"serviceName": "", "selector": {}, "template": {"spec": {"containers": [{"name": "m", "image": "old:0"}]}}},
+        }))
+        .unwrap(),
+    ];
+    assert_eq!(validate(&fetched).unwrap().image, "old:0");
+}
+
+#[test]
+fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
+    let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
+    let stopped = serde_json::json!({
+        "media": {"exposure": "HostPort"}, "replicas": 0,
+        "monitoring": {"dashboards": {"enabled": false}},
+        "signalling": {"ingress": {"host": "a.example.com"}},
+    });
+    assert_eq!(hash_of(stopped), plain);
+    for changed in [
+        serde_json::json!({"media": {"exposure": "HostPort"}, "image": "new:2"}),
+        serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
+        serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"sessionsPerPod": 5}}),
+        serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"labels": {"a": "b"}}}),
+    ] {
+        assert_ne!(hash_of(changed.clone()), plain, "{changed}");
+    }
+}
+
+#[test]
+fn a_spelled_out_default_does_not_change_the_spec_hash() {
+    let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
+    let spelled = serde_json::json!({
+        "media": {"exposure": "HostPort", "port": 8443}, "limits": {"videoKbps": 12000}, "image": "",
+    });
+    assert_eq!(hash_of(spelled), plain);
+}
+
+#[test]
+fn shards_are_the_cpu_request_rounded_up() {
+    for (cpu, shards) in [("500m", 1), ("1", 1), ("1500m", 2), ("8", 8), ("200", 64)] {
+        let spec = serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"resources": {"requests": {"cpu": cpu}}}});
+        assert_eq!(validate(&fetched(spec)).unwrap().shards, shards, "{cpu}");
+    }
+}
+
+#[test]
+fn what_an_older_crd_let_through_is_refused_by_name() {
+    let spec = serde_json::json!({"media": {"exposure": "HostPort"}, "replicas": 3});
+    assert_eq!(
+        validate(&fetched(spec)),
+        Err(ValidateError::Replicas { replicas: 3 })
+    );
+}

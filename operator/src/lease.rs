@@ -1,0 +1,185 @@
+//! Leadership: one operator acts at a time.
+//!
+//! Holds the Lease `mediaservice-operator` with the timings of client-go: valid 15 s, given up 10 s
+//! after the last renewal, renewed and tried every 2 s. Expiry is judged by the local monotonic
+//! clock and the Lease's resourceVersion, so clocks of machines need not agree. Every write is a
+//! replace at a known resourceVersion: of two takers one gets a conflict. Called by `main`, which
+//! ends the process when leadership is lost.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+
+pub const NAME: &str = "mediaservice-operator";
+const VALID: Duration = Duration::from_secs(15);
+/// Less than `VALID`, so that the old leader has stopped before a new one starts.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A contender for the Lease.
+pub struct Contender {
+    api: Api<Lease>,
+    identity: String,
+}
+
+/// The Lease as it was last written by us.
+pub struct Held {
+    lease: Lease,
+    renewed: Instant,
+}
+
+impl Contender {
+    /// `pod` names this process for people; a random part makes it differ from the one before.
+    pub fn new(client: Client, namespace: &str, pod: &str) -> Self {
+        let mut random = [0u8; 4];
+        // Without random bytes two processes of one pod name share an identity, as without this.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let suffix = u32::from_be_bytes(random);
+        Self {
+            api: Api::namespaced(client, namespace),
+            identity: format!("{pod}_{suffix:08x}"),
+        }
+    }
+
+    /// Waits until the Lease is ours.
+    pub async fn acquire(&self) -> Held {
+        let mut seen: Option<(String, Instant)> = None;
+        loop {
+            match self.try_acquire(&mut seen).await {
+                Ok(Some(held)) => {
+                    tracing::info!(identity = self.identity, "leading");
+                    return held;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "can't take the Lease yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Renews until that has failed for too long, or the Lease is another's. Returns why.
+    pub async fn renew(&self, held: &mut Held) -> &'static str {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let left = RENEW_DEADLINE.saturating_sub(held.renewed.elapsed());
+            let mut lease = held.lease.clone();
+            let started = Instant::now();
+            spec(&mut lease).renew_time = Some(MicroTime(Timestamp::now()));
+            let replaced =
+                tokio::time::timeout(left, self.api.replace(NAME, &PostParams::default(), &lease))
+                    .await;
+            match replaced {
+                Ok(Ok(lease)) => {
+                    *held = Held {
+                        lease,
+                        renewed: started,
+                    }
+                }
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                    // Somebody wrote to it: a person's annotation, or another leader.
+                    match self.api.get(NAME).await {
+                        Ok(lease) if holder(&lease) == self.identity => held.lease = lease,
+                        Ok(_) => return "another operator holds the Lease",
+                        Err(error) => tracing::warn!(%error, "can't read the Lease"),
+                    }
+                }
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                    return "the Lease was deleted";
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "can't renew the Lease"),
+                Err(_) => {}
+            }
+            if held.renewed.elapsed() >= RENEW_DEADLINE {
+                return "the Lease could not be renewed in time";
+            }
+        }
+    }
+
+    /// Gives the Lease up, so that the next operator need not wait for its end.
+    pub async fn release(&self, held: Held) {
+        let mut lease = held.lease;
+        spec(&mut lease).holder_identity = Some(String::new());
+        let params = PostParams::default();
+        let replace = self.api.replace(NAME, &params, &lease);
+        if !matches!(tokio::time::timeout(RETRY, replace).await, Ok(Ok(_))) {
+            tracing::warn!("can't give up the Lease; the next operator waits for its end");
+        }
+    }
+
+    async fn try_acquire(
+        &self,
+        seen: &mut Option<(String, Instant)>,
+    ) -> Result<Option<Held>, kube::Error> {
+        let started = Instant::now();
+        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(NAME.into()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.claim(0)),
+            };
+            let lease = self.api.create(&PostParams::default(), &lease).await?;
+            return Ok(Some(Held {
+                lease,
+                renewed: started,
+            }));
+        };
+        if !holder(&lease).is_empty() {
+            let version = lease.resource_version().unwrap_or_default();
+            match seen {
+                Some((last, since)) if *last == version => {
+                    if since.elapsed() < VALID {
+                        return Ok(None);
+                    }
+                }
+                _ => {
+                    *seen = Some((version, Instant::now()));
+                    return Ok(None);
+                }
+            }
+        }
+        let transitions = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or(0);
+        lease.spec = Some(self.claim(transitions.saturating_add(1)));
+        match self.api.replace(NAME, &PostParams::default(), &lease).await {
+            Ok(lease) => Ok(Some(Held {
+                lease,
+                renewed: started,
+            })),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn claim(&self, transitions: i32) -> LeaseSpec {
+        let now = Timestamp::now();
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(VALID.as_secs() as i32),
+            acquire_time: Some(MicroTime(now)),
+            renew_time: Some(MicroTime(now)),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+fn holder(lease: &Lease) -> &str {
+    lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default()
+}
+
+fn spec(lease: &mut Lease) -> &mut LeaseSpec {
+    lease.spec.get_or_insert_default()
+}
