@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::json;
 
 use super::meta;
 use crate::controller::validate::ValidService;
@@ -17,6 +18,10 @@ pub const FILE: &str = "config.toml";
 pub const HTTP_PORT: i32 = 8080;
 pub const METRICS_PORT: i32 = 9090;
 pub const MEDIA_PORT: i32 = 8443;
+
+/// What SIGTERM leaves sessions to end by themselves. There is no other pod to move to, so waiting
+/// longer only makes the pause longer. Below the pod's grace period.
+const DRAIN_SECONDS: u32 = 5;
 
 pub fn build_config(service: &ValidService) -> ConfigMap {
     ConfigMap {
@@ -32,44 +37,64 @@ pub fn name(service: &ValidService) -> String {
 
 fn toml(service: &ValidService) -> String {
     let spec = &service.spec;
-    let mut out = String::new();
-    let mut line = |key: &str, value: serde_json::Value| {
-        // Numbers, strings and lists of strings are written the same in JSON and in TOML.
-        let _ = writeln!(out, "{key} = {value}");
-    };
-    line("http-listen", format!("0.0.0.0:{HTTP_PORT}").into());
-    line("metrics-listen", format!("0.0.0.0:{METRICS_PORT}").into());
-    line("media-listen", format!("0.0.0.0:{MEDIA_PORT}").into());
-    line(
-        "addresses-file",
-        format!("{ADDRESSES_DIR}/addresses.json").into(),
-    );
-    line(
-        "pod-annotations-file",
-        format!("{POD_DIR}/annotations").into(),
-    );
-    line(
-        "cluster-key-file",
-        format!("{SECRETS_DIR}/cluster-key").into(),
-    );
-    line(
-        "cluster-key-salt",
-        service.uid.clone().unwrap_or_default().into(),
-    );
-    line("shards", service.shards.into());
-    line("auth", "jwt".into());
-    line("jwt-hmac-file", format!("{SECRETS_DIR}/jwt-hmac").into());
-    line("jwt-issuer", spec.auth.issuer.clone().into());
-    line("jwt-audience", spec.auth.audience.clone().into());
     let origins: Vec<&str> = spec
         .signalling
         .cors_origins
         .iter()
         .map(|origin| origin.0.as_str())
         .collect();
-    line("cors-origins", origins.into());
-    line("sessions-per-pod", spec.limits.sessions_per_pod.into());
-    line("viewers-per-device", spec.limits.viewers_per_device.into());
-    line("video-kbps", spec.limits.video_kbps.into());
+    let tables = [
+        (
+            "http",
+            json!({
+                "listen": format!("0.0.0.0:{HTTP_PORT}"),
+                "metrics_listen": format!("0.0.0.0:{METRICS_PORT}"),
+                "cors_origins": origins,
+            }),
+        ),
+        (
+            "media",
+            json!({
+                "listen": format!("0.0.0.0:{MEDIA_PORT}"),
+                "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
+                "shards": service.shards,
+            }),
+        ),
+        (
+            "auth",
+            json!({
+                "mode": "jwt",
+                "issuer": spec.auth.issuer,
+                "audience": spec.auth.audience,
+                "hmac_file": format!("{SECRETS_DIR}/jwt-hmac"),
+            }),
+        ),
+        (
+            "cluster",
+            json!({
+                "key_file": format!("{SECRETS_DIR}/cluster-key"),
+                "uid": service.uid.as_deref().unwrap_or_default(),
+            }),
+        ),
+        (
+            "limits",
+            json!({
+                "sessions_per_pod": spec.limits.sessions_per_pod,
+                "viewers_per_device": spec.limits.viewers_per_device,
+                "video_kbps": spec.limits.video_kbps,
+            }),
+        ),
+        ("drain", json!({"timeout_seconds": DRAIN_SECONDS})),
+    ];
+    let mut out = String::new();
+    for (name, table) in tables {
+        let _ = writeln!(out, "[{name}]");
+        let mut keys: Vec<_> = table.as_object().into_iter().flatten().collect();
+        keys.sort_by_key(|(key, _)| *key);
+        for (key, value) in keys {
+            // Numbers, strings and lists of strings are written the same in JSON and in TOML.
+            let _ = writeln!(out, "{key} = {value}");
+        }
+    }
     out
 }

@@ -135,11 +135,14 @@ fn container(service: &ValidService) -> Container {
     Container {
         name: "media-server".into(),
         image: Some(service.image.clone()),
-        args: Some(vec![
-            "serve".into(),
-            format!("--config={}/{}", config::CONFIG_DIR, config::FILE),
-        ]),
+        args: Some(vec!["serve".into()]),
         env: Some(vec![
+            // A variable, so that `kubectl exec … media-server token` finds the file too.
+            EnvVar {
+                name: "MEDIA_CONFIG".into(),
+                value: Some(format!("{}/{}", config::CONFIG_DIR, config::FILE)),
+                value_from: None,
+            },
             field_env("POD_NAME", "metadata.name"),
             field_env("POD_NAMESPACE", "metadata.namespace"),
             field_env("NODE_NAME", "spec.nodeName"),
