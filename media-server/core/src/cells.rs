@@ -158,32 +158,32 @@ impl SessionCells {
         self.bytes.load(Relaxed)
     }
 
-    pub fn set_ice_state(&self, state: IceState) {
+    pub(crate) fn set_ice_state(&self, state: IceState) {
         self.ice_state.store(state as u8, Relaxed);
     }
 
-    pub fn set_connection_time(&self, time: Duration) {
+    pub(crate) fn set_connection_time(&self, time: Duration) {
         self.connection_time.set(Some(time.as_secs_f64()));
     }
 
-    pub fn set_rates(&self, frame_rate: f64, bitrate_bps: f64) {
+    pub(crate) fn set_rates(&self, frame_rate: f64, bitrate_bps: f64) {
         self.frame_rate.set(Some(frame_rate));
         self.bitrate_bps.set(Some(bitrate_bps));
     }
 
-    pub fn set_loss(&self, ratio: Option<f64>) {
+    pub(crate) fn set_loss(&self, ratio: Option<f64>) {
         self.loss_ratio.set(ratio);
     }
 
-    pub fn set_rtt(&self, rtt: Duration) {
+    pub(crate) fn set_rtt(&self, rtt: Duration) {
         self.rtt_seconds.set(Some(rtt.as_secs_f64()));
     }
 
-    pub fn set_jitter(&self, seconds: f64) {
+    pub(crate) fn set_jitter(&self, seconds: f64) {
         self.jitter_seconds.set(Some(seconds));
     }
 
-    pub fn set_totals(&self, packets: u64, bytes: u64) {
+    pub(crate) fn set_totals(&self, packets: u64, bytes: u64) {
         self.packets.store(packets, Relaxed);
         self.bytes.store(bytes, Relaxed);
     }

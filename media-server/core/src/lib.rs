@@ -5,6 +5,22 @@
 #![forbid(unsafe_code)]
 
 pub mod cells;
+pub mod clock;
+pub mod dtls;
 pub mod ids;
+pub mod media;
 pub mod negotiated;
+pub mod output;
+pub mod publisher;
+pub mod rtcp;
+pub mod rtp;
 pub mod sdp;
+pub mod session;
+pub mod srtp;
+mod stats;
+pub mod stun;
+pub mod viewer;
+
+#[cfg(test)]
+#[allow(dead_code)]
+mod testing;

@@ -1,0 +1,96 @@
+//! Media on its way from one publisher to its viewers: opened once, shared by all.
+
+use crate::negotiated::{Codec, Kind};
+use std::ops::Range;
+
+/// One RTP packet of a publisher, opened. Offsets refer to its batch.
+#[derive(Debug, Clone)]
+pub struct MediaPacket {
+    pub kind: Kind,
+    /// Tells streams apart, also those of one publisher after another; sequence numbers and
+    /// timestamps only compare within one.
+    pub source: u64,
+    pub codec: Codec,
+    /// Extended: never wraps.
+    pub seq: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub padding: bool,
+    /// Decoding can start here.
+    pub starts_keyframe: bool,
+    pub payload: Range<u32>,
+    pub video_orientation: Option<u8>,
+    pub audio_level: Option<u8>,
+    /// Empty if there is none.
+    pub dependency_descriptor: Range<u32>,
+}
+
+/// Which wall-clock time a timestamp stands for, on our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeMapping {
+    pub source: u64,
+    pub ntp: u64,
+    pub timestamp: u32,
+}
+
+/// Packets of one publisher that arrived together.
+#[derive(Debug, Default)]
+pub struct MediaBatch {
+    bytes: Vec<u8>,
+    packets: Vec<MediaPacket>,
+    /// Newest mapping of each kind: audio, video.
+    pub(crate) mappings: [Option<TimeMapping>; 2],
+}
+
+impl MediaBatch {
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    pub fn packets(&self) -> &[MediaPacket] {
+        &self.packets
+    }
+
+    /// Bytes that all packets can take when they are sent to one viewer.
+    pub fn max_sent_bytes(&self) -> usize {
+        self.bytes.len() + self.packets.len() * (crate::rtp::MAX_HEADER + crate::srtp::MAX_TAG)
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.packets.clear();
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len() as u32
+    }
+
+    pub(crate) fn push(&mut self, packet: MediaPacket) {
+        self.packets.push(packet);
+    }
+
+    pub(crate) fn slice(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    pub(crate) fn mapping(&self, kind: Kind) -> Option<TimeMapping> {
+        self.mappings[kind_index(kind)]
+    }
+}
+
+pub(crate) fn kind_index(kind: Kind) -> usize {
+    match kind {
+        Kind::Audio => 0,
+        Kind::Video => 1,
+    }
+}
+
+/// Timestamp units per second (RFC 7587, and 90 kHz for every video payload format).
+pub(crate) fn clock_rate(kind: Kind) -> u32 {
+    match kind {
+        Kind::Audio => 48_000,
+        Kind::Video => 90_000,
+    }
+}

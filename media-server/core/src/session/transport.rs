@@ -1,0 +1,380 @@
+//! What publishers and viewers share: ICE-lite, the path, DTLS, SRTCP and the set-up limits.
+//!
+//! Decides which address a session talks to, and that nothing but STUN answers goes anywhere
+//! before an address authenticated itself. Owns no media.
+
+use crate::cells::{Drop, IceState, SessionCells};
+use crate::clock::WallClock;
+use crate::dtls::{Dtls, Identity, Progress};
+use crate::ids::{IcePwd, Ufrag};
+use crate::negotiated::Fingerprint;
+use crate::output::{End, Output, SessionEvent};
+use crate::rtcp;
+use crate::rtp;
+use crate::session::SessionConfig;
+use crate::srtp::SessionCipher;
+use crate::stun::{self, BindingRequest};
+use bytes::BytesMut;
+use rtc_srtp::context::Context;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// From opening to keys.
+const SETUP_LIMIT: Duration = Duration::from_secs(15);
+/// Consent: an ICE-lite server sends no checks, so the peer's are the liveness (RFC 7675 §5.1).
+const CONSENT_LIMIT: Duration = Duration::from_secs(30);
+/// Peers check every 2.5 to 6 s; two missed ones are worth showing.
+const DISCONNECTED_AFTER: Duration = Duration::from_secs(15);
+/// A path silent for this long yields to any authenticated check from elsewhere.
+const SILENT_PATH: Duration = Duration::from_secs(5);
+/// What an address gets before a second check shows that it is really where the peer is.
+const UNPROVEN_BYTES: usize = 128 * 1024;
+/// Transactions remembered against replays from other addresses.
+const TRANSACTIONS: usize = 64;
+
+struct Path {
+    addr: SocketAddr,
+    heard: Instant,
+    bound_by: [u8; 12],
+    /// Bytes that may still be sent; `None` once proven.
+    budget: Option<usize>,
+}
+
+/// Keys of the control channel; those of media go to publisher or viewer.
+struct Control {
+    rtcp_out: Context,
+    rtcp_in: Context,
+}
+
+/// Keys of media, one per direction.
+pub(crate) struct MediaKeys {
+    pub(crate) ours: SessionCipher,
+    pub(crate) theirs: SessionCipher,
+}
+
+/// What a datagram means to the session's role.
+pub(crate) enum Received<'a> {
+    /// Dealt with.
+    Nothing,
+    /// Keys exist now; a role uses those of its direction.
+    Keyed(Box<MediaKeys>),
+    /// Still encrypted.
+    Rtp(&'a mut [u8]),
+    /// Decrypted and authentic.
+    Rtcp(BytesMut),
+}
+
+pub(crate) struct Transport {
+    ufrag: Ufrag,
+    pwd: IcePwd,
+    remote_ufrag: Box<str>,
+    fingerprint: Fingerprint,
+    identity: Identity,
+    pub(crate) clock: WallClock,
+    pub(crate) cells: Arc<SessionCells>,
+    opened: Instant,
+    first_check: Option<Instant>,
+    last_check: Instant,
+    state: IceState,
+    path: Option<Path>,
+    /// Transaction and hash of the address it came from, oldest overwritten.
+    transactions: Vec<([u8; 12], SocketAddr)>,
+    next_transaction: usize,
+    dtls: Dtls,
+    control: Option<Control>,
+    ended: bool,
+}
+
+impl Transport {
+    pub(crate) fn new(now: Instant, config: SessionConfig) -> Self {
+        Transport {
+            ufrag: config.ufrag,
+            pwd: config.pwd,
+            remote_ufrag: config.negotiated.remote_ufrag.into(),
+            fingerprint: config.negotiated.fingerprint,
+            identity: config.identity,
+            clock: config.clock,
+            cells: config.cells,
+            opened: now,
+            first_check: None,
+            last_check: now,
+            state: IceState::New,
+            path: None,
+            transactions: Vec::new(),
+            next_transaction: 0,
+            dtls: Dtls::new(),
+            control: None,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Where media goes, once it can.
+    pub(crate) fn media_path(&self) -> Option<SocketAddr> {
+        self.path
+            .as_ref()
+            .filter(|_| self.control.is_some() && !self.ended)
+            .map(|p| p.addr)
+    }
+
+    /// Whether the path may get `bytes` more.
+    pub(crate) fn spend(&mut self, bytes: usize) -> bool {
+        match self.path.as_mut().map(|p| &mut p.budget) {
+            Some(Some(left)) if *left < bytes => false,
+            Some(Some(left)) => {
+                *left -= bytes;
+                true
+            }
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    pub(crate) fn handle_datagram<'a>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut Output,
+    ) -> Received<'a> {
+        if self.ended {
+            return Received::Nothing;
+        }
+        if stun::is_stun(datagram) {
+            self.handle_stun(now, from, datagram, out);
+            return Received::Nothing;
+        }
+        let Some(path) = self.path.as_mut().filter(|p| p.addr == from) else {
+            out.drop(Drop::UnknownAddress);
+            return Received::Nothing;
+        };
+        match datagram.first() {
+            Some(20..=63) => self.handle_dtls(now, datagram, out),
+            Some(128..=191) => {
+                let Some(control) = self.control.as_mut() else {
+                    out.drop(Drop::SrtpUnauthenticated);
+                    return Received::Nothing;
+                };
+                if !rtp::is_rtcp(datagram) {
+                    path.heard = now;
+                    return Received::Rtp(datagram);
+                }
+                match control.rtcp_in.decrypt_rtcp(datagram) {
+                    Ok(compound) => {
+                        path.heard = now;
+                        Received::Rtcp(compound)
+                    }
+                    Err(_) => {
+                        out.drop(Drop::SrtpUnauthenticated);
+                        Received::Nothing
+                    }
+                }
+            }
+            _ => {
+                out.drop(Drop::Malformed);
+                Received::Nothing
+            }
+        }
+    }
+
+    fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Output) {
+        let Some(request) = BindingRequest::parse(datagram) else {
+            return out.drop(Drop::Malformed);
+        };
+        if request.local_ufrag != self.ufrag.0
+            || request.remote_ufrag != self.remote_ufrag.as_bytes()
+            || !request.is_authentic(&self.pwd.0)
+        {
+            return out.drop(Drop::StunUnauthenticated);
+        }
+        let transaction = request.transaction();
+        match self.transactions.iter().find(|(id, _)| *id == transaction) {
+            // Somebody recorded a check and plays it from elsewhere.
+            Some((_, first)) if *first != from => return out.drop(Drop::StunReplay),
+            Some(_) => {}
+            None => self.remember(transaction, from),
+        }
+        self.last_check = now;
+        self.first_check.get_or_insert(now);
+        if matches!(self.state, IceState::New) {
+            self.set_state(IceState::Checking);
+        } else if self.state == IceState::Disconnected {
+            self.set_state(IceState::Connected);
+        }
+        match self.path.as_mut() {
+            Some(path) if path.addr == from => {
+                path.heard = now;
+                if path.bound_by != transaction {
+                    path.budget = None;
+                }
+            }
+            Some(path)
+                if !request.use_candidate
+                    && now.saturating_duration_since(path.heard) < SILENT_PATH => {}
+            _ => {
+                let budget = Some(UNPROVEN_BYTES);
+                self.path = Some(Path {
+                    addr: from,
+                    heard: now,
+                    bound_by: transaction,
+                    budget,
+                });
+                out.events.push(SessionEvent::Bound(from));
+            }
+        }
+        let mut answer = [0; stun::MAX_ANSWER];
+        let len = request.write_success(from, &self.pwd.0, &mut answer);
+        out.slab.push(from, &answer[..len]);
+    }
+
+    fn remember(&mut self, transaction: [u8; 12], from: SocketAddr) {
+        if self.transactions.len() < TRANSACTIONS {
+            self.transactions.push((transaction, from));
+        } else {
+            self.transactions[self.next_transaction] = (transaction, from);
+            self.next_transaction = (self.next_transaction + 1) % TRANSACTIONS;
+        }
+    }
+
+    fn handle_dtls(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        out: &mut Output,
+    ) -> Received<'static> {
+        let Some(path) = self.path.as_ref() else {
+            return Received::Nothing;
+        };
+        let to = path.addr;
+        // The peer only starts a handshake after it heard an answer to a check.
+        if self.state == IceState::Checking {
+            self.set_state(IceState::Connected);
+            if let Some(first) = self.first_check {
+                self.cells.set_connection_time(now - first);
+            }
+        }
+        let slab = &mut out.slab;
+        let mut send = |bytes: &[u8]| {
+            slab.push(to, bytes);
+        };
+        let progress =
+            self.dtls
+                .handle_datagram(now, datagram, &self.identity, &self.fingerprint, &mut send);
+        self.advance(progress, out)
+    }
+
+    fn advance(&mut self, progress: Progress, out: &mut Output) -> Received<'static> {
+        match progress {
+            Progress::None => {}
+            Progress::Dropped => out.drop(Drop::Dtls),
+            Progress::Closed { by_peer } => {
+                // Before keys anyone at that address could have said so; the session then waits for
+                // a better handshake until its set-up limit.
+                if by_peer && self.control.is_none() {
+                    self.dtls = Dtls::new();
+                } else {
+                    self.end(
+                        if by_peer {
+                            End::PeerClosed
+                        } else {
+                            End::Failed
+                        },
+                        out,
+                    );
+                }
+            }
+            Progress::Keyed(keys) => {
+                if let Some(rtt) = self.dtls.round_trip() {
+                    self.cells.set_rtt(rtt);
+                }
+                let keys = *keys;
+                self.control = Some(Control {
+                    rtcp_out: keys.rtcp_out,
+                    rtcp_in: keys.rtcp_in,
+                });
+                out.events.push(SessionEvent::Connected);
+                return Received::Keyed(Box::new(MediaKeys {
+                    ours: keys.ours,
+                    theirs: keys.theirs,
+                }));
+            }
+        }
+        Received::Nothing
+    }
+
+    /// Set-up limit, DTLS retransmission and consent. The role adds its own deadlines.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
+        if self.ended {
+            return;
+        }
+        if let Some(to) = self.path.as_ref().map(|p| p.addr) {
+            let slab = &mut out.slab;
+            let progress = self.dtls.handle_timeout(now, &mut |bytes| {
+                slab.push(to, bytes);
+            });
+            self.advance(progress, out);
+        }
+        if self.control.is_none() {
+            if now >= self.opened + SETUP_LIMIT {
+                self.end(End::SetupTimeout, out);
+            }
+        } else if now >= self.last_check + CONSENT_LIMIT {
+            self.set_state(IceState::Failed);
+            self.end(End::IceFailed, out);
+        } else if now >= self.last_check + DISCONNECTED_AFTER && self.state == IceState::Connected {
+            self.set_state(IceState::Disconnected);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        let limit = if self.control.is_none() {
+            self.opened + SETUP_LIMIT
+        } else if self.state == IceState::Connected {
+            self.last_check + DISCONNECTED_AFTER
+        } else {
+            self.last_check + CONSENT_LIMIT
+        };
+        self.dtls.poll_timeout().map_or(limit, |at| at.min(limit))
+    }
+
+    /// Encrypts and sends a compound packet.
+    pub(crate) fn send_rtcp(&mut self, compound: &rtcp::Writer, out: &mut Output) {
+        let Some(to) = self.media_path().filter(|_| !compound.is_empty()) else {
+            return;
+        };
+        let Some(control) = self.control.as_mut() else {
+            return;
+        };
+        if let Ok(sealed) = control.rtcp_out.encrypt_rtcp(compound.bytes()) {
+            out.slab.push(to, &sealed);
+        }
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, out: &mut Output) {
+        self.ended = true;
+        if let Some(to) = self.path.as_ref().map(|p| p.addr) {
+            let slab = &mut out.slab;
+            self.dtls.close(now, &mut |bytes| {
+                slab.push(to, bytes);
+            });
+        }
+        if self.state != IceState::Failed {
+            self.set_state(IceState::Closed);
+        }
+    }
+
+    pub(crate) fn end(&mut self, reason: End, out: &mut Output) {
+        if !std::mem::replace(&mut self.ended, true) {
+            out.events.push(SessionEvent::Ended(reason));
+        }
+    }
+
+    fn set_state(&mut self, state: IceState) {
+        self.state = state;
+        self.cells.set_ice_state(state);
+    }
+}

@@ -1,0 +1,130 @@
+//! The arithmetic behind a session's figures: rates, loss, jitter. Pure; told the time.
+
+use std::time::{Duration, Instant};
+
+/// Reports that the loss figure looks back on: ten seconds. One second holds some 200 packets,
+/// too few to tell 5 % from 4 %.
+const LOSS_REPORTS: usize = 10;
+
+/// Totals, and what came in the current window.
+#[derive(Debug, Default)]
+pub(crate) struct Rates {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    frames: u64,
+    window: Option<(Instant, u64, u64)>,
+}
+
+impl Rates {
+    pub(crate) fn add(&mut self, payload: usize, new_frame: bool) {
+        self.packets += 1;
+        self.bytes += payload as u64;
+        self.frames += u64::from(new_frame);
+    }
+
+    /// Frames and bits per second since the last call; `None` at the first.
+    pub(crate) fn roll(&mut self, now: Instant) -> Option<(f64, f64)> {
+        let (since, frames, bytes) = self.window.replace((now, self.frames, self.bytes))?;
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        (seconds > 0.0).then(|| {
+            (
+                (self.frames - frames) as f64 / seconds,
+                (self.bytes - bytes) as f64 * 8.0 / seconds,
+            )
+        })
+    }
+}
+
+/// Loss over the last reports.
+#[derive(Debug, Default)]
+pub(crate) struct Loss {
+    reports: [(u32, u32); LOSS_REPORTS],
+    next: usize,
+}
+
+impl Loss {
+    pub(crate) fn add(&mut self, expected: u32, lost: u32) {
+        self.reports[self.next] = (expected, lost.min(expected));
+        self.next = (self.next + 1) % LOSS_REPORTS;
+    }
+
+    /// 0 to 1; `None` while nothing was expected.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        let (expected, lost) = self.reports.iter().fold((0u64, 0u64), |sum, r| {
+            (sum.0 + u64::from(r.0), sum.1 + u64::from(r.1))
+        });
+        (expected > 0).then(|| lost as f64 / expected as f64)
+    }
+}
+
+/// Interarrival jitter (RFC 3550 §6.4.1, appendix A.8).
+#[derive(Debug, Default)]
+pub(crate) struct Jitter {
+    last: Option<(Instant, u32)>,
+    /// In timestamp units.
+    estimate: f64,
+}
+
+impl Jitter {
+    pub(crate) fn add(&mut self, now: Instant, timestamp: u32, clock_rate: u32) {
+        if let Some((then, before)) = self.last.replace((now, timestamp)) {
+            let arrival = now.saturating_duration_since(then).as_secs_f64() * f64::from(clock_rate);
+            let sent = f64::from(timestamp.wrapping_sub(before).cast_signed());
+            self.estimate += ((arrival - sent).abs() - self.estimate) / 16.0;
+        }
+    }
+
+    pub(crate) fn ticks(&self) -> u32 {
+        self.estimate as u32
+    }
+}
+
+/// A duration in timestamp units, wrapped as timestamps are.
+pub(crate) fn ticks(time: Duration, clock_rate: u32) -> u32 {
+    (time.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_cover_the_time_since_the_last_window() {
+        let start = Instant::now();
+        let mut rates = Rates::default();
+        assert_eq!(rates.roll(start), None);
+        (0..210).for_each(|i| rates.add(1000, i % 7 == 0));
+        let (frames, bits) = rates
+            .roll(start + Duration::from_secs(1))
+            .expect("second window");
+        assert_eq!((frames, bits), (30.0, 1_680_000.0));
+        assert_eq!(rates.roll(start + Duration::from_secs(2)), Some((0.0, 0.0)));
+    }
+
+    #[test]
+    fn loss_looks_back_on_ten_reports() {
+        let mut loss = Loss::default();
+        assert_eq!(loss.ratio(), None);
+        loss.add(100, 10);
+        assert_eq!(loss.ratio(), Some(0.1));
+        (0..LOSS_REPORTS).for_each(|_| loss.add(200, 0));
+        assert_eq!(loss.ratio(), Some(0.0));
+    }
+
+    #[test]
+    fn jitter_is_the_smoothed_deviation_between_arrival_and_timestamps() {
+        let (start, mut even, mut uneven) = (Instant::now(), Jitter::default(), Jitter::default());
+        for i in 0..2000u32 {
+            let due = start + Duration::from_millis(u64::from(i) * 20);
+            even.add(due, i * 1800, 90_000);
+            // Every other packet 10 ms late: each difference deviates by 10 ms.
+            uneven.add(
+                due + Duration::from_millis(u64::from(i % 2) * 10),
+                i * 1800,
+                90_000,
+            );
+        }
+        assert!(even.ticks() <= 1, "{}", even.ticks());
+        assert!(uneven.ticks().abs_diff(900) <= 1, "{}", uneven.ticks());
+    }
+}
