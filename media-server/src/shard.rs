@@ -4,18 +4,24 @@
 //! touches a session. Calls go through a bounded mailbox and are answered by the thread. Called by
 //! the HTTP side; the threads are in `shard/worker.rs`.
 
+mod devices;
+mod link;
 mod placement;
+mod table;
 mod worker;
 
 pub use media_core::cells::{SessionCells, ShardCells};
 
+use media_core::clock::WallClock;
+use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::{Fingerprint, Negotiated, Role};
+use media_wire::{UdpSocket, Waiter, Waker};
 use placement::Placement;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for one shard. A burst beyond it is answered 503 at once, which is better
@@ -99,6 +105,8 @@ pub enum StartError {
     },
     #[error("failed to start shard {shard}")]
     Thread { shard: u8, source: std::io::Error },
+    #[error("failed to make the DTLS identity")]
+    Identity { source: IdentityError },
 }
 
 /// Why a shard did not answer a call. In doubt (`Timeout`) the call may still take effect.
@@ -116,7 +124,7 @@ pub enum MailboxError {
 enum Command {
     Open(Box<OpenSession>, oneshot::Sender<()>),
     Close(SessionId, CloseReason, oneshot::Sender<bool>),
-    Shutdown,
+    Shutdown(oneshot::Sender<()>),
 }
 
 /// Handle to all shards of the process; cheap to clone.
@@ -126,7 +134,7 @@ pub struct Shards {
 }
 
 struct Inner {
-    mailboxes: Vec<SyncSender<Command>>,
+    mailboxes: Vec<(SyncSender<Command>, Waker)>,
     cells: Vec<Arc<ShardCells>>,
     placement: Arc<Placement>,
     fingerprint: Fingerprint,
@@ -144,30 +152,65 @@ impl Shards {
                 shards: config.shards,
             });
         }
+        let identity = Identity::generate().map_err(|source| StartError::Identity { source })?;
+        let now = Instant::now();
+        let clock = WallClock::new(
+            now,
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        );
         let (events, events_out) = mpsc::channel(EVENTS);
         let placement = Arc::new(Placement::new(config.shards));
+        let bind = |listen| {
+            let error = |source| StartError::Bind { listen, source };
+            let socket = UdpSocket::bind(listen, config.shards > 1).map_err(error)?;
+            let addr = socket.local_addr().map_err(error)?;
+            let waiter = Waiter::new(&socket).map_err(error)?;
+            Ok((socket, addr, waiter))
+        };
+        // All sockets before any thread: the kernel spreads clients over those that are there.
+        let mut sockets = vec![bind(config.listen)?];
+        let local_addr = sockets[0].1;
+        for _ in 1..config.shards {
+            sockets.push(bind(local_addr)?);
+        }
+        let (links, inboxes): (Vec<_>, Vec<_>) = sockets
+            .iter()
+            .map(|(_, _, waiter)| link::link(waiter.waker()))
+            .unzip();
         let mut mailboxes = Vec::new();
         let mut cells = Vec::new();
-        for shard in 0..config.shards {
+        for (shard, ((socket, _, waiter), inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
             let (mailbox, commands) = sync_channel(MAILBOX);
             let own = Arc::new(ShardCells::default());
-            worker::start(
+            mailboxes.push((mailbox, waiter.waker()));
+            cells.push(own.clone());
+            let worker = worker::Worker {
                 shard,
+                socket,
+                waiter,
                 commands,
-                events.clone(),
-                placement.clone(),
-                own.clone(),
-            )
-            .map_err(|source| StartError::Thread { shard, source })?;
-            mailboxes.push(mailbox);
-            cells.push(own);
+                inbox,
+                links: links.clone(),
+                events: events.clone(),
+                placement: placement.clone(),
+                cells: own,
+                identity: identity.clone(),
+                clock,
+                ufrag_key: config.ufrag_key,
+            };
+            std::thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(move || worker.run())
+                .map_err(|source| StartError::Thread { shard, source })?;
         }
         let inner = Inner {
             mailboxes,
             cells,
             placement,
-            fingerprint: [0; 32],
-            local_addr: config.listen,
+            fingerprint: identity.fingerprint(),
+            local_addr,
         };
         Ok((
             Shards {
@@ -218,23 +261,37 @@ impl Shards {
         &self.inner.cells
     }
 
-    /// Ends every session as drained and stops the threads; returns when their events are out.
+    /// Ends every session as drained and stops the threads; returns when their events are out, so
+    /// somebody must still take them.
     pub async fn shutdown(&self) {
-        for mailbox in &self.inner.mailboxes {
-            let mailbox = mailbox.clone();
+        for (mailbox, waker) in &self.inner.mailboxes {
+            let (reply, answer) = oneshot::channel();
+            let (mailbox, waker) = (mailbox.clone(), waker.clone());
             // Blocks only while the mailbox is full.
-            let _ = tokio::task::spawn_blocking(move || mailbox.send(Command::Shutdown)).await;
+            let sent = tokio::task::spawn_blocking(move || {
+                mailbox
+                    .send(Command::Shutdown(reply))
+                    .map(|()| waker.wake())
+            });
+            if matches!(sent.await, Ok(Ok(()))) {
+                let _ = answer.await;
+            }
         }
     }
 
     fn send(&self, id: SessionId, command: Command) -> Result<(), MailboxError> {
-        let shard = shard_of(id) % self.inner.mailboxes.len() as u8;
-        self.inner.mailboxes[usize::from(shard)]
-            .try_send(command)
-            .map_err(|e| match e {
-                TrySendError::Full(_) => MailboxError::Full,
-                TrySendError::Disconnected(_) => MailboxError::Stopped,
-            })
+        let shard = usize::from(id.shard());
+        let (mailbox, waker) = self
+            .inner
+            .mailboxes
+            .get(shard)
+            .ok_or(MailboxError::Stopped)?;
+        mailbox.try_send(command).map_err(|e| match e {
+            TrySendError::Full(_) => MailboxError::Full,
+            TrySendError::Disconnected(_) => MailboxError::Stopped,
+        })?;
+        waker.wake();
+        Ok(())
     }
 }
 
@@ -244,9 +301,4 @@ async fn wait<T>(answer: oneshot::Receiver<T>) -> Result<T, MailboxError> {
         Ok(Err(_)) => Err(MailboxError::Stopped),
         Err(_) => Err(MailboxError::Timeout),
     }
-}
-
-/// Bits 12 to 17 of the id.
-fn shard_of(id: SessionId) -> u8 {
-    (id.0[1] & 0x0f) << 2 | id.0[2] >> 6
 }

@@ -1,55 +1,670 @@
-//! The shard thread: takes commands from its mailbox and owns the sessions.
+//! The shard thread: its socket, its sessions, its timers, and nothing that waits but one epoll.
+//!
+//! One turn: commands and notices, datagrams (in batches of 64, media fanned out once per batch),
+//! timers, and the events that these led to. Started by `Shards::start`.
 
+use super::devices::Devices;
+use super::link::{Inbox, Link, Notice, Parcel};
 use super::placement::Placement;
+use super::table::{Index, Peer, Table};
 use super::{CloseReason, Command, Event, OpenSession};
-use media_core::cells::ShardCells;
-use media_core::ids::SessionId;
-use std::collections::HashMap;
+use media_core::cells::{Drop, ShardCells};
+use media_core::clock::WallClock;
+use media_core::dtls::Identity;
+use media_core::ids::Ufrag;
+use media_core::media::MediaBatch;
+use media_core::negotiated::Role;
+use media_core::output::{End, Output, SessionEvent};
+use media_core::session::SessionConfig;
+use media_core::stun::{self, BindingRequest};
+use media_wire::{Message, Receiver, UdpSocket, Waiter};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
-use tokio::sync::mpsc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-pub(super) fn start(
-    shard: u8,
-    commands: Receiver<Command>,
-    events: mpsc::Sender<Event>,
-    placement: Arc<Placement>,
-    cells: Arc<ShardCells>,
-) -> std::io::Result<()> {
-    let mut sessions: HashMap<SessionId, Box<OpenSession>> = HashMap::new();
-    std::thread::Builder::new()
-        .name(format!("shard-{shard}"))
-        .spawn(move || {
-            let end = |session: Box<OpenSession>, reason| {
-                placement.closed(session.negotiated.role, &session.device, shard, true);
-                let _ = events.blocking_send(Event::Closed {
-                    id: session.id,
-                    reason,
-                });
+/// Batches received before timers get their turn: under flood they run every 512 datagrams.
+const BATCHES_PER_TURN: usize = 8;
+/// Longest sleep: events that found no room are tried again this often.
+const IDLE: Duration = Duration::from_millis(500);
+/// Addresses known to belong to other shards; as many as clients can stand behind one socket
+/// before the memory matters (40 B each).
+const MAX_ROUTES: usize = 65_536;
+
+pub(super) struct Worker {
+    pub(super) shard: u8,
+    pub(super) socket: UdpSocket,
+    pub(super) waiter: Waiter,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) inbox: Inbox,
+    /// To every shard, this one included.
+    pub(super) links: Vec<Link>,
+    pub(super) events: tokio::sync::mpsc::Sender<Event>,
+    pub(super) placement: Arc<Placement>,
+    pub(super) cells: Arc<ShardCells>,
+    pub(super) identity: Identity,
+    pub(super) clock: WallClock,
+    pub(super) ufrag_key: [u8; 16],
+}
+
+struct State {
+    worker: Worker,
+    out: Output,
+    table: Table,
+    devices: Devices,
+    timers: BinaryHeap<Reverse<(Instant, Index, u64)>>,
+    /// Publishers with media to fan out.
+    ready: Vec<Index>,
+    /// Events that the HTTP side has no room for yet; at most two per session.
+    events: VecDeque<Event>,
+    /// Addresses whose sessions are on another shard.
+    routes: HashMap<SocketAddr, u8>,
+    /// No timer is set before: a session that is always due cannot keep the thread from its socket.
+    earliest_timer: Instant,
+}
+
+impl Worker {
+    /// Runs until [`Command::Shutdown`], or until every handle is gone.
+    pub(super) fn run(self) {
+        let mut state = State {
+            out: Output::new(self.cells.clone()),
+            table: Table::default(),
+            devices: Devices::default(),
+            timers: BinaryHeap::new(),
+            ready: Vec::new(),
+            events: VecDeque::new(),
+            routes: HashMap::new(),
+            earliest_timer: Instant::now(),
+            worker: self,
+        };
+        let mut receiver = Receiver::new();
+        let mut more = false;
+        loop {
+            let timeout = if more {
+                Duration::ZERO
+            } else {
+                state.until_next_timer(Instant::now())
             };
-            while let Ok(command) = commands.recv() {
-                match command {
-                    Command::Open(open, reply) => {
-                        placement.opened(open.negotiated.role, &open.device, shard);
-                        sessions.insert(open.id, open);
-                        let _ = reply.send(());
+            // Whether it was woken does not matter: looking for mail costs less than a system call.
+            let _ = state.worker.waiter.wait(timeout);
+            let start = Instant::now();
+            if !state.handle_mail(start) {
+                return;
+            }
+            more = state.handle_input(&mut receiver);
+            state.handle_timers();
+            state.flush();
+            state.deliver_events();
+            state.worker.cells.add_busy(start.elapsed());
+        }
+    }
+}
+
+impl State {
+    fn until_next_timer(&self, now: Instant) -> Duration {
+        let due = self
+            .timers
+            .peek()
+            .map(|Reverse((at, ..))| at.saturating_duration_since(now));
+        due.map_or(IDLE, |due| due.min(IDLE))
+    }
+
+    /// Commands, notices and parcels; `false` once it is time to stop.
+    fn handle_mail(&mut self, now: Instant) -> bool {
+        loop {
+            let command = match self.worker.commands.try_recv() {
+                Ok(command) => command,
+                Err(mpsc::TryRecvError::Empty) => break,
+                // Every handle is gone, so nobody can want anything of these sessions any more.
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            };
+            match command {
+                Command::Open(open, reply) => {
+                    self.open(now, *open);
+                    let _ = reply.send(());
+                }
+                Command::Close(id, reason, reply) => {
+                    let index = self.table.by_id(id);
+                    if let Some(index) = index {
+                        self.close(now, index, reason);
                     }
-                    Command::Close(id, reason, reply) => {
-                        let session = sessions.remove(&id);
-                        let _ = reply.send(session.is_some());
-                        if let Some(session) = session {
-                            end(session, reason);
-                        }
+                    let _ = reply.send(index.is_some());
+                }
+                Command::Shutdown(reply) => {
+                    for index in self.table.indices() {
+                        self.close(now, index, CloseReason::Drained);
                     }
-                    Command::Shutdown => {
-                        sessions
-                            .drain()
-                            .for_each(|(_, session)| end(session, CloseReason::Drained));
-                        return;
+                    self.flush();
+                    for event in self.events.drain(..) {
+                        // The thread has nothing else to do any more, so it may wait; an error means
+                        // that nobody listens.
+                        let _ = self.worker.events.blocking_send(event);
+                    }
+                    let _ = reply.send(());
+                    return false;
+                }
+            }
+        }
+        while let Ok(notice) = self.worker.inbox.notices.try_recv() {
+            self.handle_notice(now, notice);
+        }
+        while let Ok(parcel) = self.worker.inbox.parcels.try_recv() {
+            match parcel {
+                Parcel::Datagram {
+                    from,
+                    via,
+                    mut bytes,
+                } => self.handle_datagram(now, from, &mut bytes, Some(via)),
+                Parcel::Media { device, batch } => {
+                    self.fan_out_ready(now);
+                    self.forward(now, &device, &batch);
+                }
+                Parcel::KeyframeWanted { device } => self.request_keyframe(now, &device),
+            }
+        }
+        self.fan_out_ready(now);
+        true
+    }
+
+    fn open(&mut self, now: Instant, open: OpenSession) {
+        let (role, device) = (open.negotiated.role, open.device.clone());
+        let (identity, clock) = (self.worker.identity.clone(), self.worker.clock);
+        let index = self.table.open(now, open, |open| SessionConfig {
+            id: open.id,
+            ufrag: open.ufrag,
+            pwd: open.pwd,
+            negotiated: open.negotiated,
+            cells: open.cells,
+            identity,
+            clock,
+        });
+        self.worker
+            .placement
+            .opened(role, &device, self.worker.shard);
+        self.worker.cells.set_sessions(self.table.len() as u64);
+        let entry = self.devices.make(&device);
+        match role {
+            Role::Publisher => entry.publishers += 1,
+            Role::Viewer => {
+                entry.viewers.push(index);
+                let (live, first) = (entry.has_publisher(), entry.viewers.len() == 1);
+                if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
+                    viewer.set_publisher_live(now, live);
+                }
+                if first {
+                    self.notify_others(Notice::Viewers {
+                        device,
+                        shard: self.worker.shard,
+                        any: true,
+                    });
+                }
+            }
+        }
+        self.schedule(index);
+    }
+
+    fn close(&mut self, now: Instant, index: Index, reason: CloseReason) {
+        if let Some(entry) = self.table.entry(index) {
+            entry.peer.session().close(now, &mut self.out);
+            self.out.events.clear();
+        }
+        let Some(entry) = self.table.remove(now, index) else {
+            return;
+        };
+        let shard = self.worker.shard;
+        if let (Some(addr), Some(via)) = (entry.addr, entry.via) {
+            self.worker.links[usize::from(via)].notify(Notice::Route { addr, shard: None });
+        }
+        self.ready.retain(|i| *i != index);
+        let device = self.devices.make(&entry.device);
+        let mut last_publisher = false;
+        match entry.role {
+            Role::Publisher => {
+                device.publishers = device.publishers.saturating_sub(1);
+                last_publisher = device.publishers == 0;
+                if device.publisher == Some(index) {
+                    device.publisher = None;
+                    self.set_publisher_live(now, &entry.device, false);
+                    self.notify_others(Notice::Publisher {
+                        device: entry.device.clone(),
+                        shard,
+                        live: false,
+                    });
+                }
+            }
+            Role::Viewer => {
+                device.viewers.retain(|i| *i != index);
+                if device.viewers.is_empty() {
+                    self.notify_others(Notice::Viewers {
+                        device: entry.device.clone(),
+                        shard,
+                        any: false,
+                    });
+                }
+            }
+        }
+        self.devices.tidy(&entry.device);
+        self.worker
+            .placement
+            .closed(entry.role, &entry.device, shard, last_publisher);
+        self.worker.cells.set_sessions(self.table.len() as u64);
+        self.events.push_back(Event::Closed {
+            id: entry.id,
+            reason,
+        });
+    }
+
+    fn handle_notice(&mut self, now: Instant, notice: Notice) {
+        match notice {
+            Notice::Viewers { device, shard, any } => {
+                let entry = self.devices.make(&device);
+                let bit = 1 << shard;
+                entry.subscribers = if any {
+                    entry.subscribers | bit
+                } else {
+                    entry.subscribers & !bit
+                };
+                self.devices.tidy(&device);
+            }
+            Notice::Publisher {
+                device,
+                shard,
+                live,
+            } => {
+                let entry = self.devices.make(&device);
+                if live {
+                    // The newest wins; the registry closes the other.
+                    entry.publisher = None;
+                    entry.remote_publisher = Some(shard);
+                } else if entry.remote_publisher == Some(shard) {
+                    entry.remote_publisher = None;
+                }
+                let live = entry.has_publisher();
+                self.set_publisher_live(now, &device, live);
+                self.devices.tidy(&device);
+            }
+            Notice::Route {
+                addr,
+                shard: Some(shard),
+            } if self.routes.len() < MAX_ROUTES => {
+                self.routes.insert(addr, shard);
+            }
+            Notice::Route { shard: Some(_), .. } => {}
+            Notice::Route { addr, shard: None } => {
+                self.routes.remove(&addr);
+            }
+        }
+    }
+
+    /// Tells the viewers here, and asks for a keyframe for those that will need one.
+    fn set_publisher_live(&mut self, now: Instant, device: &str, live: bool) {
+        let Some(entry) = self.devices.find(device) else {
+            return;
+        };
+        let mut wanted = false;
+        for index in &entry.viewers {
+            if let Some(Peer::Viewer(viewer)) = self.table.entry(*index).map(|e| &mut e.peer) {
+                viewer.set_publisher_live(now, live);
+                wanted |= live && viewer.wants_keyframe();
+            }
+        }
+        let indices = entry.viewers.clone();
+        indices.into_iter().for_each(|index| self.schedule(index));
+        if wanted {
+            self.request_keyframe(now, device);
+        }
+    }
+
+    /// Receives and handles datagrams; returns whether more wait.
+    fn handle_input(&mut self, receiver: &mut Receiver) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            let (received, dropped) = receiver.receive(&self.worker.socket);
+            self.worker
+                .cells
+                .count_drops(Drop::ReceiveOverflow, u64::from(dropped));
+            if received == 0 {
+                return false;
+            }
+            let now = Instant::now();
+            let mut bytes = 0;
+            for datagram in receiver.datagrams() {
+                bytes += datagram.bytes.len() as u64;
+                self.handle_datagram(now, datagram.from, datagram.bytes, None);
+            }
+            self.worker.cells.count_in(received as u64, bytes);
+            self.fan_out_ready(now);
+            if received < Receiver::BATCH {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        via: Option<u8>,
+    ) {
+        let index = if stun::is_stun(datagram) {
+            let Some(request) = BindingRequest::parse(datagram) else {
+                return self.out.drop(Drop::Malformed);
+            };
+            match self.table.by_ufrag(request.local_ufrag) {
+                Some(index) => index,
+                None => return self.handle_strange_check(now, from, datagram, via),
+            }
+        } else {
+            match self.table.by_addr(&from) {
+                Some(index) => index,
+                None => {
+                    let reason = match datagram.first() {
+                        Some(20..=63 | 128..=191) => Drop::UnknownAddress,
+                        _ => Drop::Malformed,
+                    };
+                    match self.routes.get(&from).copied().filter(|_| via.is_none()) {
+                        Some(shard) => self.hand_over(shard, from, datagram),
+                        None => self.out.drop(reason),
+                    }
+                    return;
+                }
+            }
+        };
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        entry
+            .peer
+            .session()
+            .handle_datagram(now, from, datagram, &mut self.out);
+        if let Peer::Publisher(publisher) = &entry.peer
+            && publisher.has_batch()
+            && !self.ready.contains(&index)
+        {
+            self.ready.push(index);
+        }
+        self.handle_session_events(now, index, via);
+        if self.out.slab.room() < 64 * 1024 {
+            self.flush();
+        }
+    }
+
+    /// A check with a user fragment that no session here has: another shard's, or one just closed.
+    fn handle_strange_check(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        via: Option<u8>,
+    ) {
+        let Some(request) = BindingRequest::parse(datagram) else {
+            return;
+        };
+        let Some(ufrag) = Ufrag::verify(&self.worker.ufrag_key, request.local_ufrag) else {
+            return self.out.drop(Drop::StunUnauthenticated);
+        };
+        let shard = ufrag.shard();
+        if shard != self.worker.shard
+            && via.is_none()
+            && usize::from(shard) < self.worker.links.len()
+        {
+            return self.hand_over(shard, from, datagram);
+        }
+        let mut answer = [0; stun::MAX_ANSWER];
+        match self.table.forbid(now, &request, &mut answer) {
+            Some(len) => drop(self.out.slab.push(from, &answer[..len])),
+            None => self.out.drop(Drop::StunUnauthenticated),
+        }
+    }
+
+    fn hand_over(&mut self, shard: u8, from: SocketAddr, datagram: &[u8]) {
+        let parcel = Parcel::Datagram {
+            from,
+            via: self.worker.shard,
+            bytes: datagram.into(),
+        };
+        if !self.worker.links[usize::from(shard)].send(parcel) {
+            self.out.drop(Drop::RingFull);
+        }
+    }
+
+    /// Deals with what the session said in its last call.
+    fn handle_session_events(&mut self, now: Instant, index: Index, via: Option<u8>) {
+        let mut ended = None;
+        for event in std::mem::take(&mut self.out.events) {
+            match event {
+                SessionEvent::Bound(addr) => self.bind(index, addr, via),
+                SessionEvent::Connected => self.connected(now, index),
+                SessionEvent::KeyframeWanted => {
+                    if let Some(device) = self.table.entry(index).map(|e| e.device.clone()) {
+                        self.request_keyframe(now, &device);
                     }
                 }
-                cells.set_sessions(sessions.len() as u64);
+                SessionEvent::Ended(end) => ended = Some(end),
             }
-        })?;
-    Ok(())
+        }
+        match ended {
+            Some(end) => self.close(now, index, reason(end)),
+            None => self.schedule(index),
+        }
+    }
+
+    fn bind(&mut self, index: Index, addr: SocketAddr, via: Option<u8>) {
+        let before = self.table.bind(index, addr);
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        let via_before = std::mem::replace(&mut entry.via, via);
+        if let (Some(addr), Some(shard)) = (before, via_before) {
+            self.worker.links[usize::from(shard)].notify(Notice::Route { addr, shard: None });
+        }
+        if let Some(shard) = via {
+            self.worker.links[usize::from(shard)].notify(Notice::Route {
+                addr,
+                shard: Some(self.worker.shard),
+            });
+        }
+    }
+
+    fn connected(&mut self, now: Instant, index: Index) {
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        entry.connected = true;
+        self.events.push_back(Event::Connected { id: entry.id });
+        if entry.role == Role::Publisher {
+            let device = entry.device.clone();
+            let known = self.devices.make(&device);
+            known.publisher = Some(index);
+            known.remote_publisher = None;
+            self.set_publisher_live(now, &device, true);
+            self.notify_others(Notice::Publisher {
+                device,
+                shard: self.worker.shard,
+                live: true,
+            });
+        }
+    }
+
+    fn request_keyframe(&mut self, now: Instant, device: &str) {
+        let Some(known) = self.devices.find(device) else {
+            return;
+        };
+        if let Some(index) = known.publisher {
+            if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
+                publisher.request_keyframe(now, &mut self.out);
+                self.schedule(index);
+            }
+        } else if let Some(shard) = known.remote_publisher {
+            // If it is lost, the viewer asks again within a second.
+            let parcel = Parcel::KeyframeWanted {
+                device: device.into(),
+            };
+            if !self.worker.links[usize::from(shard)].send(parcel) {
+                self.out.drop(Drop::RingFull);
+            }
+        }
+    }
+
+    /// Hands the media of each publisher to its viewers, here and on other shards.
+    fn fan_out_ready(&mut self, now: Instant) {
+        while let Some(index) = self.ready.pop() {
+            let Some(entry) = self.table.entry(index) else {
+                continue;
+            };
+            let Peer::Publisher(publisher) = &mut entry.peer else {
+                continue;
+            };
+            let (mut batch, device) = (publisher.take_batch(), entry.device.clone());
+            let Some(known) = self
+                .devices
+                .find(&device)
+                .filter(|d| d.publisher == Some(index))
+            else {
+                continue;
+            };
+            if known.subscribers != 0 {
+                let shared = Arc::new(batch);
+                for shard in known.subscribed() {
+                    let parcel = Parcel::Media {
+                        device: device.clone(),
+                        batch: shared.clone(),
+                    };
+                    if !self
+                        .worker
+                        .links
+                        .get(usize::from(shard))
+                        .is_some_and(|link| link.send(parcel))
+                    {
+                        self.out.drop(Drop::RingFull);
+                    }
+                }
+                self.forward(now, &device, &shared);
+                continue;
+            }
+            self.forward(now, &device, &batch);
+            batch.clear();
+            if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
+                publisher.recycle(batch);
+            }
+        }
+    }
+
+    /// Sends a batch to the viewers here.
+    fn forward(&mut self, now: Instant, device: &str, batch: &MediaBatch) {
+        let Some(known) = self.devices.find(device) else {
+            return;
+        };
+        let room = batch.max_sent_bytes();
+        let viewers = std::mem::take(&mut known.viewers);
+        let mut wanted = false;
+        for index in &viewers {
+            if self.out.slab.room() < room {
+                self.flush();
+            }
+            if let Some(Peer::Viewer(viewer)) = self.table.entry(*index).map(|e| &mut e.peer) {
+                wanted |= viewer.forward(now, batch, &mut self.out);
+            }
+        }
+        if let Some(known) = self.devices.find(device) {
+            known.viewers = viewers;
+        }
+        if wanted {
+            self.request_keyframe(now, device);
+        }
+    }
+
+    fn handle_timers(&mut self) {
+        let now = Instant::now();
+        self.earliest_timer = now + Duration::from_millis(1);
+        while let Some(Reverse((at, index, generation))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(entry) = self
+                .table
+                .entry(index)
+                .filter(|e| e.generation == generation)
+            else {
+                continue;
+            };
+            if entry.scheduled != Some(at) {
+                continue;
+            }
+            entry.scheduled = None;
+            if entry.peer.session().poll_timeout() <= now {
+                entry.peer.session().handle_timeout(now, &mut self.out);
+            }
+            self.handle_session_events(now, index, None);
+            if self.out.slab.room() < 64 * 1024 {
+                self.flush();
+            }
+        }
+    }
+
+    /// Sets a timer if the session needs one earlier than any set before. A timer that turns out to
+    /// be early sets the next.
+    fn schedule(&mut self, index: Index) {
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        let due = entry.peer.session().poll_timeout().max(self.earliest_timer);
+        if entry.scheduled.is_none_or(|at| due < at) {
+            entry.scheduled = Some(due);
+            self.timers.push(Reverse((due, index, entry.generation)));
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.out.slab.is_empty() {
+            return;
+        }
+        let runs = self.out.slab.runs().iter();
+        let messages = runs.map(|run| Message {
+            to: run.to,
+            offset: run.offset,
+            len: run.len,
+            segment: run.segment,
+        });
+        let sent = self.worker.socket.send(self.out.slab.bytes(), messages);
+        self.worker.cells.count_out(sent.datagrams, sent.bytes);
+        self.worker
+            .cells
+            .count_drops(Drop::SocketFull, sent.dropped);
+        self.out.slab.clear();
+    }
+
+    fn deliver_events(&mut self) {
+        while let Some(event) = self.events.front() {
+            match self.worker.events.try_send(*event) {
+                Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => return,
+                // Nobody listens any more: the process is ending.
+                Ok(()) | Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => {
+                    self.events.pop_front()
+                }
+            };
+        }
+    }
+
+    fn notify_others(&self, notice: Notice) {
+        for (shard, link) in self.worker.links.iter().enumerate() {
+            if shard != usize::from(self.worker.shard) {
+                link.notify(notice.clone());
+            }
+        }
+    }
+}
+
+fn reason(end: End) -> CloseReason {
+    match end {
+        End::PeerClosed => CloseReason::Normal,
+        End::IceFailed => CloseReason::IceFailed,
+        End::SetupTimeout => CloseReason::SetupTimeout,
+        End::PublisherGone => CloseReason::PublisherGone,
+        End::Failed => CloseReason::ErrorCleanup,
+    }
 }

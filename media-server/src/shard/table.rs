@@ -1,0 +1,182 @@
+//! The sessions of one shard and the ways to find them: by id, by user fragment, by address.
+
+use super::OpenSession;
+use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::negotiated::Role;
+use media_core::publisher::Publisher;
+use media_core::session::{Session, SessionConfig};
+use media_core::stun::BindingRequest;
+use media_core::viewer::Viewer;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a closed session answers checks with 403: long enough for two of them.
+const GRAVE: Duration = Duration::from_secs(10);
+/// Closed sessions remembered; beyond, the oldest is forgotten and its checks go unanswered.
+const MAX_GRAVES: usize = 4096;
+
+/// Index of a session in its table; re-used after the session ended.
+pub(super) type Index = usize;
+
+/// A session by its role, boxed, because a table mostly of viewers should not pay for publishers.
+pub(super) enum Peer {
+    Publisher(Box<Publisher>),
+    Viewer(Box<Viewer>),
+}
+
+impl Peer {
+    pub(super) fn session(&mut self) -> &mut dyn Session {
+        match self {
+            Peer::Publisher(publisher) => &mut **publisher,
+            Peer::Viewer(viewer) => &mut **viewer,
+        }
+    }
+}
+
+pub(super) struct Entry {
+    pub(super) id: SessionId,
+    pub(super) role: Role,
+    pub(super) device: Arc<str>,
+    pub(super) peer: Peer,
+    /// Keys exist.
+    pub(super) connected: bool,
+    pub(super) addr: Option<SocketAddr>,
+    /// The shard whose socket the address's datagrams arrive at, if it is another.
+    pub(super) via: Option<u8>,
+    /// Tells apart sessions that had the same index.
+    pub(super) generation: u64,
+    /// Earliest timer set for the session.
+    pub(super) scheduled: Option<Instant>,
+    ufrag: Ufrag,
+    pwd: IcePwd,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    entries: Vec<Option<Entry>>,
+    free: Vec<Index>,
+    by_id: HashMap<SessionId, Index>,
+    by_ufrag: HashMap<[u8; 16], Index>,
+    by_addr: HashMap<SocketAddr, Index>,
+    generations: u64,
+    graves: HashMap<[u8; 16], IcePwd>,
+    burials: VecDeque<(Instant, [u8; 16])>,
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        open: OpenSession,
+        config: impl FnOnce(OpenSession) -> SessionConfig,
+    ) -> Index {
+        let (id, ufrag, pwd, role) = (open.id, open.ufrag, open.pwd, open.negotiated.role);
+        let device = open.device.clone();
+        let config = config(open);
+        let peer = match role {
+            Role::Publisher => Peer::Publisher(Box::new(Publisher::new(now, config))),
+            Role::Viewer => Peer::Viewer(Box::new(Viewer::new(now, config))),
+        };
+        self.generations += 1;
+        let entry = Entry {
+            id,
+            role,
+            device,
+            peer,
+            connected: false,
+            addr: None,
+            via: None,
+            generation: self.generations,
+            scheduled: None,
+            ufrag,
+            pwd,
+        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        self.entries[index] = Some(entry);
+        self.by_id.insert(id, index);
+        self.by_ufrag.insert(ufrag.0, index);
+        index
+    }
+
+    /// Takes a session out. Its user fragment is remembered for a while, see [`forbid`](Self::forbid).
+    pub(super) fn remove(&mut self, now: Instant, index: Index) -> Option<Entry> {
+        let entry = self.entries.get_mut(index)?.take()?;
+        self.free.push(index);
+        self.by_id.remove(&entry.id);
+        self.by_ufrag.remove(&entry.ufrag.0);
+        if let Some(addr) = entry
+            .addr
+            .filter(|addr| self.by_addr.get(addr) == Some(&index))
+        {
+            self.by_addr.remove(&addr);
+        }
+        if self.burials.len() >= MAX_GRAVES {
+            self.forget_oldest();
+        }
+        self.graves.insert(entry.ufrag.0, entry.pwd);
+        self.burials.push_back((now + GRAVE, entry.ufrag.0));
+        Some(entry)
+    }
+
+    pub(super) fn entry(&mut self, index: Index) -> Option<&mut Entry> {
+        self.entries.get_mut(index)?.as_mut()
+    }
+
+    pub(super) fn by_id(&self, id: SessionId) -> Option<Index> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn by_ufrag(&self, ufrag: &[u8]) -> Option<Index> {
+        self.by_ufrag.get(ufrag).copied()
+    }
+
+    pub(super) fn by_addr(&self, addr: &SocketAddr) -> Option<Index> {
+        self.by_addr.get(addr).copied()
+    }
+
+    pub(super) fn indices(&self) -> Vec<Index> {
+        self.by_id.values().copied().collect()
+    }
+
+    /// Gives an address to a session; returns the one that it had.
+    pub(super) fn bind(&mut self, index: Index, addr: SocketAddr) -> Option<SocketAddr> {
+        let entry = self.entries.get_mut(index)?.as_mut()?;
+        let before = entry.addr.replace(addr).filter(|before| *before != addr);
+        if let Some(before) = before.filter(|before| self.by_addr.get(before) == Some(&index)) {
+            self.by_addr.remove(&before);
+        }
+        self.by_addr.insert(addr, index);
+        before
+    }
+
+    /// The answer to a check of a session that closed a moment ago; returns its length.
+    pub(super) fn forbid(
+        &mut self,
+        now: Instant,
+        request: &BindingRequest<'_>,
+        answer: &mut [u8; media_core::stun::MAX_ANSWER],
+    ) -> Option<usize> {
+        while self.burials.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_oldest();
+        }
+        let pwd = self.graves.get(request.local_ufrag)?;
+        request
+            .is_authentic(&pwd.0)
+            .then(|| request.write_forbidden(&pwd.0, answer))
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, ufrag)) = self.burials.pop_front() {
+            self.graves.remove(&ufrag);
+        }
+    }
+}
