@@ -22,5 +22,4 @@ pub mod stun;
 pub mod viewer;
 
 #[cfg(test)]
-#[allow(dead_code)]
 mod testing;

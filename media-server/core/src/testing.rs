@@ -37,7 +37,7 @@ pub(crate) struct Peer {
     endpoint: Endpoint,
     config: Arc<rtc_dtls::config::HandshakeConfig>,
     provider: Arc<dyn RTCCryptoProvider>,
-    pub(crate) certificate: Certificate,
+
     pub(crate) fingerprint: [u8; 32],
     keys: Option<(Context, Context)>,
     pub(crate) profile: Option<SrtpProtectionProfile>,
@@ -78,7 +78,7 @@ impl Peer {
             endpoint: Endpoint::new(association(), TransportProtocol::UDP, None),
             config: Arc::new(config),
             provider,
-            certificate,
+
             fingerprint: hash.as_slice().try_into().expect("SHA-256"),
             keys: None,
             profile: None,

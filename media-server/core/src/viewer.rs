@@ -441,3 +441,6 @@ fn payload_type(own: &[PayloadType], codec: &Codec) -> Option<u8> {
     };
     same.or_else(similar).map(|p| p.pt)
 }
+
+#[cfg(test)]
+mod tests;

@@ -378,3 +378,6 @@ impl Transport {
         self.cells.set_ice_state(state);
     }
 }
+
+#[cfg(test)]
+mod tests;

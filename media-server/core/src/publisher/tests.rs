@@ -1,0 +1,294 @@
+//! A publisher against an independent peer on a virtual clock.
+
+use super::*;
+use crate::cells::{IceState, SessionCells};
+use crate::negotiated::Role;
+use crate::output::{End, SessionEvent};
+use crate::rtcp::Item;
+use crate::testing::{AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VP8_DELTA, VP8_KEY, packet};
+use std::sync::Arc;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn connected() -> (Bench, Peer, Publisher, Arc<SessionCells>) {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM, SHA1], ms(100));
+    let (config, cells) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    bench.connect(&mut session, &mut peer);
+    (bench, peer, session, cells)
+}
+
+fn send(bench: &mut Bench, session: &mut Publisher, peer: &mut Peer, packet: &[u8]) {
+    let sealed = peer.seal_rtp(packet);
+    for (_, datagram) in bench.feed(session, peer.addr, &sealed) {
+        peer.receive(bench.now, &datagram);
+    }
+}
+
+#[test]
+fn media_comes_out_opened_with_extended_sequence_numbers() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    for (seq, payload) in [
+        (65_534, VP8_KEY),
+        (65_535, VP8_DELTA),
+        (0, VP8_DELTA),
+        (1, VP8_DELTA),
+    ] {
+        send(
+            &mut bench,
+            &mut session,
+            &mut peer,
+            &packet(VIDEO_PT, seq, 9_000, 7, true, payload),
+        );
+    }
+    send(
+        &mut bench,
+        &mut session,
+        &mut peer,
+        &packet(AUDIO_PT, 5, 960, 8, false, b"opus"),
+    );
+    let batch = session.take_batch();
+    let seqs: Vec<_> = batch
+        .packets()
+        .iter()
+        .map(|p| (p.kind, p.seq, p.starts_keyframe))
+        .collect();
+    assert_eq!(
+        seqs,
+        [
+            (Kind::Video, 65_534, true),
+            (Kind::Video, 65_535, false),
+            (Kind::Video, 65_536, false),
+            (Kind::Video, 65_537, false),
+            (Kind::Audio, 5, true),
+        ]
+    );
+    assert_eq!(batch.slice(&batch.packets()[0].payload), VP8_KEY);
+    assert_eq!(batch.slice(&batch.packets()[4].payload), b"opus");
+}
+
+#[test]
+fn junk_replays_and_unknown_streams_are_counted_and_go_nowhere() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    let sealed = peer.seal_rtp(&packet(VIDEO_PT, 1, 1, 7, true, VP8_KEY));
+    bench.feed(&mut session, peer.addr, &sealed);
+    bench.feed(&mut session, peer.addr, &sealed);
+    let mut forged = peer.seal_rtp(&packet(VIDEO_PT, 2, 1, 7, true, VP8_KEY));
+    forged[14] ^= 1;
+    bench.feed(&mut session, peer.addr, &forged);
+    let other = peer.seal_rtp(&packet(35, 3, 1, 7, true, VP8_KEY));
+    bench.feed(&mut session, peer.addr, &other);
+    let second = peer.seal_rtp(&packet(VIDEO_PT, 3, 1, 70, true, VP8_KEY));
+    bench.feed(&mut session, peer.addr, &second);
+    bench.feed(
+        &mut session,
+        SocketAddr::from(([192, 0, 2, 99], 1)),
+        &sealed,
+    );
+    let counts = [
+        Drop::SrtpReplay,
+        Drop::SrtpUnauthenticated,
+        Drop::UnknownStream,
+        Drop::UnknownAddress,
+    ];
+    assert_eq!(counts.map(|reason| bench.shard.drops(reason)), [1, 1, 2, 1]);
+    assert_eq!(session.take_batch().packets().len(), 1);
+
+    // Whatever bytes arrive, nothing is sent and nothing breaks.
+    let mut state = 1u64;
+    for len in (0..600).map(|i| i % 200) {
+        let junk: Vec<u8> = (0..len)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as u8
+            })
+            .collect();
+        assert_eq!(bench.feed(&mut session, peer.addr, &junk), []);
+    }
+    assert!(!session.has_batch());
+}
+
+#[test]
+fn a_receiver_report_each_second_tells_loss_jitter_and_the_last_sender_report() {
+    let (mut bench, mut peer, mut session, cells) = connected();
+    let ntp = 0x1234_5678_9abc_def0;
+    for i in 0..100u16 {
+        // Each tenth is lost, and every other comes 4 ms late: 360 ticks of deviation.
+        if i % 10 != 5 {
+            let before = bench.now;
+            bench.now += ms(4 * u64::from(i % 2));
+            send(
+                &mut bench,
+                &mut session,
+                &mut peer,
+                &packet(VIDEO_PT, i, u32::from(i) * 900, 7, true, VP8_DELTA),
+            );
+            bench.now = before;
+        }
+        if i == 50 {
+            let mut report = rtcp::Writer::default();
+            report.sender_report(7, ntp, 45_000, 50, 250);
+            let sealed = peer.seal_rtcp(&report);
+            bench.feed(&mut session, peer.addr, &sealed);
+        }
+        bench.run(ms(10), &mut session, &mut peer, |_, _| false);
+    }
+    let blocks: Vec<_> = peer
+        .take_reports()
+        .into_iter()
+        .filter_map(|item| {
+            if let Item::Report(block) = item {
+                Some(block)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let block = blocks.last().expect("a report in the first second");
+    assert_eq!(block.ssrc, 7);
+    // 26 of 256 are a tenth.
+    assert!(
+        (24..=28).contains(&block.fraction_lost),
+        "{}",
+        block.fraction_lost
+    );
+    assert!((8..=10).contains(&block.total_lost), "{}", block.total_lost);
+    assert!((250..=450).contains(&block.jitter), "{}", block.jitter);
+    assert_eq!(block.last_sr, compact(ntp));
+    assert!(
+        (25_000..33_000).contains(&block.delay),
+        "about 450 ms in 1/65536 s: {}",
+        block.delay
+    );
+    let loss = cells.loss_ratio().expect("known");
+    assert!((loss - 0.1).abs() < 0.01, "{loss}");
+    let jitter = cells.jitter().expect("known");
+    assert!(jitter > ms(2) && jitter < ms(6), "{jitter:?}");
+}
+
+#[test]
+fn frame_rate_and_bitrate_cover_the_last_second() {
+    let (mut bench, mut peer, mut session, cells) = connected();
+    let payload = [&VP8_DELTA[..1], &[1; 999]].concat();
+    for frame in 0..75u32 {
+        for part in 0..7 {
+            let seq = (frame * 7 + part) as u16;
+            send(
+                &mut bench,
+                &mut session,
+                &mut peer,
+                &packet(VIDEO_PT, seq, frame * 3_000, 7, part == 6, &payload),
+            );
+        }
+        bench.run(
+            ms(if frame % 3 == 0 { 40 } else { 30 }),
+            &mut session,
+            &mut peer,
+            |_, _| false,
+        );
+    }
+    let (rate, bits) = (
+        cells.frame_rate().expect("known"),
+        cells.bitrate_bps().expect("known"),
+    );
+    assert!((rate - 30.0).abs() <= 1.0, "{rate}");
+    assert!((bits - 30.0 * 7.0 * 8_000.0).abs() < 60_000.0, "{bits}");
+}
+
+#[test]
+fn keyframe_requests_are_throttled_and_repeated_until_a_keyframe_starts() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    send(
+        &mut bench,
+        &mut session,
+        &mut peer,
+        &packet(VIDEO_PT, 1, 0, 7, true, VP8_DELTA),
+    );
+    let plis = |peer: &mut Peer| {
+        peer.take_reports()
+            .iter()
+            .filter(|i| matches!(i, Item::KeyframeRequest { ssrc: 7 }))
+            .count()
+    };
+    for _ in 0..1_000 {
+        session.request_keyframe(bench.now, &mut bench.out);
+    }
+    bench.run(ms(400), &mut session, &mut peer, |_, _| false);
+    assert_eq!(plis(&mut peer), 1, "a thousand viewers at once");
+    bench.run(ms(1_000), &mut session, &mut peer, |_, _| false);
+    assert_eq!(plis(&mut peer), 2, "asked again each 500 ms");
+    send(
+        &mut bench,
+        &mut session,
+        &mut peer,
+        &packet(VIDEO_PT, 2, 3_000, 7, true, VP8_KEY),
+    );
+    bench.run(ms(2_000), &mut session, &mut peer, |_, _| false);
+    assert_eq!(plis(&mut peer), 0, "it came");
+    assert_eq!(bench.shard.keyframe_requests(), 3);
+}
+
+#[test]
+fn a_round_trip_follows_from_the_peers_answer_to_our_reference_time() {
+    let (mut bench, mut peer, mut session, cells) = connected();
+    bench.run(ms(1_000), &mut session, &mut peer, |_, _| false);
+    let sent = compact(bench.clock.ntp(bench.now));
+    bench.now += ms(150);
+    let mut dlrr = vec![0x80, 207, 0, 5, 0, 0, 0, 7, 5, 0, 0, 3, 0, 0, 0, 2];
+    dlrr.extend(sent.to_be_bytes());
+    dlrr.extend((65_536u32 / 20).to_be_bytes());
+    session.handle_rtcp(bench.now, &dlrr);
+    let rtt = cells.rtt().expect("known");
+    assert!(rtt.abs_diff(ms(100)) < ms(2), "{rtt:?}");
+}
+
+#[test]
+fn the_ice_state_walks_from_new_to_failed() {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], ms(100));
+    let (config, cells) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    assert_eq!(cells.ice_state(), IceState::New);
+    let check = peer.check(true);
+    assert_eq!(bench.feed(&mut session, peer.addr, &check).len(), 1);
+    assert_eq!(cells.ice_state(), IceState::Checking);
+    bench.now += ms(120);
+    peer.start_handshake(bench.now);
+    bench.run(ms(50), &mut session, &mut peer, |_, _| false);
+    assert_eq!(cells.ice_state(), IceState::Connected);
+    assert_eq!(cells.connection_time(), Some(ms(120)));
+    bench.run(ms(16_000), &mut session, &mut peer, |_, _| false);
+    assert_eq!(cells.ice_state(), IceState::Disconnected);
+    let check = peer.check(true);
+    bench.feed(&mut session, peer.addr, &check);
+    assert_eq!(
+        cells.ice_state(),
+        IceState::Connected,
+        "a check brings it back"
+    );
+    bench.run(ms(29_900), &mut session, &mut peer, |_, _| false);
+    assert!(!bench.events.contains(&SessionEvent::Ended(End::IceFailed)));
+    bench.run(ms(200), &mut session, &mut peer, |_, _| false);
+    assert_eq!(
+        bench.events.last(),
+        Some(&SessionEvent::Ended(End::IceFailed))
+    );
+    assert_eq!(cells.ice_state(), IceState::Failed);
+}
+
+#[test]
+fn a_session_that_is_not_set_up_in_fifteen_seconds_ends() {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], ms(100));
+    let (config, _) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    bench.run(ms(15_000), &mut session, &mut peer, |_, _| false);
+    assert_eq!(bench.events, []);
+    bench.run(ms(20), &mut session, &mut peer, |_, _| false);
+    assert_eq!(bench.events, [SessionEvent::Ended(End::SetupTimeout)]);
+}

@@ -1,0 +1,119 @@
+//! Which address a session talks to.
+
+use crate::cells::Drop;
+use crate::negotiated::Role;
+use crate::output::SessionEvent;
+use crate::publisher::Publisher;
+use crate::session::Session;
+use crate::stun;
+use crate::testing::{Bench, GCM, Peer, REMOTE_UFRAG, packet, pwd};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const ELSEWHERE: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7)),
+    9_999,
+);
+
+fn bound() -> (Bench, Peer, Publisher) {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
+    let (config, _) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    bench.connect(&mut session, &mut peer);
+    (bench, peer, session)
+}
+
+fn bindings(bench: &Bench) -> Vec<SocketAddr> {
+    let addr = |event: &SessionEvent| {
+        if let SessionEvent::Bound(addr) = event {
+            Some(*addr)
+        } else {
+            None
+        }
+    };
+    bench.events.iter().filter_map(addr).collect()
+}
+
+#[test]
+fn a_spoofed_ufrag_does_not_move_the_session() {
+    let (mut bench, mut peer, mut session) = bound();
+    let username = format!(
+        "{}:{REMOTE_UFRAG}",
+        std::str::from_utf8(&crate::testing::ufrag(1).0).expect("ASCII")
+    );
+    bench.now += Duration::from_secs(6);
+    let spoofed = stun::tests::request(&username, b"a guess", [1; 12], true);
+    assert_eq!(bench.feed(&mut session, ELSEWHERE, &spoofed), []);
+    let wrong_peer = stun::tests::request(
+        &username.replace(REMOTE_UFRAG, "other"),
+        &pwd(1).0,
+        [2; 12],
+        true,
+    );
+    assert_eq!(bench.feed(&mut session, ELSEWHERE, &wrong_peer), []);
+    assert_eq!(bench.shard.drops(Drop::StunUnauthenticated), 2);
+    let media = peer.seal_rtp(&packet(96, 1, 1, 7, true, b"x"));
+    assert_eq!(bench.feed(&mut session, ELSEWHERE, &media), []);
+    assert_eq!(bindings(&bench), [peer.addr]);
+}
+
+#[test]
+fn a_recorded_check_played_from_elsewhere_is_dropped() {
+    let (mut bench, mut peer, mut session) = bound();
+    let check = peer.check(true);
+    bench.feed(&mut session, peer.addr, &check);
+    assert_eq!(bench.feed(&mut session, ELSEWHERE, &check), []);
+    assert_eq!(bench.shard.drops(Drop::StunReplay), 1);
+    assert_eq!(
+        bench.feed(&mut session, peer.addr, &check).len(),
+        1,
+        "a retransmission is answered"
+    );
+    assert_eq!(bindings(&bench), [peer.addr]);
+}
+
+#[test]
+fn the_path_moves_by_nomination_or_when_it_is_silent() {
+    let (mut bench, mut peer, mut session) = bound();
+    let check = peer.check(false);
+    assert_eq!(
+        bench.feed(&mut session, ELSEWHERE, &check).len(),
+        1,
+        "answered"
+    );
+    assert_eq!(
+        bindings(&bench),
+        [peer.addr],
+        "but not moved: the path is alive"
+    );
+    bench.now += Duration::from_secs(5);
+    let check = peer.check(false);
+    bench.feed(&mut session, ELSEWHERE, &check);
+    assert_eq!(
+        bindings(&bench),
+        [peer.addr, ELSEWHERE],
+        "silent for five seconds"
+    );
+    let check = peer.check(true);
+    bench.feed(&mut session, peer.addr, &check);
+    assert_eq!(
+        bindings(&bench),
+        [peer.addr, ELSEWHERE, peer.addr],
+        "nominated"
+    );
+}
+
+#[test]
+fn before_a_check_nothing_is_answered() {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
+    let (config, _) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    peer.start_handshake(bench.now);
+    let hello = peer.poll_transmit().expect("ClientHello");
+    assert_eq!(bench.feed(&mut session, peer.addr, &hello), []);
+    assert_eq!(bench.shard.drops(Drop::UnknownAddress), 1);
+    session.close(bench.now, &mut bench.out);
+    assert_eq!(bench.sent(), []);
+}
