@@ -91,9 +91,10 @@ pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compiles the test device and the headless viewer.
+/// Compiles the test device and the headless viewer, as a developer's builds do: what they depend on is
+/// optimised there too, and is likely there already.
 fn build_client() -> anyhow::Result<()> {
-    let mut cargo = sh::cargo(["build", "--locked", "--release", "-p", "client"]);
+    let mut cargo = sh::cargo(["build", "--locked", "-p", "client"]);
     cargo.args(["--bins", "--features", "test-picture"]);
     sh::run(&mut cargo, &mut sh::Counts::default())
 }
@@ -319,7 +320,7 @@ impl Demo {
 
     /// A program of the client that reaches the example's host at this machine's port.
     fn client(&self, name: &str) -> Command {
-        let mut command = Command::new(sh::root().join("target/release").join(name));
+        let mut command = Command::new(sh::root().join("target/debug").join(name));
         command
             .arg(format!("--resolve={HOST}={LOOPBACK}:{}", self.http))
             .arg(format!("--bind={}", self.address));
