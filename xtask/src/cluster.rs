@@ -192,10 +192,19 @@ impl Cluster {
         let pid = std::fs::read_to_string(&file)
             .with_context(|| format!("no cluster is up at {}", self.state.display()))?;
         let pid = pid.trim().to_owned();
-        if !Path::new("/proc").join(&pid).exists() {
+        if !self.owns(&pid) {
             bail!("the cluster at {} has ended", self.state.display());
         }
         Ok(pid)
+    }
+
+    /// Whether a process runs and belongs to this cluster: a number that is another's by now does not.
+    pub fn owns(&self, pid: &str) -> bool {
+        let mark = format!("{}={}", Self::MARK, self.state.display());
+        std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
+            all.split(|byte| *byte == 0)
+                .any(|one| one == mark.as_bytes())
+        })
     }
 
     fn run<I, S>(&self, args: I) -> anyhow::Result<()>

@@ -10,6 +10,7 @@ mod local;
 mod machine;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -61,10 +62,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Says what is begun, and afterwards what it took.
+/// Says what is begun, what it took the last time, and afterwards what it took now.
 struct Stages {
     started: Instant,
     stage: Instant,
+    name: String,
 }
 
 impl Stages {
@@ -73,20 +75,37 @@ impl Stages {
         Self {
             started,
             stage: started,
+            name: String::new(),
         }
     }
 
-    fn begin(&mut self, what: &str) {
+    fn begin(&mut self, name: &str) {
         self.stage = Instant::now();
-        println!("\n=== {what}");
+        self.name = name.to_owned();
+        match self.note().map(std::fs::read_to_string) {
+            Some(Ok(before)) => println!("\n=== {name} ({before} s the last time)"),
+            _ => println!("\n=== {name}"),
+        }
     }
 
     fn ready(&self, what: &str) {
+        let took = self.stage.elapsed().as_secs();
         println!(
-            "--- {what} ({} s, {} s in all)",
-            self.stage.elapsed().as_secs(),
+            "--- {what} ({took} s, {} s in all)",
             self.started.elapsed().as_secs()
         );
+        if let Some(note) = self.note() {
+            // Only a convenience: without it the next run names no time.
+            let _ = std::fs::write(note, took.to_string());
+        }
+    }
+
+    /// Where the stage's time is kept: beside what the cluster's builds took.
+    fn note(&self) -> Option<PathBuf> {
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+        Some(cache.join(format!("mediaservice-cluster/demo {}.seconds", self.name)))
     }
 }
 

@@ -142,7 +142,7 @@ pub fn build() -> anyhow::Result<Vec<PathBuf>> {
     }
     let mut archives = Vec::new();
     for image in &IMAGES {
-        let mut cargo = sh::cargo(["build", "--locked", "--release"]);
+        let mut cargo = sh::cargo(["build", "--locked", "--release", "--target-dir", "target"]);
         sh::run(cargo.args(image.build), &mut sh::Counts::default())?;
         let archive = folder.join(format!("{}-{VERSION}.tar", image.name));
         let mut script = Cluster::here().script(["archive"]);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -83,8 +83,7 @@ pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
     stages.ready(&format!("Prometheus found the pod: {query} is {live}"));
 
     demo.summary(&token, &query);
-    stages.begin("all is up");
-    stages.ready("`cargo xtask demo --down` removes it");
+    println!("`cargo xtask demo --down` removes all of it.");
     if hold {
         demo.hold()?;
     }
@@ -94,7 +93,14 @@ pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
 /// Compiles the test device and the headless viewer, as a developer's builds do: what they depend on is
 /// optimised there too, and is likely there already.
 fn build_client() -> anyhow::Result<()> {
-    let mut cargo = sh::cargo(["build", "--locked", "-p", "client"]);
+    let mut cargo = sh::cargo([
+        "build",
+        "--locked",
+        "--target-dir",
+        "target",
+        "-p",
+        "client",
+    ]);
     cargo.args(["--bins", "--features", "test-picture"]);
     sh::run(&mut cargo, &mut sh::Counts::default())
 }
@@ -384,7 +390,7 @@ impl Demo {
         println!("holding; Ctrl-C leaves everything running");
         loop {
             for name in ["publisher", "forward"] {
-                if self.running(name)?.is_none() {
+                if self.running(name).is_none() {
                     bail!("{name} has ended; its log is {}", self.log(name).display());
                 }
             }
@@ -420,36 +426,23 @@ impl Demo {
     }
 
     /// The process of that name, if it runs; a number that is another's by now is not it.
-    fn running(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let Ok(pid) = std::fs::read_to_string(self.folder.join(format!("{name}.pid"))) else {
-            return Ok(None);
-        };
-        let mark = format!("{}={}", Cluster::MARK, self.cluster.state().display());
-        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else {
-            return Ok(None);
-        };
-        let ours = environment.split(|b| *b == 0).any(|v| v == mark.as_bytes());
-        Ok(ours.then_some(pid))
+    fn running(&self, name: &str) -> Option<String> {
+        let pid = std::fs::read_to_string(self.folder.join(format!("{name}.pid"))).ok()?;
+        self.cluster.owns(&pid).then_some(pid)
     }
 
     /// Ends a process that [`Self::spawn`] started, in this run or an earlier one.
     fn end(&self, name: &str) -> anyhow::Result<()> {
-        if let Some(pid) = self.running(name)? {
-            sh::output(Command::new("kill").arg(&pid))?;
-            machine::until(
-                &format!("{name} ends"),
-                Duration::from_secs(10),
-                || {
-                    let mut cat = Command::new("sh");
-                    cat.args([
-                        "-c",
-                        "tr '\\0' '\\n' < /proc/$0/environ 2>/dev/null | wc -c",
-                        &pid,
-                    ]);
-                    Ok(cat)
-                },
-                |out| out.trim() == "0",
-            )?;
+        let Some(pid) = self.running(name) else {
+            return Ok(());
+        };
+        sh::output(Command::new("kill").arg(&pid))?;
+        let asked = Instant::now();
+        while self.cluster.owns(&pid) {
+            if asked.elapsed() > Duration::from_secs(10) {
+                bail!("{name}, process {pid}, does not end");
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }
