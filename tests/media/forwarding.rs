@@ -1,0 +1,130 @@
+//! What arrives at a viewer is what the device sent.
+
+use client::{Codec, Options, SrtpProfile};
+use tests::{MediaServer, wait_for};
+
+use crate::media::{PATIENCE, publish, publish_with, received, send_frames, watch, watch_with};
+
+async fn video_and_sound_pass_unchanged(video: Codec) {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[video, Codec::Opus]).await;
+    let mut viewers = Vec::new();
+    for _ in 0..3 {
+        viewers.push(watch(&server, "cam-1", &Codec::ALL).await);
+    }
+    let (sent_video, sent_sound) = tokio::join!(
+        send_frames(&publisher, video, 60, 1),
+        send_frames(&publisher, Codec::Opus, 60, 2),
+    );
+    for (index, watching) in viewers.iter().enumerate() {
+        let video_payloads = received(watching, video, sent_video.len()).await;
+        let sound_payloads = received(watching, Codec::Opus, sent_sound.len()).await;
+        assert!(video_payloads == sent_video, "viewer {index}: other video");
+        assert!(sound_payloads == sent_sound, "viewer {index}: other sound");
+        let reception = watching.viewer.reception();
+        assert_eq!(reception.lost(), 0, "{reception:?}");
+        assert_eq!(reception.streams().len(), 2, "{reception:?}");
+        for stream in reception.streams() {
+            assert_eq!(stream.out_of_order, 0, "{stream:?}");
+        }
+        assert_eq!(reception.video_frames(), 60);
+    }
+}
+
+#[tokio::test]
+async fn h264_and_opus_reach_three_viewers_in_order_and_unchanged() {
+    video_and_sound_pass_unchanged(Codec::H264).await;
+}
+
+#[tokio::test]
+async fn vp8_and_opus_reach_three_viewers_in_order_and_unchanged() {
+    video_and_sound_pass_unchanged(Codec::Vp8).await;
+}
+
+#[tokio::test]
+async fn vp9_and_opus_reach_three_viewers_in_order_and_unchanged() {
+    video_and_sound_pass_unchanged(Codec::Vp9).await;
+}
+
+#[tokio::test]
+async fn av1_and_opus_reach_three_viewers_in_order_and_unchanged() {
+    video_and_sound_pass_unchanged(Codec::Av1).await;
+}
+
+#[tokio::test]
+async fn both_srtp_profiles_carry_media_in_either_direction() {
+    let only = |profile| Options {
+        srtp_profiles: vec![profile],
+        ..Options::default()
+    };
+    let server = MediaServer::open(&[]).await;
+    for publisher_profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmSha1_80] {
+        let device = format!("cam-{publisher_profile:?}");
+        let publisher =
+            publish_with(&server, &device, &[Codec::Vp8], &only(publisher_profile)).await;
+        let gcm = only(SrtpProfile::AeadAes128Gcm);
+        let sha1 = only(SrtpProfile::Aes128CmSha1_80);
+        let viewers = [
+            watch_with(&server, &device, &[Codec::Vp8], &gcm).await,
+            watch_with(&server, &device, &[Codec::Vp8], &sha1).await,
+        ];
+        let sent = send_frames(&publisher, Codec::Vp8, 20, 3).await;
+        for watching in &viewers {
+            let got = received(watching, Codec::Vp8, sent.len()).await;
+            assert!(got == sent, "{publisher_profile:?}: other payloads");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_without_the_devices_codec_gets_no_packet_of_it() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    let able = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    let unable = watch(&server, "cam-1", &[Codec::H264]).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 30, 4).await;
+    assert!(received(&able, Codec::Vp8, sent.len()).await == sent);
+    assert_eq!(unable.record.len(), 0, "{:?}", unable.viewer.reception());
+}
+
+#[tokio::test]
+async fn a_viewer_that_joins_a_running_stream_makes_the_device_send_a_keyframe() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    send_frames(&publisher, Codec::Vp8, 10, 5).await;
+    let before = publisher.keyframe_requests();
+    let _watching = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    wait_for("the join to ask for a keyframe", PATIENCE, || async {
+        // A device goes on sending; a server may ask only while media flows.
+        send_frames(&publisher, Codec::Vp8, 2, 6).await;
+        match publisher.keyframe_requests() - before {
+            0 => Err("no request"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_viewers_picture_loss_reaches_the_device() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    let watching = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 10, 7).await;
+    received(&watching, Codec::Vp8, sent.len()).await;
+    let before = publisher.keyframe_requests();
+    wait_for("the request to be passed on", PATIENCE, || async {
+        // Repeated, because a server may join requests that come close together.
+        watching
+            .viewer
+            .request_keyframe()
+            .await
+            .map_err(|error| error.to_string())?;
+        send_frames(&publisher, Codec::Vp8, 2, 8).await;
+        match publisher.keyframe_requests() - before {
+            0 => Err("no request".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}

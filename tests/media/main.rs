@@ -1,0 +1,12 @@
+//! Real media through the real server: WHIP and WHEP clients with ICE, DTLS and SRTP of another
+//! implementation than the server's, on loopback.
+//!
+//! Every test starts a `media-server` of its own. What was sent is known to the byte, so what
+//! arrives is compared, not only counted.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod forwarding;
+mod load;
+mod media;
+mod sessions;

@@ -1,0 +1,161 @@
+//! Clients of a test server, and media whose every byte is known.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use client::synthetic::FrameSource;
+use client::{Codec, Http, HttpOptions, Options, PacketSink, Publisher, ReceivedPacket, Viewer};
+use tests::{MediaServer, wait_for};
+
+/// Long enough for a busy machine; what waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time between the frames of [`send_frames`].
+const FRAME: Duration = Duration::from_millis(10);
+
+pub fn http() -> Http {
+    Http::new(&HttpOptions::default()).expect("an HTTP client")
+}
+
+pub async fn publish(server: &MediaServer, device: &str, codecs: &[Codec]) -> Publisher {
+    publish_with(server, device, codecs, &Options::default()).await
+}
+
+pub async fn publish_with(
+    server: &MediaServer,
+    device: &str,
+    codecs: &[Codec],
+    options: &Options,
+) -> Publisher {
+    let url = server.url(&format!("/whip/{device}"));
+    Publisher::connect(&url, &http(), options, codecs)
+        .await
+        .unwrap_or_else(|error| panic!("{device} cannot publish: {error:?}"))
+}
+
+/// A viewer that keeps what it gets.
+pub struct Watching {
+    pub viewer: Viewer,
+    pub record: Arc<Record>,
+}
+
+pub async fn watch(server: &MediaServer, device: &str, codecs: &[Codec]) -> Watching {
+    watch_with(server, device, codecs, &Options::default()).await
+}
+
+pub async fn watch_with(
+    server: &MediaServer,
+    device: &str,
+    codecs: &[Codec],
+    options: &Options,
+) -> Watching {
+    let url = server.url(&format!("/whep/{device}"));
+    let record = Arc::new(Record::default());
+    // The server lets viewers in as soon as it, too, has seen the publisher connect.
+    let viewer = wait_for("the viewer to be let in", PATIENCE, || {
+        let (url, record) = (url.clone(), record.clone());
+        async move {
+            let sink: Arc<dyn PacketSink> = record;
+            Viewer::connect(&url, &http(), options, codecs, Some(sink))
+                .await
+                .map_err(|error| {
+                    assert_eq!(error.status(), Some(409), "{error:?}");
+                    error
+                })
+        }
+    })
+    .await;
+    Watching { viewer, record }
+}
+
+/// Payloads in the order of arrival.
+#[derive(Default)]
+pub struct Record {
+    packets: Mutex<Vec<(Option<Codec>, Vec<u8>)>>,
+}
+
+impl PacketSink for Record {
+    fn packet(&self, packet: &ReceivedPacket<'_>) {
+        self.packets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((packet.codec, packet.payload.to_vec()));
+    }
+}
+
+impl Record {
+    pub fn payloads(&self, codec: Codec) -> Vec<Vec<u8>> {
+        self.packets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|(got, _)| *got == Some(codec))
+            .map(|(_, payload)| payload.clone())
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.packets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+}
+
+/// Sends frames, the first of them a keyframe, at 100 a second; returns the payloads.
+pub async fn send_frames(
+    publisher: &Publisher,
+    codec: Codec,
+    frames: usize,
+    seed: u64,
+) -> Vec<Vec<u8>> {
+    let track = publisher.track(codec).expect("a track of that codec");
+    let mut source = FrameSource::new(codec, 3, 700, seed);
+    let mut tick = tokio::time::interval(FRAME);
+    let mut sent = Vec::new();
+    for index in 0..frames {
+        tick.tick().await;
+        let timestamp = codec.clock_rate() / 100 * index as u32;
+        let payloads = source.frame(index == 0);
+        let last = payloads.len() - 1;
+        for (position, payload) in payloads.into_iter().enumerate() {
+            sent.push(payload.to_vec());
+            track
+                .send(timestamp, position == last, payload)
+                .await
+                .unwrap_or_else(|error| panic!("frame {index} cannot be sent: {error:?}"));
+        }
+    }
+    sent
+}
+
+/// Waits until the viewer has that many packets of the codec, then gives them.
+pub async fn received(watching: &Watching, codec: Codec, packets: usize) -> Vec<Vec<u8>> {
+    wait_for("every packet to arrive", PATIENCE, || async {
+        let got = watching.record.payloads(codec);
+        if got.len() >= packets {
+            Ok(got)
+        } else {
+            Err(format!(
+                "{} of {packets} packets of {codec}, {:?}, {:?}",
+                got.len(),
+                watching.viewer.state(),
+                watching.viewer.reception(),
+            ))
+        }
+    })
+    .await
+}
+
+/// Waits until a family's sum is that value.
+pub async fn metric_becomes(server: &MediaServer, name: &str, labels: &[(&str, &str)], value: f64) {
+    wait_for(
+        &format!("{name}{labels:?} to be {value}"),
+        PATIENCE,
+        || async {
+            let sum = server.metrics().await.sum(name, labels);
+            if sum == value { Ok(()) } else { Err(sum) }
+        },
+    )
+    .await;
+}
