@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde_json::Value;
+use tests::operator::NAMESPACE;
 use tests::page::Source;
 use tests::{Kubectl, Page, wait_for};
 
-use crate::service::{NAME, OPERATOR_NAMESPACE, START, Service};
+use crate::service::{NAME, START, Service};
 
 const SOON: Duration = Duration::from_secs(90);
 /// For as long the operator is watched doing nothing.
@@ -31,7 +32,7 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
     watching.watch("cam-1", SOON).await;
     watching.frames_grow_by(30, SOON).await;
 
-    let operator = Kubectl::new(OPERATOR_NAMESPACE);
+    let operator = Kubectl::new(NAMESPACE);
     let selector = "--selector=app.kubernetes.io/component=operator";
     let scale = |replicas: &str| {
         let replicas = format!("--replicas={replicas}");

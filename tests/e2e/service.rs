@@ -1,21 +1,17 @@
 //! The chart, a namespace and `crds/examples/minimal.yaml` in it, as a user would apply them.
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
 use tests::browser::Options;
 use tests::process::TempDir;
-use tests::{Browser, Kubectl, Prometheus, wait_for};
+use tests::{Browser, Kubectl, Prometheus, operator, wait_for};
 
 /// Name and host of `crds/examples/minimal.yaml`.
 pub const NAME: &str = "cam";
 pub const HOST: &str = "media.example.com";
-/// Where the chart is installed.
-pub const OPERATOR_NAMESPACE: &str = "mediaservice-system";
 /// Enough for images that are there to start on a busy machine.
 pub const START: Duration = Duration::from_secs(180);
 
@@ -27,14 +23,14 @@ impl Service {
     /// Installs the chart if it is not there yet and applies the minimal example in a namespace of its
     /// own. `patch` is merged into it at once.
     pub fn apply(namespace: &str, patch: Option<&str>) -> Self {
-        install_chart();
+        operator::install();
         let kubectl = Kubectl::new(namespace);
         kubectl
             .run(&["create", "namespace", namespace])
             .expect("the namespace is new");
         let service = Self { kubectl };
         service.make_certificate();
-        let file = root()
+        let file = operator::root()
             .join("crds/examples/minimal.yaml")
             .display()
             .to_string();
@@ -223,38 +219,4 @@ pub fn prometheus() -> Prometheus {
     Prometheus::new(
         &std::env::var("PROMETHEUS_URL").unwrap_or_else(|_| "http://198.18.1.90:9090".into()),
     )
-}
-
-fn root() -> PathBuf {
-    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    tests
-        .parent()
-        .expect("the tests lie in the workspace")
-        .to_owned()
-}
-
-/// As the README says. Harmless when the release is there already.
-fn install_chart() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let chart = root().join("charts/mediaservice-operator");
-        let output = Command::new("helm")
-            .args(["upgrade", "--install", "mediaservice-operator"])
-            .arg(chart)
-            .args([
-                "--namespace",
-                OPERATOR_NAMESPACE,
-                "--create-namespace",
-                "--wait",
-                "--timeout",
-                "3m",
-            ])
-            .output()
-            .expect("helm can be started");
-        assert!(
-            output.status.success(),
-            "helm: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    });
 }

@@ -8,6 +8,7 @@
 pub mod browser;
 pub mod kubectl;
 pub mod metrics;
+pub mod operator;
 pub mod page;
 pub mod process;
 pub mod prometheus;

@@ -137,20 +137,8 @@ pub async fn fetch(
         ),
         list::<Pod>("Pods", Api::namespaced(client.clone(), &namespace), &pods),
     )?;
-    let (service_monitors, prometheus_rules) = if monitoring == Availability::Present {
-        let dynamic =
-            |resource| Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, resource);
-        let (monitor, rule) = (
-            capabilities::service_monitor(),
-            capabilities::prometheus_rule(),
-        );
-        tokio::try_join!(
-            list("ServiceMonitors", dynamic(&monitor), &children),
-            list("PrometheusRules", dynamic(&rule), &children),
-        )?
-    } else {
-        (Vec::new(), Vec::new())
-    };
+    let (monitoring, service_monitors, prometheus_rules) =
+        monitoring_objects(client, &namespace, &children, monitoring).await?;
     let live = Live {
         service_accounts,
         config_maps,
@@ -174,6 +162,37 @@ pub async fn fetch(
         warnings,
         default_image: reader.default_image.clone(),
     })
+}
+
+/// The monitoring objects. An API that vanished since the last discovery is absent, not an error:
+/// everything else goes on.
+async fn monitoring_objects(
+    client: &Client,
+    namespace: &str,
+    children: &ListParams,
+    known: Availability,
+) -> Result<(Availability, Vec<DynamicObject>, Vec<DynamicObject>), FetchError> {
+    if known != Availability::Present {
+        return Ok((known, Vec::new(), Vec::new()));
+    }
+    let dynamic =
+        |resource| Api::<DynamicObject>::namespaced_with(client.clone(), namespace, resource);
+    let (monitor, rule) = (
+        capabilities::service_monitor(),
+        capabilities::prometheus_rule(),
+    );
+    let found = tokio::try_join!(
+        list("ServiceMonitors", dynamic(&monitor), children),
+        list("PrometheusRules", dynamic(&rule), children),
+    );
+    match found {
+        Ok((monitors, rules)) => Ok((known, monitors, rules)),
+        Err(FetchError::List {
+            source: kube::Error::Api(status),
+            ..
+        }) if status.code == 404 => Ok((Availability::Absent, Vec::new(), Vec::new())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the kubelet says that the pod takes traffic, and nobody has asked it to go.

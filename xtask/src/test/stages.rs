@@ -83,6 +83,10 @@ pub fn all(args: Args) -> Vec<Stage> {
                 run: |gate, counts| on_cluster(gate, counts, "chart-live"),
             },
             Stage {
+                name: "reconcile",
+                run: |gate, counts| on_cluster(gate, counts, "reconcile"),
+            },
+            Stage {
                 name: "e2e",
                 run: |gate, counts| on_cluster(gate, counts, "e2e"),
             },

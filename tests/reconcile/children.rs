@@ -1,0 +1,152 @@
+//! Children that somebody edits or deletes come back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use serde_json::Value;
+use tests::wait_for;
+
+use crate::service::{NAME, START, Service};
+
+/// What the product promises, for each child but the generated Secret.
+const BACK: Duration = Duration::from_secs(10);
+
+/// Kind, name, an edit of a field that the operator sets, and where to look for it.
+const CHILDREN: &[(&str, &str, &str, &str)] = &[
+    (
+        "serviceaccount",
+        "cam-media",
+        r#"{"automountServiceAccountToken":true}"#,
+        "/automountServiceAccountToken",
+    ),
+    (
+        "configmap",
+        "cam-config",
+        r#"{"data":{"config.toml":"nonsense"}}"#,
+        "/data/config.toml",
+    ),
+    (
+        "configmap",
+        "cam-addresses",
+        r#"{"data":{"addresses.json":"{}"}}"#,
+        "/data/addresses.json",
+    ),
+    (
+        "configmap",
+        "cam-dashboard-overview",
+        r#"{"metadata":{"labels":{"grafana_dashboard":"0"}}}"#,
+        "/metadata/labels",
+    ),
+    (
+        "service",
+        "cam-pods",
+        r#"{"spec":{"publishNotReadyAddresses":false}}"#,
+        "/spec/publishNotReadyAddresses",
+    ),
+    (
+        "service",
+        "cam",
+        r#"{"spec":{"selector":{"app.kubernetes.io/name":"other"}}}"#,
+        "/spec/selector",
+    ),
+    (
+        "ingress",
+        "cam",
+        r#"{"spec":{"rules":[{"host":"other.example.com"}]}}"#,
+        "/spec/rules",
+    ),
+    (
+        "servicemonitor",
+        "cam",
+        r#"{"spec":{"jobLabel":"other"}}"#,
+        "/spec/jobLabel",
+    ),
+    (
+        "prometheusrule",
+        "cam",
+        r#"{"spec":{"groups":[]}}"#,
+        "/spec/groups",
+    ),
+    (
+        "statefulset",
+        "cam",
+        r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":77}}}}"#,
+        "/spec/template",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
+    let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}}";
+    let service = Service::apply("reconcile-children", spec);
+    service.settled().await;
+    for (kind, name, edit, field) in CHILDREN {
+        let wanted = wait_for(&format!("{kind} {name}"), START, || async {
+            service.kubectl.get(&[kind, name])
+        })
+        .await;
+        let at = |object: &Value| object.pointer(field).cloned();
+        service
+            .kubectl
+            .run(&["patch", kind, name, "--type=merge", "--patch", edit])
+            .expect("the edit is accepted");
+        let edited = Instant::now();
+        wait_for(
+            &format!("the edit of {kind} {name} to be undone"),
+            BACK,
+            || async {
+                let now = service.kubectl.get(&[kind, name])?;
+                ensure!(at(&now) == at(&wanted), "{:?}", at(&now));
+                Ok::<_, anyhow::Error>(())
+            },
+        )
+        .await;
+        println!("{kind} {name}: edit undone after {:?}", edited.elapsed());
+    }
+    for (kind, name, _, _) in CHILDREN {
+        let uid = |object: &Value| object["metadata"]["uid"].clone();
+        let before = service.kubectl.get(&[kind, name]).expect("it is there");
+        service
+            .kubectl
+            .run(&["delete", kind, name, "--wait=false"])
+            .expect("it can be deleted");
+        let deleted = Instant::now();
+        wait_for(&format!("{kind} {name} to be back"), BACK, || async {
+            let now = service.kubectl.get(&[kind, name])?;
+            ensure!(uid(&now) != uid(&before), "the old one is still there");
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        println!("{kind} {name}: back after {:?}", deleted.elapsed());
+    }
+    service.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_wanted_goes_and_fields_of_others_stay() {
+    let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}, replicas: 0}";
+    let service = Service::apply("reconcile-prune", spec);
+    service.condition("Progressing", "False", START).await;
+    service
+        .kubectl
+        .run(&["annotate", "service", NAME, "example.com/mine=yes"])
+        .expect("anybody may annotate");
+    service.patch(
+        r#"{"spec":{"signalling":{"ingress":null},"monitoring":{"dashboards":{"enabled":false}}}}"#,
+    );
+    for (kind, name) in [("ingress", "cam"), ("configmap", "cam-dashboard-overview")] {
+        wait_for(&format!("{kind} {name} to be gone"), BACK, || async {
+            let args = ["get", kind, name, "--ignore-not-found", "--output=name"];
+            match service.kubectl.run(&args)?.as_str() {
+                "" => Ok(()),
+                found => bail!("{found}"),
+            }
+        })
+        .await;
+    }
+    let kept = service
+        .kubectl
+        .get(&["service", NAME])
+        .expect("it is still wanted");
+    assert_eq!(kept["metadata"]["annotations"]["example.com/mine"], "yes");
+}

@@ -1,0 +1,104 @@
+//! What is wrong shows in a condition, and its correction is enough.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use tests::wait_for;
+
+use crate::service::{NAME, START, Service};
+
+/// A kubelet tells about a pull or a mount that fails within a few tries.
+const SHOWS: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_exist_shows_and_its_correction_replaces_the_pod_that_never_was_ready()
+ {
+    let service = Service::apply(
+        "reconcile-image",
+        "{media: {exposure: HostPort}, image: registry.invalid/none:1}",
+    );
+    let degraded = service.condition("Degraded", "True", SHOWS).await;
+    assert_eq!(degraded["reason"], "ImagePullFailed", "{degraded}");
+    let message = degraded["message"].as_str().unwrap_or_default();
+    assert!(message.contains("registry.invalid/none:1"), "{message}");
+    let ready = service.condition("Ready", "False", START).await;
+    assert_eq!(ready["reason"], "NoPods", "{ready}");
+    wait_for("the event in kubectl describe", SHOWS, || async {
+        let text = service.kubectl.run(&["describe", "mediaservice", NAME])?;
+        let events = text
+            .split("\nEvents:")
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned();
+        ensure!(events.contains("ImagePullFailed"), "{events}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    // The default of the chart, by its name.
+    let chart = tests::operator::root().join("charts/mediaservice-operator/Chart.yaml");
+    let chart: serde_json::Value =
+        serde_yaml::from_str(&std::fs::read_to_string(chart).expect("it is there"))
+            .expect("it is YAML");
+    let image = format!(
+        "media-server:{}",
+        chart["appVersion"].as_str().expect("it has a version")
+    );
+    service.patch(&format!(r#"{{"spec":{{"image":"{image}"}}}}"#));
+    service.settled().await;
+    service.condition("Degraded", "False", START).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_is_named_with_the_command_that_makes_it() {
+    let spec = "{media: {exposure: HostPort}, clusterKeySecretRef: {name: my-keys, key: root}}";
+    let service = Service::apply("reconcile-secret", spec);
+    let degraded = service.condition("Degraded", "True", SHOWS).await;
+    assert_eq!(degraded["reason"], "MountFailed", "{degraded}");
+    let message = degraded["message"].as_str().unwrap_or_default();
+    let command = "kubectl -n reconcile-secret create secret generic my-keys --from-file=root=";
+    assert!(message.contains(command), "{message}");
+    let literal = "--from-literal=root=0123456789abcdef0123456789abcdef";
+    service
+        .kubectl
+        .run(&["create", "secret", "generic", "my-keys", literal])
+        .expect("the secret can be made");
+    service.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_spec_replaces_the_pod_and_scaling_to_zero_and_back_stops_and_starts_it() {
+    let service = Service::apply("reconcile-replace", "{media: {exposure: HostPort}}");
+    service.settled().await;
+    let uid = || anyhow::Ok(service.kubectl.get(&["pod", "cam-0"])?["metadata"]["uid"].clone());
+    let first = uid().expect("the pod is there");
+    service.patch(r#"{"spec":{"limits":{"sessionsPerPod":50}}}"#);
+    wait_for("another pod", START, || async {
+        ensure!(uid()? != first, "still the first");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    service.settled().await;
+    let config = service
+        .kubectl
+        .run(&["exec", "cam-0", "--", "media-server", "--version"]);
+    config.expect("the pod runs the server");
+
+    service
+        .kubectl
+        .run(&["scale", "mediaservice", NAME, "--replicas=0"])
+        .expect("0 is allowed");
+    let ready = service.condition("Ready", "False", START).await;
+    assert_eq!(ready["reason"], "Stopped", "{ready}");
+    wait_for("the pod to be gone", START, || async {
+        match uid() {
+            Err(_) => Ok(()),
+            Ok(uid) => bail!("{uid}"),
+        }
+    })
+    .await;
+    service
+        .kubectl
+        .run(&["scale", "mediaservice", NAME, "--replicas=1"])
+        .expect("1 is allowed");
+    service.settled().await;
+}

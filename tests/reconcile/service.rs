@@ -1,0 +1,100 @@
+//! One MediaService in a namespace of its own.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::Value;
+use tests::{Kubectl, operator, wait_for};
+
+pub const NAME: &str = "cam";
+/// Enough for images that are there to start on a busy machine.
+pub const START: Duration = Duration::from_secs(180);
+
+pub struct Service {
+    pub kubectl: Kubectl,
+}
+
+impl Service {
+    /// Applies a MediaService with this spec.
+    pub fn apply(namespace: &str, spec: &str) -> Self {
+        operator::install();
+        let kubectl = Kubectl::new(namespace);
+        kubectl
+            .run(&["create", "namespace", namespace])
+            .expect("the namespace is new");
+        let service = Self { kubectl };
+        let manifest = format!(
+            "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {{name: {NAME}}}\nspec: {spec}\n"
+        );
+        service
+            .kubectl
+            .apply(&manifest)
+            .expect("the manifest is right");
+        service
+    }
+
+    pub fn patch(&self, patch: &str) {
+        let args = [
+            "patch",
+            "mediaservice",
+            NAME,
+            "--type=merge",
+            "--patch",
+            patch,
+        ];
+        self.kubectl.run(&args).expect("the patch is right");
+    }
+
+    /// Waits until the condition `kind` is `status` and returns it.
+    pub async fn condition(&self, kind: &str, status: &str, within: Duration) -> Value {
+        wait_for(&format!("{kind} to be {status}"), within, || async {
+            let resource = self.kubectl.get(&["mediaservice", NAME])?;
+            let found = &resource["status"];
+            let current = found["observedGeneration"] == resource["metadata"]["generation"];
+            let conditions = found["conditions"].as_array();
+            let condition = conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| condition["type"] == kind);
+            match condition {
+                Some(condition) if current && condition["status"] == status => {
+                    Ok(condition.clone())
+                }
+                _ => bail!("{found}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until it is ready and nothing is under way.
+    pub async fn settled(&self) {
+        self.condition("Ready", "True", START).await;
+        self.condition("Progressing", "False", START).await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for args in [
+                &["describe", "mediaservice", NAME][..],
+                &["get", "pods,statefulsets,events", "-o", "wide"],
+                &["logs", "cam-0", "--tail=40"],
+            ] {
+                eprintln!("--- kubectl {}", args.join(" "));
+                match self.kubectl.run(args) {
+                    Ok(text) => eprintln!("{text}"),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        }
+        // Waits until it is gone: the next test wants the same port of the node.
+        let namespace = self.kubectl.namespace.clone();
+        if let Err(error) = self
+            .kubectl
+            .run(&["delete", "namespace", &namespace, "--timeout=120s"])
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}

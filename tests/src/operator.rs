@@ -1,0 +1,46 @@
+//! The operator on a cluster, installed from the chart as the README says.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "mediaservice-system";
+
+/// Installs the chart once for each test binary. Harmless when the release is there already.
+///
+/// # Panics
+/// With helm's words if it can't.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let chart = root().join("charts/mediaservice-operator");
+        let output = Command::new("helm")
+            .args(["upgrade", "--install", "mediaservice-operator"])
+            .arg(chart)
+            .args([
+                "--namespace",
+                NAMESPACE,
+                "--create-namespace",
+                "--wait",
+                "--timeout",
+                "3m",
+            ])
+            .output()
+            .expect("helm can be started");
+        assert!(
+            output.status.success(),
+            "helm: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    });
+}
+
+/// The workspace.
+pub fn root() -> PathBuf {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    tests
+        .parent()
+        .expect("the tests lie in the workspace")
+        .to_owned()
+}
