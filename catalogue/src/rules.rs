@@ -6,10 +6,12 @@
 //! the groups, and by `cargo xtask gen`.
 
 mod alerts;
+mod operator;
 
 use serde_json::{Value, json};
 
 pub use alerts::{ALERTS, Alert, Severity};
+pub use operator::OPERATOR_ALERTS;
 
 /// The MediaService that expressions, titles and identifiers are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

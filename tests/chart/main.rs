@@ -4,10 +4,16 @@
 //! server. Run by the stage `chart` of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_yaml::Value;
+
+/// The operator's own table of the rights that it uses.
+#[allow(dead_code, reason = "the reasons in it are for `operator check`")]
+#[path = "../../operator/src/rbac.rs"]
+mod rbac;
 
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/mediaservice-operator")
@@ -136,6 +142,59 @@ fn rights_are_the_least_in_both_scopes() {
             }
         }
     }
+}
+
+/// Every (group, resource, verb) that the roles in `namespace`, or cluster-wide for None, grant.
+fn granted(objects: &[Value], namespace: Option<&str>) -> BTreeSet<(String, String, String)> {
+    let mut granted = BTreeSet::new();
+    for role in objects
+        .iter()
+        .filter(|object| matches!(kind(object), "Role" | "ClusterRole"))
+    {
+        if role["metadata"]["namespace"].as_str() != namespace {
+            continue;
+        }
+        for rule in role["rules"].as_sequence().expect("a role has rules") {
+            for group in strings(&rule["apiGroups"]) {
+                for resource in strings(&rule["resources"]) {
+                    for verb in strings(&rule["verbs"]) {
+                        granted.insert((group.to_owned(), resource.to_owned(), verb.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+    granted
+}
+
+fn used(scopes: &[rbac::Scope]) -> BTreeSet<(String, String, String)> {
+    let rules = rbac::RULES
+        .iter()
+        .filter(|rule| scopes.contains(&rule.scope));
+    rules
+        .flat_map(|rule| {
+            rule.verbs.iter().map(|verb| {
+                (
+                    rule.group.to_owned(),
+                    rule.resource.to_owned(),
+                    (*verb).to_owned(),
+                )
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_roles_grant_exactly_what_the_operator_uses() {
+    use rbac::Scope::{Cluster, Own, Watched};
+    let all = render(&[]);
+    assert_eq!(granted(&all, None), used(&[Watched, Cluster]));
+    assert_eq!(granted(&all, Some("ops")), used(&[Own]));
+    let named = render(&["watchNamespaces={media,lab}"]);
+    assert_eq!(granted(&named, Some("media")), used(&[Watched]));
+    assert_eq!(granted(&named, Some("lab")), used(&[Watched]));
+    assert_eq!(granted(&named, Some("ops")), used(&[Own]));
+    assert_eq!(granted(&named, None), BTreeSet::new());
 }
 
 #[test]
@@ -279,6 +338,29 @@ fn service_and_monitor_select_what_the_pods_carry() {
         of_kind(&render(&[]), "ServiceMonitor").is_empty(),
         "asked for, never by default"
     );
+}
+
+#[test]
+fn the_operators_own_alerts_come_on_request_and_select_its_service() {
+    let objects = render(&["metrics.prometheusRule.enabled=true"]);
+    let rule = one(&objects, "PrometheusRule");
+    let rules = rule["spec"]["groups"][0]["rules"]
+        .as_sequence()
+        .expect("rules");
+    assert!(!rules.is_empty());
+    for rule in rules {
+        let expr = rule["expr"].as_str().expect("an expression");
+        assert!(
+            expr.contains("{namespace=\"ops\",job=\"mediaservice-operator\"}"),
+            "{expr}"
+        );
+        let description = rule["annotations"]["description"].as_str().expect("words");
+        assert!(
+            description.contains("{{ $labels.namespace }}"),
+            "{description}"
+        );
+    }
+    assert!(of_kind(&render(&[]), "PrometheusRule").is_empty());
 }
 
 #[test]

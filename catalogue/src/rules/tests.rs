@@ -69,12 +69,30 @@ fn every_alert_has_severity_words_and_a_runbook_that_is_in_the_repository() {
 }
 
 #[test]
+fn every_alert_of_the_operator_has_a_runbook_too() {
+    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+    for alert in OPERATOR_ALERTS {
+        let page = std::fs::read_to_string(runbooks.join(format!("{}.md", alert.runbook)))
+            .unwrap_or_default();
+        assert!(page.contains("## Fix"), "{}", alert.name);
+        assert!(
+            crate::operator::FAMILIES
+                .iter()
+                .any(|family| alert.expr.contains(family.name)),
+            "{}",
+            alert.expr
+        );
+    }
+}
+
+#[test]
 fn a_runbook_without_an_alert_is_not_kept() {
     let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
     let groups = rule_groups(&CAM);
-    let alerts: Vec<&str> = rules(&groups)
-        .iter()
-        .filter_map(|rule| rule["alert"].as_str())
+    let rules = rules(&groups);
+    let of_services = rules.iter().filter_map(|rule| rule["alert"].as_str());
+    let alerts: Vec<&str> = of_services
+        .chain(OPERATOR_ALERTS.iter().map(|alert| alert.name))
         .collect();
     for entry in std::fs::read_dir(runbooks).expect("docs/runbooks is there") {
         let name = entry

@@ -38,8 +38,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/*
-Rights in the namespaces of MediaServices: each line is one that a reconcile uses. Server-side apply
-needs create and patch; Secrets can be made but not read.
+Rights in the namespaces of MediaServices: those of operator/src/rbac.rs, which a test compares.
+Server-side apply needs create and patch; Secrets can be made but not read.
 */}}
 {{- define "mediaservice-operator.rules" -}}
 - apiGroups: [mediaservice.io]
@@ -69,7 +69,10 @@ needs create and patch; Secrets can be made but not read.
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors, prometheusrules]
   verbs: [get, list, watch, create, patch, delete]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [list, create, patch]
+  verbs: [list]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end -}}
