@@ -1,3 +1,5 @@
+//! Tests of the resource's definition: its size, its rules, its defaults.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Tests of the status: conditions and reasons for each state that a cluster can be in.
+
 use super::*;
 use crate::controller::{offline, validate};
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Tests of validation: what passes, what is refused, and in which words.
+
 use std::collections::BTreeMap;
 
 use super::*;
