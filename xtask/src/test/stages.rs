@@ -87,6 +87,10 @@ pub fn all(args: Args) -> Vec<Stage> {
                 run: |gate, counts| on_cluster(gate, counts, "reconcile"),
             },
             Stage {
+                name: "reconcile",
+                run: |gate, counts| on_cluster(gate, counts, "reconcile"),
+            },
+            Stage {
                 name: "e2e",
                 run: |gate, counts| on_cluster(gate, counts, "e2e"),
             },
@@ -195,20 +199,21 @@ fn unit(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     )
 }
 
+/// Test binaries that need more than the programs: helm, or the cluster.
+const OTHER_STAGES: &[&str] = &["chart", "chart-live", "reconcile", "e2e"];
+
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
-/// browser. Every test binary that is not started by name.
+/// browser. Every test binary that no other stage runs.
 fn programs(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(
         &mut sh::cargo(["build", "--locked", "--workspace", "--bins"]),
         counts,
     )?;
     let mut test = sh::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
-    let binaries = test_binaries()?;
-    for binary in binaries.iter().filter(|binary| !binary.by_name) {
-        test.args(["--test", &binary.name]);
-    }
-    if !binaries.iter().any(|binary| !binary.by_name) {
-        bail!("there is no test of whole programs");
+    for binary in test_binaries()? {
+        if !OTHER_STAGES.contains(&binary.name.as_str()) {
+            test.args(["--test", &binary.name]);
+        }
     }
     sh::run(&mut test, counts)
 }
@@ -293,6 +298,9 @@ fn start_cluster(gate: &Gate) -> anyhow::Result<()> {
     gate.cluster.load(&gate.archives)
 }
 
+/// Longest that one test binary may take on the cluster: three times what the longest takes.
+const LIMIT_SECONDS: &str = "1500";
+
 /// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
 /// before, where the registry is in reach.
 fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Result<()> {
@@ -300,11 +308,13 @@ fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Res
         bail!("not run: {reason}");
     }
     let program = test_program(binary)?;
-    let mut test = gate.cluster.outside(program)?;
+    // A test that hangs must not keep the cluster from going down.
+    let mut test = gate.cluster.outside("timeout")?;
+    test.args(["--kill-after=10", LIMIT_SECONDS]).arg(program);
     test.args(["--nocapture", "--test-threads=1"]);
-    test.env("NODE_ADDRESS", cluster::NODE_ADDRESS)
-        .env("PROMETHEUS_URL", cluster::PROMETHEUS)
-        .current_dir(sh::root().join("tests"));
+    test.env("NODE_ADDRESS", cluster::NODE_ADDRESS);
+    test.env("PROMETHEUS_URL", cluster::PROMETHEUS);
+    test.current_dir(sh::root().join("tests"));
     let result = sh::run(&mut test, counts);
     if result.is_err() {
         // The cluster goes with the run; its logs are what is left to look at.
