@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! `media-server`: flags, runtime, exit code.
+
+mod addresses;
+mod api;
+mod app;
+mod auth;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod listener;
+mod log;
+mod metrics;
+mod pages;
+mod registry;
+mod resources;
+mod shard;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use config::{Cli, Command, Config, ServeArgs, TokenArgs};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Threads for HTTP; media has its own.
+const HTTP_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command() {
+        Command::Serve(args) => serve(*args),
+        Command::Token(args) => token(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("media-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(args)?;
+    log::start(&config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    runtime.block_on(async {
+        let server = app::Server::start(config).await?;
+        server.run().await?;
+        Ok(())
+    })
+}
+
+fn token(args: &TokenArgs) -> anyhow::Result<()> {
+    if args.ttl > auth::MAX_LIFETIME {
+        anyhow::bail!("--ttl is more than 24h, which no server would take; give less");
+    }
+    let signer = config::token_signer(args)?;
+    let token = auth::mint(&signer, &args.subject, &args.device, &args.grant, args.ttl)?;
+    println!("{token}");
+    Ok(())
+}

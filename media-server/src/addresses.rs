@@ -1,0 +1,230 @@
+//! Which addresses answers name as candidates.
+//!
+//! Owns their discovery: flags, the addresses file (looked at again every 2 s), the listen address, or
+//! every address of the machine. Never asks a cluster. The app runs [`refresh`] and the API reads
+//! [`Addresses::current`].
+
+use crate::config::Config;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How often the file and host names are looked at again.
+pub const REFRESH_EVERY: Duration = Duration::from_secs(2);
+/// Most candidates of an answer: every one costs each client checks.
+const MAX_ADDRESSES: usize = 16;
+
+/// The addresses known now.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    current: RwLock<Arc<[SocketAddr]>>,
+}
+
+impl Addresses {
+    /// Best first; empty while none is known.
+    pub fn current(&self) -> Arc<[SocketAddr]> {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, found: Vec<SocketAddr>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if **current != *found {
+            tracing::info!(count = found.len(), "media addresses changed");
+            *current = found.into();
+        }
+    }
+}
+
+/// The file's form, written by the operator.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AddressesFile {
+    lb: Vec<String>,
+    nodes: HashMap<String, Vec<String>>,
+}
+
+/// Looks for the addresses again. `local` is the media socket's. What can't be read or resolved at
+/// the moment leaves the last answer in force.
+pub async fn refresh(addresses: &Addresses, config: &Config, local: SocketAddr) {
+    let names = if !config.advertise.is_empty() {
+        config.advertise.clone()
+    } else if let Some(path) = &config.addresses_file {
+        match from_file(path, &config.node_name) {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(%error, "addresses file unreadable, the last addresses stay");
+                return;
+            }
+        }
+    } else if local.ip().is_unspecified() {
+        addresses.set(
+            machine_addresses(local.ip())
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, local.port()))
+                .collect(),
+        );
+        return;
+    } else {
+        addresses.set(vec![local]);
+        return;
+    };
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for name in &names {
+        match resolve(name, local.port()).await {
+            Ok(resolved) => {
+                for address in resolved {
+                    if !found.contains(&address) && found.len() < MAX_ADDRESSES {
+                        found.push(address);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, name, "address does not resolve"),
+        }
+    }
+    // A resolver that fails for a moment must not take all candidates away.
+    if !found.is_empty() || names.is_empty() {
+        addresses.set(found);
+    }
+}
+
+fn from_file(path: &Path, node: &str) -> Result<Vec<String>, std::io::Error> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        // Not written yet: no address.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut file: AddressesFile = serde_json::from_slice(&bytes)?;
+    let mut names = file.lb;
+    names.extend(file.nodes.remove(node).unwrap_or_default());
+    Ok(names)
+}
+
+/// `ip`, `ip:port`, `[v6]:port`, `host` or `host:port`.
+async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, std::io::Error> {
+    if let Ok(address) = name.parse::<SocketAddr>() {
+        return Ok(vec![address]);
+    }
+    if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (host, port) = match name.rsplit_once(':') {
+        Some((host, digits)) if digits.parse::<u16>().is_ok() => {
+            (host, digits.parse().unwrap_or(port))
+        }
+        _ => (name, port),
+    };
+    Ok(tokio::net::lookup_host((host, port))
+        .await?
+        .take(4)
+        .collect())
+}
+
+/// Non-loopback addresses of the machine that a peer could use, from the kernel's tables.
+fn machine_addresses(unspecified: IpAddr) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    if let Ok(text) = std::fs::read_to_string("/proc/net/fib_trie") {
+        found.extend(v4_of_fib_trie(&text));
+    }
+    if unspecified.is_ipv6()
+        && let Ok(text) = std::fs::read_to_string("/proc/net/if_inet6")
+    {
+        found.extend(v6_of_if_inet6(&text));
+    }
+    found.truncate(MAX_ADDRESSES);
+    found
+}
+
+/// Local addresses are the leaves that a line `/32 host LOCAL` follows.
+fn v4_of_fib_trie(text: &str) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    let mut leaf = None;
+    for line in text.lines().map(str::trim_start) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            leaf = address.parse::<IpAddr>().ok();
+        } else if line.starts_with("/32 host LOCAL")
+            && let Some(ip) = leaf
+            && !ip.is_loopback()
+            && !found.contains(&ip)
+        {
+            found.push(ip);
+        }
+    }
+    found
+}
+
+/// Lines `address index prefix scope flags name`; scope 00 is global, 20 link-local.
+fn v6_of_if_inet6(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let digits = words.next()?;
+            let scope = words.nth(2)?;
+            let bits = u128::from_str_radix(digits, 16).ok()?;
+            (scope == "00").then(|| IpAddr::from(bits.to_be_bytes()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tables_give_the_local_addresses_without_loopback() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.1.0.5\n        /32 host LOCAL\n     |-- 10.1.255.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\nLocal:\n     |-- 10.1.0.5\n        /32 host LOCAL\n";
+        assert_eq!(
+            v4_of_fib_trie(trie),
+            ["10.1.0.5".parse::<IpAddr>().expect("ip")]
+        );
+        let inet6 = "00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000001 02 40 00 80     eth0\nfe80000000000000000000000000abcd 02 40 20 80     eth0\n";
+        assert_eq!(
+            v6_of_if_inet6(inet6),
+            ["2001:db8::1".parse::<IpAddr>().expect("ip")]
+        );
+    }
+
+    #[tokio::test]
+    async fn names_take_the_media_port_unless_they_have_one() {
+        let all = [
+            ("192.0.2.1", "192.0.2.1:8443"),
+            ("192.0.2.1:9", "192.0.2.1:9"),
+            ("2001:db8::1", "[2001:db8::1]:8443"),
+            ("[2001:db8::1]:9", "[2001:db8::1]:9"),
+        ];
+        for (name, wanted) in all {
+            let found = resolve(name, 8443).await.expect("a literal");
+            assert_eq!(
+                found,
+                [wanted.parse::<SocketAddr>().expect("address")],
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_file_gives_load_balancers_and_the_own_node() {
+        let dir = std::env::temp_dir().join(format!("media-addresses-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.join("addresses.json");
+        assert!(from_file(&path, "n1").expect("absent is empty").is_empty());
+        std::fs::write(
+            &path,
+            r#"{"lb":["192.0.2.9:1"],"nodes":{"n1":["192.0.2.1:2"],"n2":["192.0.2.2:2"]}}"#,
+        )
+        .expect("written");
+        assert_eq!(
+            from_file(&path, "n1").expect("read"),
+            ["192.0.2.9:1", "192.0.2.1:2"]
+        );
+        std::fs::write(&path, "{").expect("written");
+        assert!(from_file(&path, "n1").is_err());
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+}

@@ -1,0 +1,124 @@
+//! The HTTP surface: routes, and what all of them share (CORS, body limit, tokens, device names).
+//!
+//! Owns no state; each file below `api/` is one surface and `api/error.rs` alone chooses statuses.
+//! Called by the app, which serves the routers.
+
+mod admin;
+mod cors;
+pub mod error;
+mod sessions;
+mod whip;
+
+pub use whip::count_setup;
+
+use crate::app::App;
+use crate::auth::{AuthError, Principal};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware;
+use bytes::Bytes;
+use error::ApiError;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest request body, of any route.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// A body that takes longer is an attack or a dead link.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Routes of the signalling port. With `operations` also those for probes and scrapes.
+pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
+    let mut router = Router::new()
+        .merge(whip::routes())
+        .merge(sessions::routes())
+        .merge(crate::pages::router())
+        .merge(admin::health());
+    if operations {
+        router = router.merge(admin::operations());
+    }
+    finish(app, router)
+}
+
+/// Routes of the metrics port.
+pub fn operations(app: &Arc<App>) -> Router {
+    finish(
+        app,
+        Router::new()
+            .merge(admin::health())
+            .merge(admin::operations()),
+    )
+}
+
+fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
+    router
+        .fallback(async |uri: Uri| ApiError::NoRoute {
+            path: uri.path().to_owned(),
+        })
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(middleware::from_fn_with_state(app.clone(), cors::apply))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            crate::metrics::http::measure,
+        ))
+        .with_state(app.clone())
+}
+
+/// Checks the token of a request.
+fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let value = match headers.get(header::AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| {
+            app.metrics
+                .count("media_auth_failures_total", &["malformed"]);
+            ApiError::Unauthorized(AuthError::Malformed)
+        })?),
+    };
+    app.auth.check(value).map_err(|error| {
+        app.metrics
+            .count("media_auth_failures_total", &[error.reason()]);
+        ApiError::Unauthorized(error)
+    })
+}
+
+/// A device is named by 1 to 128 of `A-Z a-z 0-9 . _ -`.
+fn device_name(device: &str) -> Result<Arc<str>, ApiError> {
+    let right = (1..=128).contains(&device.len())
+        && device
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
+    if right {
+        Ok(device.into())
+    } else {
+        Err(ApiError::DeviceName)
+    }
+}
+
+/// Whether the media type of the body, without parameters, is `wanted`.
+fn expect_type(headers: &HeaderMap, wanted: &'static str) -> Result<(), ApiError> {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case(wanted) {
+        Ok(())
+    } else {
+        Err(ApiError::MediaType {
+            given: essence.chars().take(100).collect(),
+            wanted,
+        })
+    }
+}
+
+/// Reads a body within the limits of size and time.
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_WITHIN, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
+        Ok(Err(_)) => Err(ApiError::BodyCut),
+        Err(_) => Err(ApiError::BodySlow),
+    }
+}

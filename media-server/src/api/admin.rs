@@ -1,0 +1,80 @@
+//! Health, load and metrics: for probes, the operator and Prometheus. None needs a token; in a pod
+//! they are on a port that no Ingress has.
+
+use crate::app::App;
+use crate::metrics::collect;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Routes that tell whether the process is well.
+pub fn health() -> Router<Arc<App>> {
+    Router::new()
+        // The exact body is what load balancers of the replaced service look for.
+        .route(
+            "/health",
+            get(async || {
+                (
+                    [(header::CONTENT_TYPE, "application/json")],
+                    r#"{"status":"ok","service":"media-service"}"#,
+                )
+            }),
+        )
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+}
+
+/// Routes for the operator and Prometheus.
+pub fn operations() -> Router<Arc<App>> {
+    Router::new().route("/load", get(load)).route(
+        "/metrics",
+        get(async |State(app): State<Arc<App>>| {
+            (
+                [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+                collect::scrape(&app),
+            )
+        }),
+    )
+}
+
+/// Live: the runtime runs (it answers) and every shard answers its mailbox.
+async fn livez(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let stuck = app.stuck_shards().await;
+    if stuck.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("shards {stuck:?} do not answer\n"),
+        )
+    }
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
+    match app.not_ready() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn load(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let (publishers, viewers) = app.registry.totals();
+    Json(json!({
+        "v": 1,
+        "boot": app.boot,
+        "state": app.drain_state().as_str(),
+        "publishers": publishers,
+        "viewers": viewers,
+        "edges": 0,
+        "egressPps": app.usage.egress_pps(),
+        "cpu": app.usage.cpu_ratio(),
+        "setupOk": app.usage.setup_ok(),
+        "setupFail": app.usage.setup_failed(),
+        "directory": "memory",
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}

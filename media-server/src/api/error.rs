@@ -1,0 +1,195 @@
+//! Errors of the API → statuses and problem bodies (RFC 9457). Nothing else chooses a status.
+
+use crate::auth::AuthError;
+use crate::registry::AdmitError;
+use crate::shard::MailboxError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use media_core::sdp::{FragmentError, OfferError};
+use serde_json::json;
+
+/// When a client that was refused for load should try again, in seconds.
+const RETRY_AFTER: &str = "2";
+
+/// Why a request failed. The text is the `detail` of the problem: what was wrong and what would be
+/// right, never a token or SDP.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    #[error("there is nothing at {path}")]
+    NoRoute { path: String },
+    #[error("this path does not take the method; OPTIONS or the Allow header tell which it takes")]
+    Method,
+    #[error("a device is named by 1 to 128 of the characters A-Z a-z 0-9 . _ -")]
+    DeviceName,
+    #[error("the body is {given:?}; send it with Content-Type: {wanted}")]
+    MediaType { given: String, wanted: &'static str },
+    #[error("the body is larger than 64 KiB")]
+    TooLarge,
+    #[error("the body ended early")]
+    BodyCut,
+    #[error("the body did not arrive within 10 seconds")]
+    BodySlow,
+    #[error("{0}")]
+    Unauthorized(AuthError),
+    #[error("the token does not grant {grant} for the device {device}")]
+    Forbidden { grant: &'static str, device: String },
+    #[error("{0}")]
+    Offer(#[from] OfferError),
+    #[error("{0}")]
+    Fragment(#[from] FragmentError),
+    #[error("there is no such session; it may have ended")]
+    UnknownSession,
+    #[error("the device {device} has no live publisher; try again when it publishes")]
+    NoPublisher { device: String },
+    #[error("{0}; try again later")]
+    Limit(AdmitError),
+    #[error("the server cannot take the session now: {0}; try again")]
+    Busy(MailboxError),
+    #[error("the server is about to stop and takes no new sessions; try again")]
+    Draining,
+    #[error("the server knows no address that media could reach it at yet; try again")]
+    NoAddress,
+    #[error("send If-Match with the ETag of the session")]
+    IfMatchMissing,
+    #[error("If-Match is not the session's ETag, which is {current}")]
+    IfMatchStale { current: String },
+    #[error(
+        "the fragment has other ICE credentials than the session, which asks for an ICE restart; \
+         restarts are not supported here: POST a new offer"
+    )]
+    Restart,
+}
+
+/// Value of the `type` label of `media_errors_total`; the middleware finds it in the response.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorKind(pub &'static str);
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::NoRoute { .. } | ApiError::UnknownSession => StatusCode::NOT_FOUND,
+            ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::DeviceName
+            | ApiError::BodyCut
+            | ApiError::Fragment(_)
+            | ApiError::Offer(OfferError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            ApiError::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::BodySlow => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
+            ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
+            | ApiError::Restart => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::NoPublisher { .. } => StatusCode::CONFLICT,
+            ApiError::Limit(_) | ApiError::Busy(_) | ApiError::Draining | ApiError::NoAddress => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ApiError::IfMatchMissing => StatusCode::PRECONDITION_REQUIRED,
+            ApiError::IfMatchStale { .. } => StatusCode::PRECONDITION_FAILED,
+        }
+    }
+
+    /// The word that names the problem: last part of its `type`, and a label.
+    fn kind(&self) -> &'static str {
+        match self {
+            ApiError::NoRoute { .. } => "not_found",
+            ApiError::Method => "method_not_allowed",
+            ApiError::DeviceName => "device_name",
+            ApiError::MediaType { .. } => "media_type",
+            ApiError::TooLarge => "too_large",
+            ApiError::BodyCut => "body_cut",
+            ApiError::BodySlow => "body_slow",
+            ApiError::Unauthorized(_) => "unauthorized",
+            ApiError::Forbidden { .. } => "forbidden",
+            ApiError::Offer(OfferError::Malformed(_)) => "malformed_offer",
+            ApiError::Offer(OfferError::Unsupported(_)) => "unsupported_offer",
+            ApiError::Offer(OfferError::NoCommonCodec(_)) => "no_common_codec",
+            ApiError::Fragment(_) => "malformed_fragment",
+            ApiError::UnknownSession => "unknown_session",
+            ApiError::NoPublisher { .. } => "no_publisher",
+            ApiError::Limit(_) => "limit",
+            ApiError::Busy(_) => "busy",
+            ApiError::Draining => "draining",
+            ApiError::NoAddress => "no_address",
+            ApiError::IfMatchMissing => "if_match_missing",
+            ApiError::IfMatchStale { .. } => "if_match_stale",
+            ApiError::Restart => "restart_unsupported",
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            ApiError::NoRoute { .. } => "Not found",
+            ApiError::Method => "Method not allowed",
+            ApiError::DeviceName => "Not a device name",
+            ApiError::MediaType { .. } => "Wrong content type",
+            ApiError::TooLarge => "Body too large",
+            ApiError::BodyCut => "Body incomplete",
+            ApiError::BodySlow => "Body too slow",
+            ApiError::Unauthorized(_) => "Token needed",
+            ApiError::Forbidden { .. } => "Not granted",
+            ApiError::Offer(OfferError::Malformed(_)) => "Not an SDP offer",
+            ApiError::Offer(OfferError::Unsupported(_)) => "Offer not supported",
+            ApiError::Offer(OfferError::NoCommonCodec(_)) => "No common codec",
+            ApiError::Fragment(_) => "Not an SDP fragment",
+            ApiError::UnknownSession => "No such session",
+            ApiError::NoPublisher { .. } => "Device not live",
+            ApiError::Limit(_) => "Limit reached",
+            ApiError::Busy(_) => "Server busy",
+            ApiError::Draining => "Server stopping",
+            ApiError::NoAddress => "Address not known yet",
+            ApiError::IfMatchMissing => "If-Match needed",
+            ApiError::IfMatchStale { .. } => "ETag does not match",
+            ApiError::Restart => "ICE restart not supported",
+        }
+    }
+
+    /// `Retry-After` and `WWW-Authenticate`, where the status calls for one.
+    fn headers(&self) -> Option<(header::HeaderName, HeaderValue)> {
+        match self {
+            // RFC 6750 §3: without credentials no error code is told.
+            ApiError::Unauthorized(AuthError::Missing) => Some((
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"media\""),
+            )),
+            ApiError::Unauthorized(_) => Some((
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"media\", error=\"invalid_token\""),
+            )),
+            ApiError::Forbidden { .. } => Some((
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"media\", error=\"insufficient_scope\""),
+            )),
+            ApiError::NoPublisher { .. }
+            | ApiError::Limit(_)
+            | ApiError::Busy(_)
+            | ApiError::Draining
+            | ApiError::NoAddress => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let problem = json!({
+            "type": format!("urn:mediaservice:problem:{}", self.kind()),
+            "title": self.title(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+        });
+        let mut response = (status, problem.to_string()).into_response();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some((name, value)) = self.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(ErrorKind(self.kind()));
+        response
+    }
+}

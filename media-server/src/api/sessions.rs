@@ -1,0 +1,207 @@
+//! `/api/v1`: devices and sessions as JSON, for people and scripts.
+
+use super::error::ApiError;
+use super::principal;
+use crate::app::App;
+use crate::registry::{Record, role_name};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use media_core::ids::SessionId;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Routes of the JSON API.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/devices", get(devices))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions/{session}", get(session))
+}
+
+#[derive(Debug, Serialize)]
+struct Devices {
+    devices: Vec<Device>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Device {
+    device: String,
+    /// Whether there is a publisher whose media can flow.
+    live: bool,
+    viewers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bitrate_bps: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sessions {
+    sessions: Vec<Session>,
+}
+
+/// A session with its live figures; a figure that is not known yet is left out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    id: String,
+    device: String,
+    role: &'static str,
+    protocol: &'static str,
+    created_at: String,
+    age_seconds: u64,
+    connected: bool,
+    ice_state: &'static str,
+    candidates: u32,
+    packets: u64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_time_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bitrate_bps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jitter_ms: Option<f64>,
+}
+
+impl Session {
+    fn of(record: &Record) -> Session {
+        let cells = &record.cells;
+        let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+        Session {
+            id: record.id.to_string(),
+            device: record.device.to_string(),
+            role: role_name(record.role()),
+            protocol: record.protocol.as_str(),
+            created_at: rfc3339(record.created_at),
+            age_seconds: record.created.elapsed().as_secs(),
+            connected: record.connected(),
+            ice_state: cells.ice_state().as_str(),
+            candidates: cells.candidates_added(),
+            packets: cells.packets(),
+            bytes: cells.bytes(),
+            connection_time_ms: cells.connection_time().map(millis),
+            frame_rate: cells.frame_rate(),
+            bitrate_bps: cells.bitrate_bps(),
+            loss_ratio: cells.loss_ratio(),
+            rtt_ms: cells.rtt().map(millis),
+            jitter_ms: cells.jitter().map(millis),
+        }
+    }
+}
+
+async fn devices(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let principal = principal(&app, &headers)?;
+    let devices = app
+        .registry
+        .devices()
+        .into_iter()
+        .filter(|view| principal.may_view(&view.device) || principal.may_publish(&view.device))
+        .map(|view| {
+            let publisher = view.publisher.filter(|p| p.connected());
+            Device {
+                device: view.device.to_string(),
+                live: publisher.is_some(),
+                viewers: view.viewers,
+                live_since: publisher.as_ref().map(|p| rfc3339(p.created_at)),
+                frame_rate: publisher.as_ref().and_then(|p| p.cells.frame_rate()),
+                bitrate_bps: publisher.as_ref().and_then(|p| p.cells.bitrate_bps()),
+            }
+        })
+        .collect();
+    Ok(fresh(Devices { devices }))
+}
+
+async fn sessions(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let principal = principal(&app, &headers)?;
+    let mut records = app.registry.sessions();
+    records.retain(|r| principal.may_view(&r.device) || principal.owns(r.subject.as_deref()));
+    records.sort_by_key(|record| record.created);
+    let sessions = records.iter().map(|record| Session::of(record)).collect();
+    Ok(fresh(Sessions { sessions }))
+}
+
+async fn session(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let principal = principal(&app, &headers)?;
+    let record = id
+        .parse::<SessionId>()
+        .ok()
+        .and_then(|id| app.registry.find(id))
+        .filter(|r| principal.may_view(&r.device) || principal.owns(r.subject.as_deref()))
+        .ok_or(ApiError::UnknownSession)?;
+    Ok(fresh(Session::of(&record)))
+}
+
+/// Figures change each second: nobody may keep them.
+fn fresh<T: Serialize>(body: T) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body))
+}
+
+/// UTC in whole seconds, as `2026-01-31T12:00:00Z`. Days to a date after Howard Hinnant's
+/// `civil_from_days`.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let days = (seconds / 86_400) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let of_day = seconds % 86_400;
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): endpoints and session resources.
+//!
+//! Both protocols are one set of handlers: they differ in the role, in who may, and in that a viewer
+//! needs a live publisher. Turns an offer into a session on a shard and an answer.
+
+use super::error::ApiError;
+use super::{device_name, expect_type, principal, read_body};
+use crate::app::{App, DrainState};
+use crate::auth::Principal;
+use crate::registry::{AdmitError, Protocol, Record, role_name};
+use crate::shard::{CloseReason, MailboxError, OpenSession};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use media_core::cells::SessionCells;
+use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::negotiated::Role;
+use media_core::sdp::{Fragment, Local, Offer, write_answer};
+use std::sync::Arc;
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+/// Remote candidates of a session that are counted; more are dropped silently.
+const MAX_CANDIDATES: u32 = 50;
+
+/// Routes of both protocols.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/whip/{device}", endpoint(Protocol::Whip))
+        .route("/whep/{device}", endpoint(Protocol::Whep))
+        .route("/whip/{device}/{session}", resource(Protocol::Whip))
+        .route("/whep/{device}/{session}", resource(Protocol::Whep))
+}
+
+type Shared = State<Arc<App>>;
+
+fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
+    get(async |Path(device): Path<String>| {
+        device_name(&device)?;
+        Ok::<_, ApiError>(StatusCode::NO_CONTENT)
+    })
+    .head(async move |Path(device): Path<String>| {
+        device_name(&device)?;
+        Ok::<_, ApiError>(match protocol {
+            Protocol::Whip => StatusCode::NO_CONTENT.into_response(),
+            Protocol::Whep => [(header::CONTENT_TYPE, SDP)].into_response(),
+        })
+    })
+    .options(async || {
+        (
+            StatusCode::OK,
+            [("allow", "GET, HEAD, POST, OPTIONS"), ("accept-post", SDP)],
+        )
+    })
+    .post(
+        async move |State(app): Shared,
+                    Path(device): Path<String>,
+                    headers: HeaderMap,
+                    body: Body| { create(app, protocol, &device, &headers, body).await },
+    )
+}
+
+fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
+    type Ids = Path<(String, String)>;
+    get(
+        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+            let record = find(&app, protocol, &ids, &headers)?;
+            Ok::<_, ApiError>((
+                StatusCode::NO_CONTENT,
+                [(header::ETAG, record.etag.clone())],
+            ))
+        },
+    )
+    .options(async || {
+        (
+            StatusCode::OK,
+            [
+                ("allow", "GET, HEAD, PATCH, DELETE, OPTIONS"),
+                ("accept-patch", FRAGMENT),
+            ],
+        )
+    })
+    .patch(
+        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap, body: Body| {
+            trickle(&app, protocol, &ids, &headers, body).await
+        },
+    )
+    .delete(
+        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+            let record = find(&app, protocol, &ids, &headers)?;
+            delete(&app, &record).await
+        },
+    )
+}
+
+async fn create(
+    app: Arc<App>,
+    protocol: Protocol,
+    device: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let device = device_name(device)?;
+    let principal = principal(&app, headers)?;
+    check_grant(&app, protocol, &principal, &device)?;
+    app.births(&device);
+    let created = admitted(&app, protocol, device, principal, headers, body).await;
+    if let Err(ApiError::Limit(_) | ApiError::Busy(_) | ApiError::Draining | ApiError::NoAddress) =
+        &created
+    {
+        count_setup(&app, protocol, "refused");
+    }
+    created
+}
+
+fn check_grant(
+    app: &App,
+    protocol: Protocol,
+    principal: &Principal,
+    device: &str,
+) -> Result<(), ApiError> {
+    let (granted, grant) = match protocol {
+        Protocol::Whip => (principal.may_publish(device), "publish"),
+        Protocol::Whep => (principal.may_view(device), "view"),
+    };
+    if granted {
+        return Ok(());
+    }
+    app.metrics.count("media_auth_failures_total", &["grant"]);
+    Err(ApiError::Forbidden {
+        grant,
+        device: device.to_owned(),
+    })
+}
+
+async fn admitted(
+    app: &Arc<App>,
+    protocol: Protocol,
+    device: Arc<str>,
+    principal: Principal,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    expect_type(headers, SDP)?;
+    let body = read_body(body).await?;
+    if app.drain_state() != DrainState::Accepting {
+        return Err(ApiError::Draining);
+    }
+    let offer = Offer::parse(&body)?;
+    let [a, v] = [app.random::<4>(), app.random::<4>()].map(u32::from_be_bytes);
+    // Two streams of one session must differ.
+    let ssrcs = [a, if a == v { v ^ 1 } else { v }];
+    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
+    let agreement = offer.agree(protocol.role(), ssrcs, cname)?;
+    // Looked at again when the session is admitted; here it saves the work.
+    if protocol == Protocol::Whep && !app.registry.is_live(&device) {
+        return Err(ApiError::NoPublisher {
+            device: device.to_string(),
+        });
+    }
+    let candidates = app.addresses.current();
+    if candidates.is_empty() {
+        return Err(ApiError::NoAddress);
+    }
+    let shard = app.shards.place(protocol.role(), &device);
+    let id = SessionId::new(app.config.ordinal, shard, app.random());
+    let ufrag = Ufrag::new(&app.ufrag_key, app.config.ordinal, shard, app.random());
+    let pwd = IcePwd::new(app.random());
+    let answer = write_answer(
+        &offer,
+        &agreement,
+        &Local {
+            ufrag,
+            pwd,
+            fingerprint: app.shards.fingerprint(),
+            candidates: &candidates,
+            origin: u64::from_be_bytes(app.random()),
+            video_kbps: app.config.limits.video_kbps,
+        },
+    );
+    let cells = Arc::new(SessionCells::new());
+    cells.add_candidates(offer.candidates.min(MAX_CANDIDATES));
+    let record = Arc::new(Record::new(
+        id,
+        protocol,
+        device.clone(),
+        principal.subject,
+        format!("\"{ufrag}\""),
+        agreement.negotiated.remote_ufrag.clone(),
+        cells.clone(),
+    ));
+    let open = OpenSession {
+        id,
+        ufrag,
+        pwd,
+        device,
+        negotiated: agreement.negotiated,
+        cells,
+    };
+    // A task of its own: a client that hangs up now must not leave half a session behind.
+    let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
+    opened.await.expect("opening a session does not panic")?;
+    Ok((
+        StatusCode::CREATED,
+        [
+            (header::CONTENT_TYPE, SDP.to_owned()),
+            (
+                header::LOCATION,
+                format!("/{}/{}/{id}", protocol.as_str(), record.device),
+            ),
+            (header::ETAG, record.etag.clone()),
+            (
+                header::HeaderName::from_static("accept-patch"),
+                FRAGMENT.to_owned(),
+            ),
+        ],
+        answer,
+    )
+        .into_response())
+}
+
+async fn open_session(
+    app: Arc<App>,
+    record: Arc<Record>,
+    open: OpenSession,
+) -> Result<(), ApiError> {
+    let id = record.id;
+    let superseded = app.registry.admit(&record).map_err(|error| match error {
+        AdmitError::NoPublisher => ApiError::NoPublisher {
+            device: record.device.to_string(),
+        },
+        limit => ApiError::Limit(limit),
+    })?;
+    if let Err(error) = app.shards.open(open).await {
+        app.registry.remove(id);
+        if let Some(old) = superseded {
+            app.registry.reinstate(old);
+        }
+        // In doubt the shard may have opened it: then it is closed, and nobody knew of it.
+        if error == MailboxError::Timeout {
+            let _ = app.shards.close(id, CloseReason::ErrorCleanup).await;
+        }
+        return Err(ApiError::Busy(error));
+    }
+    app.metrics
+        .count("media_sessions_created_total", &[&record.device]);
+    tracing::info!(
+        session = %id,
+        device = %record.device,
+        role = role_name(record.role()),
+        "session admitted"
+    );
+    if let Some(old) = superseded {
+        old.begin_ending();
+        if let Err(error) = app.shards.close(old.id, CloseReason::Superseded).await {
+            old.resume();
+            app.metrics
+                .count("media_errors_total", &["busy", "supersede"]);
+            tracing::warn!(session = %old.id, %error, "superseded session not closed yet");
+        }
+    }
+    Ok(())
+}
+
+async fn trickle(
+    app: &App,
+    protocol: Protocol,
+    ids: &(String, String),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let record = find(app, protocol, ids, headers)?;
+    expect_type(headers, FRAGMENT)?;
+    let body = read_body(body).await?;
+    let fragment = Fragment::parse(&body)?;
+    check_if_match(headers, &record.etag)?;
+    if fragment
+        .ufrag
+        .as_deref()
+        .is_some_and(|ufrag| ufrag != record.remote_ufrag)
+    {
+        return Err(ApiError::Restart);
+    }
+    let room = MAX_CANDIDATES.saturating_sub(record.cells.candidates_added());
+    record.cells.add_candidates(fragment.candidates.min(room));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// RFC 9725 §4.3.2: the ETag, or `*`, which some clients send in quotes.
+fn check_if_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Err(ApiError::IfMatchMissing);
+    };
+    let matches = value.to_str().is_ok_and(|value| {
+        value
+            .split(',')
+            .map(str::trim)
+            .any(|tag| tag == etag || tag == "*" || tag == "\"*\"")
+    });
+    if matches {
+        Ok(())
+    } else {
+        Err(ApiError::IfMatchStale {
+            current: etag.to_owned(),
+        })
+    }
+}
+
+async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
+    if !record.begin_ending() {
+        return Err(ApiError::UnknownSession);
+    }
+    match app.shards.close(record.id, CloseReason::Normal).await {
+        Ok(true) => Ok(StatusCode::OK),
+        // It ended by itself a moment ago.
+        Ok(false) => Err(ApiError::UnknownSession),
+        Err(error) => {
+            record.resume();
+            Err(ApiError::Busy(error))
+        }
+    }
+}
+
+/// The session of a resource path. Unknown, of another device and of another subject are one answer.
+fn find(
+    app: &App,
+    protocol: Protocol,
+    (device, session): &(String, String),
+    headers: &HeaderMap,
+) -> Result<Arc<Record>, ApiError> {
+    let principal = principal(app, headers)?;
+    session
+        .parse::<SessionId>()
+        .ok()
+        .and_then(|id| app.registry.find(id))
+        .filter(|record| record.protocol == protocol && *record.device == **device)
+        .filter(|record| principal.owns(record.subject.as_deref()))
+        .ok_or(ApiError::UnknownSession)
+}
+
+/// Counts the outcome of a set-up; called here for refusals, by the app for all others.
+pub fn count_setup(app: &App, protocol: Protocol, result: &str) {
+    let role: Role = protocol.role();
+    app.metrics.count(
+        "media_setup_total",
+        &[role_name(role), protocol.as_str(), result],
+    );
+}

@@ -1,0 +1,479 @@
+//! Wires everything, runs it, and stops it in order.
+//!
+//! Owns what handlers share ([`App`]), the tasks that keep it fresh, and the end: not ready, wait for
+//! sessions within a bound, close the rest as drained, let requests end. Called by `main.rs`.
+
+use crate::addresses::{self, Addresses};
+use crate::api;
+use crate::api::count_setup;
+use crate::auth::{Authorizer, KeyError};
+use crate::config::Config;
+use crate::listener::{ListenError, Listener};
+use crate::metrics::Metrics;
+use crate::registry::{Record, Registry, role_name};
+use crate::resources::{self, Usage};
+use crate::shard::{CloseReason, Event, MailboxError, ShardConfig, Shards, StartError};
+use aws_lc_rs::{hkdf, rand};
+use catalogue::families::CLOSE_REASONS;
+use media_core::ids::SessionId;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// How often keys are read again.
+const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(5);
+/// How often series of devices are looked through.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How often the end of sessions is looked for while draining.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Time for requests that are still running at the end.
+const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
+/// Time for the shards' last events.
+const EVENTS_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("failed to start the shards")]
+    Shards(#[from] StartError),
+    #[error("failed to read the token key")]
+    Key(#[from] KeyError),
+    #[error("failed to listen")]
+    Listen(#[from] ListenError),
+    #[error("failed to read the cluster key {path}")]
+    ClusterKey {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the cluster key {path} has {bytes} bytes; at least 32 random ones are right")]
+    ShortClusterKey { path: PathBuf, bytes: usize },
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Whether new sessions are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DrainState {
+    Accepting = 0,
+    Draining = 1,
+    Drained = 2,
+}
+
+impl DrainState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DrainState::Accepting => "Accepting",
+            DrainState::Draining => "Draining",
+            DrainState::Drained => "Drained",
+        }
+    }
+}
+
+/// What all handlers share.
+pub struct App {
+    pub config: Config,
+    pub shards: Shards,
+    pub registry: Registry,
+    pub auth: Authorizer,
+    pub addresses: Addresses,
+    pub metrics: Metrics,
+    pub usage: Usage,
+    /// Key of the tags in ufrags.
+    pub ufrag_key: [u8; 16],
+    /// Differs at each start.
+    pub boot: String,
+    drain: AtomicU8,
+}
+
+impl App {
+    pub fn drain_state(&self) -> DrainState {
+        match self.drain.load(Relaxed) {
+            0 => DrainState::Accepting,
+            1 => DrainState::Draining,
+            _ => DrainState::Drained,
+        }
+    }
+
+    fn set_drain_state(&self, state: DrainState) {
+        self.drain.store(state as u8, Relaxed);
+    }
+
+    /// Why the process should get no new requests, if so.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.drain_state() != DrainState::Accepting {
+            return Some("the server is stopping");
+        }
+        if self.addresses.current().is_empty() {
+            return Some("no media address is known");
+        }
+        None
+    }
+
+    /// Shards that do not answer their mailbox: each is asked for a session that does not exist.
+    pub async fn stuck_shards(&self) -> Vec<u8> {
+        let mut asked = Vec::new();
+        for shard in 0..self.config.shards {
+            let id = SessionId::new(self.config.ordinal, shard, [0; 16]);
+            let shards = self.shards.clone();
+            asked.push((
+                shard,
+                tokio::spawn(async move { shards.close(id, CloseReason::Normal).await }),
+            ));
+        }
+        let mut stuck = Vec::new();
+        for (shard, answer) in asked {
+            // A full mailbox is load, and the shard may well be at work on it.
+            if !matches!(answer.await, Ok(Ok(_) | Err(MailboxError::Full))) {
+                stuck.push(shard);
+            }
+        }
+        stuck
+    }
+
+    /// Random bytes of the system.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        random()
+    }
+
+    /// Makes the series of a device exist at 0, so that rates see its first session.
+    pub fn births(&self, device: &str) {
+        self.metrics
+            .touch("media_sessions_created_total", &[device]);
+        for reason in CLOSE_REASONS {
+            self.metrics
+                .touch("media_sessions_closed_total", &[device, reason]);
+        }
+        self.metrics
+            .touch("media_session_duration_seconds", &[device]);
+    }
+
+    fn handle_event(&self, event: Event) {
+        match event {
+            Event::Connected { id } => {
+                if let Some(record) = self.registry.connected(id) {
+                    self.session_connected(&record);
+                }
+            }
+            Event::Closed { id, reason } => {
+                // Unknown: its opening timed out, and nobody was told of it.
+                if let Some(record) = self.registry.remove(id) {
+                    self.session_closed(&record, reason);
+                }
+            }
+        }
+    }
+
+    fn session_connected(&self, record: &Record) {
+        count_setup(self, record.protocol, "connected");
+        self.usage.count_setup(true);
+        self.metrics.observe(
+            "media_setup_seconds",
+            &[role_name(record.role())],
+            record.created.elapsed().as_secs_f64(),
+        );
+        tracing::info!(session = %record.id, device = %record.device, "session connected");
+    }
+
+    fn session_closed(&self, record: &Record, reason: CloseReason) {
+        let device = &*record.device;
+        self.metrics
+            .count("media_sessions_closed_total", &[device, reason.as_str()]);
+        self.metrics.observe(
+            "media_session_duration_seconds",
+            &[device],
+            record.created.elapsed().as_secs_f64(),
+        );
+        if !record.connected() {
+            let failed = matches!(
+                reason,
+                CloseReason::IceFailed
+                    | CloseReason::SetupTimeout
+                    | CloseReason::ErrorCleanup
+                    | CloseReason::Inactive
+            );
+            count_setup(
+                self,
+                record.protocol,
+                if failed { "failed" } else { "cancelled" },
+            );
+            if failed {
+                self.usage.count_setup(false);
+            }
+        }
+        tracing::info!(
+            session = %record.id,
+            device,
+            reason = reason.as_str(),
+            seconds = record.created.elapsed().as_secs(),
+            "session closed"
+        );
+    }
+}
+
+/// A started server: listening, not yet serving.
+pub struct Server {
+    app: Arc<App>,
+    events: mpsc::Receiver<Event>,
+    signalling: Listener,
+    operations: Option<Listener>,
+}
+
+impl Server {
+    /// Starts shards, reads keys and binds all addresses.
+    ///
+    /// # Errors
+    /// [`AppError`] with what was attempted.
+    pub async fn start(config: Config) -> Result<Server, AppError> {
+        let auth = Authorizer::new(config.auth.clone())?;
+        let ufrag_key = ufrag_key(&config)?;
+        let (shards, events) = Shards::start(ShardConfig {
+            listen: config.media,
+            shards: config.shards,
+            ordinal: config.ordinal,
+            ufrag_key,
+        })?;
+        let limits = config.limits;
+        let app = Arc::new(App {
+            registry: Registry::new(
+                limits.sessions_per_pod,
+                limits.viewers_per_device,
+                config.series.max_per_family,
+            ),
+            metrics: Metrics::new(config.series.max_per_family),
+            auth,
+            addresses: Addresses::default(),
+            usage: Usage::default(),
+            ufrag_key,
+            boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
+            drain: AtomicU8::new(DrainState::Accepting as u8),
+            shards,
+            config,
+        });
+        addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
+        let together = app.config.metrics_listen.is_none();
+        let signalling = Listener::bind(
+            app.config.http,
+            app.config.tls.as_ref(),
+            api::signalling(&app, together),
+        )
+        .await?;
+        let operations = match app.config.metrics_listen {
+            Some(address) => Some(Listener::bind(address, None, api::operations(&app)).await?),
+            None => None,
+        };
+        Ok(Server {
+            app,
+            events,
+            signalling,
+            operations,
+        })
+    }
+
+    /// Base URL of signalling, for whoever runs on the same machine.
+    pub fn base_url(&self) -> String {
+        let scheme = if self.app.config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let address = self.signalling.local_addr().unwrap_or(self.app.config.http);
+        format!("{scheme}://{address}")
+    }
+
+    /// Serves until SIGTERM or SIGINT, then stops in order.
+    ///
+    /// # Errors
+    /// [`AppError::Signals`]
+    pub async fn run(self) -> Result<(), AppError> {
+        let base_url = self.base_url();
+        #[cfg(feature = "demo")]
+        let listen = self.signalling.local_addr().unwrap_or(self.app.config.http);
+        let Server {
+            app,
+            events,
+            signalling,
+            operations,
+        } = self;
+        tracing::info!(
+            url = %base_url,
+            media = %app.shards.local_addr(),
+            shards = app.config.shards,
+            tokens = app.auth.asks_for_tokens(),
+            "serving"
+        );
+        let (stop, stopped) = watch::channel(false);
+        let mut listeners = vec![tokio::spawn(signalling.serve(app.clone(), stopped.clone()))];
+        if let Some(operations) = operations {
+            listeners.push(tokio::spawn(operations.serve(app.clone(), stopped)));
+        }
+        let events = tokio::spawn(follow_events(app.clone(), events));
+        let tasks = [
+            tokio::spawn(resources::monitor(app.clone())),
+            tokio::spawn(refresh_addresses(app.clone())),
+            tokio::spawn(reload_keys(app.clone())),
+            tokio::spawn(expire_series(app.clone())),
+        ];
+        #[cfg(feature = "demo")]
+        let demo = start_demo(&app, listen);
+        wait_for_end(&app).await?;
+        #[cfg(feature = "demo")]
+        if let Some(demo) = demo {
+            demo.stop().await;
+        }
+        app.shards.shutdown().await;
+        let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
+        app.set_drain_state(DrainState::Drained);
+        for task in tasks {
+            task.abort();
+        }
+        let _ = stop.send(true);
+        for listener in listeners {
+            if tokio::time::timeout(REQUESTS_WITHIN, listener)
+                .await
+                .is_err()
+            {
+                tracing::warn!("requests were still running at the end");
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Returns when the process should end: after SIGTERM, once sessions have ended or the drain timeout
+/// is over; after SIGINT, or a second signal, at once.
+async fn wait_for_end(app: &App) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let patient = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => false,
+    };
+    app.set_drain_state(DrainState::Draining);
+    let (publishers, viewers) = app.registry.totals();
+    tracing::info!(publishers, viewers, "draining");
+    if !patient {
+        return Ok(());
+    }
+    let deadline = Instant::now() + app.config.drain_timeout;
+    let mut look = tokio::time::interval(DRAIN_LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {
+                if app.registry.totals() == (0, 0) || Instant::now() >= deadline {
+                    return Ok(());
+                }
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Starts the built-in device, where it was asked for. Without it the server is as useful as ever, so
+/// a failure is told and not the end.
+#[cfg(feature = "demo")]
+fn start_demo(app: &App, listen: std::net::SocketAddr) -> Option<crate::demo::DemoDevice> {
+    use crate::demo::{DEVICE, DemoDevice, OwnServer};
+    if !app.config.demo {
+        return None;
+    }
+    let token = match &app.config.auth {
+        None => None,
+        Some(jwt) => {
+            let devices = [DEVICE.to_owned()];
+            let grants = [crate::config::Grant::Publish];
+            match crate::auth::mint(jwt, DEVICE, &devices, &grants, crate::auth::MAX_LIFETIME) {
+                Ok(token) => Some(token),
+                Err(error) => {
+                    tracing::error!(%error, "no token for the built-in device");
+                    return None;
+                }
+            }
+        }
+    };
+    let server = OwnServer {
+        listen,
+        tls: app.config.tls.is_some(),
+        token,
+    };
+    match DemoDevice::start(&server) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            tracing::error!(%error, "the built-in device does not start");
+            None
+        }
+    }
+}
+
+async fn follow_events(app: Arc<App>, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        app.handle_event(event);
+    }
+}
+
+async fn refresh_addresses(app: Arc<App>) {
+    let mut every = tokio::time::interval(addresses::REFRESH_EVERY);
+    loop {
+        every.tick().await;
+        addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
+    }
+}
+
+async fn reload_keys(app: Arc<App>) {
+    let mut every = tokio::time::interval(RELOAD_KEYS_EVERY);
+    loop {
+        every.tick().await;
+        app.auth.reload();
+    }
+}
+
+async fn expire_series(app: Arc<App>) {
+    let mut every = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        every.tick().await;
+        app.metrics.expire(Instant::now());
+    }
+}
+
+/// HKDF-SHA256 of the cluster key, so that every process of a MediaService has the same; without a
+/// cluster key one of this boot.
+fn ufrag_key(config: &Config) -> Result<[u8; 16], AppError> {
+    let Some(path) = &config.cluster_key_file else {
+        return Ok(random());
+    };
+    let secret = std::fs::read(path).map_err(|source| AppError::ClusterKey {
+        path: path.clone(),
+        source,
+    })?;
+    if secret.len() < 32 {
+        return Err(AppError::ShortClusterKey {
+            path: path.clone(),
+            bytes: secret.len(),
+        });
+    }
+    let mut key = [0; 16];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, config.cluster_uid.as_bytes())
+        .extract(&secret)
+        .expand(&[b"mediaservice/v1/ufrag"], KeyLen(key.len()))
+        .and_then(|okm| okm.fill(&mut key))
+        .expect("16 bytes are within what HKDF gives");
+    Ok(key)
+}
+
+struct KeyLen(usize);
+
+impl hkdf::KeyType for KeyLen {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the system has random bytes");
+    bytes
+}

@@ -1,0 +1,726 @@
+//! Flags, environment and configuration file → [`Config`], once, at the start.
+//!
+//! Owns every name that a user sets: flags, their variables `MEDIA_…`, the names of the service that
+//! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`), and the keys of the file. A flag beats its
+//! variable, which beats the file, which beats the default. Reads no secret; called by `main.rs`.
+//!
+//! The file (`--config`), with every key and its default:
+//!
+//! ```toml
+//! [http]
+//! listen = "127.0.0.1:30006"       # signalling; in a pod "0.0.0.0:8080"
+//! metrics_listen = "…"             # /metrics, health and /load; absent: on the signalling address
+//! tls_cert = "…"                   # PEM files; both or none
+//! tls_key = "…"
+//! cors_origins = []                # e.g. "https://app.example.com"; "*" for any
+//!
+//! [media]
+//! listen = "127.0.0.1:8443"        # UDP
+//! advertise = []                   # IP, IP:port or host name; replaces all discovery
+//! addresses_file = "…"             # {"lb":[…],"nodes":{"<NODE_NAME>":["ip:port"]}}, re-read every 2 s
+//! shards = 1                       # threads, 1 to 64; absent: one for each core allowed
+//!
+//! [auth]
+//! mode = "jwt"                     # or "none"; absent: jwt where there is a key, none on loopback
+//! issuer = "cloudphone-platform"
+//! audience = "cloudphone-users"
+//! hmac_file = "…"                  # re-read every 5 s; "<file>-previous" beside it is accepted too
+//! enforce_grants = true            # false: any valid token may use any device
+//!
+//! [cluster]
+//! key_file = "…"                   # ≥ 32 random bytes; absent: a key of this boot
+//! uid = ""                         # salt of the derived keys: the MediaService's uid
+//! ordinal = 0                      # absent: the number at the end of POD_NAME, else 0
+//!
+//! [limits]
+//! sessions_per_pod = 2000
+//! viewers_per_device = 8000
+//! video_kbps = 12000
+//!
+//! [metrics]
+//! per_session_series = true
+//! max_series_per_family = 20000
+//! scrape_interval_seconds = 15     # series of a session stay two of them after its end
+//!
+//! [drain]
+//! timeout_seconds = 30             # how long SIGTERM waits for sessions to end by themselves
+//!
+//! [log]
+//! level = "info"                   # a filter of tracing-subscriber
+//! ```
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a pod has its configuration; `token` looks here when nothing else is given.
+const POD_CONFIG: &str = "/etc/media/config.toml";
+/// Where a pod has its token key.
+const POD_JWT_KEY: &str = "/etc/media/secrets/jwt-hmac";
+const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
+const DEFAULT_MEDIA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+const DEFAULT_ISSUER: &str = "cloudphone-platform";
+const DEFAULT_AUDIENCE: &str = "cloudphone-users";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "media-server",
+    version,
+    about = "WebRTC media server: WHIP in, WHEP out",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+impl Cli {
+    /// The command, which is `serve` when none is named.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(Box::new(self.serve)))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve sessions (the default)
+    Serve(Box<ServeArgs>),
+    /// Print a token for people and scripts
+    Token(TokenArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    None,
+    Jwt,
+}
+
+#[derive(Debug, Args, Default)]
+pub struct ServeArgs {
+    /// Address of signalling and pages [default: 127.0.0.1:30006]
+    #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR")]
+    http_listen: Option<SocketAddr>,
+    /// UDP address of media [default: 127.0.0.1:8443]
+    #[arg(long, env = "MEDIA_MEDIA_LISTEN", value_name = "ADDR")]
+    media_listen: Option<SocketAddr>,
+    /// Address that clients reach media at: IP, IP:port or host name; repeatable [default: the listen
+    /// address, or every non-loopback address of the machine]
+    #[arg(
+        long,
+        env = "MEDIA_ADVERTISE",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    advertise: Vec<String>,
+    /// Certificate chain in PEM; makes signalling https
+    #[arg(
+        long,
+        env = "MEDIA_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key in PEM
+    #[arg(
+        long,
+        env = "MEDIA_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
+    /// Address of /metrics, health and /load [default: same as HTTP]
+    #[arg(long, env = "MEDIA_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Who may use the server [default: jwt with a key, none on loopback without]
+    #[arg(long, env = "MEDIA_AUTH", value_enum)]
+    auth: Option<AuthMode>,
+    /// Allow `--auth none` on an address that others can reach
+    #[arg(long, env = "MEDIA_INSECURE_NO_AUTH")]
+    insecure_no_auth: bool,
+    /// Key of HS256, HS384 and HS512 tokens
+    #[arg(long, env = "MEDIA_JWT_HMAC_FILE", value_name = "FILE")]
+    jwt_hmac_file: Option<PathBuf>,
+    /// Required `iss` of tokens [default: cloudphone-platform]
+    #[arg(long, env = "MEDIA_JWT_ISSUER", value_name = "TEXT")]
+    jwt_issuer: Option<String>,
+    /// Required `aud` of tokens [default: cloudphone-users]
+    #[arg(long, env = "MEDIA_JWT_AUDIENCE", value_name = "TEXT")]
+    jwt_audience: Option<String>,
+    /// Origin that browsers may call from; repeatable, `*` for any
+    #[arg(
+        long,
+        env = "MEDIA_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    cors_origin: Vec<String>,
+    /// Threads for media, 1 to 64 [default: one for each core allowed]
+    #[arg(long, env = "MEDIA_SHARDS", value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    shards: Option<u8>,
+    /// Sessions at most [default: 2000]
+    #[arg(long, env = "MEDIA_SESSIONS_PER_POD", value_name = "N")]
+    sessions_per_pod: Option<u32>,
+    /// Viewers of one device at most [default: 8000]
+    #[arg(long, env = "MEDIA_VIEWERS_PER_DEVICE", value_name = "N")]
+    viewers_per_device: Option<u32>,
+    /// Configuration file (TOML)
+    #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Publish a live test picture with a clock, as the device `demo`
+    #[cfg(feature = "demo")]
+    #[arg(long, env = "MEDIA_DEMO")]
+    demo: bool,
+    /// Filter of log messages, such as `info` or `media_server=debug` [default: info]
+    #[arg(long, env = "MEDIA_LOG_LEVEL", value_name = "FILTER")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Device that the token is for; a trailing * means all that start so; repeatable
+    #[arg(long, required = true, value_name = "DEVICE", value_delimiter = ',')]
+    pub device: Vec<String>,
+    /// What it allows: publish, view, control, record, admin
+    #[arg(long, required = true, value_enum, value_delimiter = ',')]
+    pub grant: Vec<Grant>,
+    /// Lifetime, at most 24h
+    #[arg(long, default_value = "1h", value_parser = duration, value_name = "TIME")]
+    pub ttl: Duration,
+    /// Name of the holder
+    #[arg(long, default_value = "media-server-token", value_name = "TEXT")]
+    pub subject: String,
+    /// Key to sign with [default: the one the server has]
+    #[arg(long, env = "MEDIA_JWT_HMAC_FILE", value_name = "FILE")]
+    pub jwt_hmac_file: Option<PathBuf>,
+    /// Configuration file (TOML) to take key, issuer and audience from
+    #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Grant {
+    Publish,
+    View,
+    Control,
+    Record,
+    Admin,
+}
+
+/// Everything the process was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub http: SocketAddr,
+    /// `None`: metrics and health are on `http`.
+    pub metrics_listen: Option<SocketAddr>,
+    pub tls: Option<TlsFiles>,
+    pub cors_origins: Vec<String>,
+    pub media: SocketAddr,
+    pub advertise: Vec<String>,
+    pub addresses_file: Option<PathBuf>,
+    /// Key of this pod's row in the addresses file.
+    pub node_name: String,
+    pub shards: u8,
+    pub ordinal: u16,
+    pub cluster_key_file: Option<PathBuf>,
+    pub cluster_uid: String,
+    /// `None`: no token is asked for.
+    pub auth: Option<JwtConfig>,
+    pub limits: Limits,
+    pub series: SeriesPolicy,
+    pub drain_timeout: Duration,
+    pub log_level: String,
+    /// Whether the built-in device publishes.
+    #[cfg(feature = "demo")]
+    pub demo: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct JwtConfig {
+    pub key: KeySource,
+    pub issuer: String,
+    pub audience: String,
+    pub enforce_grants: bool,
+}
+
+#[derive(Clone)]
+pub enum KeySource {
+    File(PathBuf),
+    /// `JWT_SECRET`, as it stands.
+    Text(String),
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeySource::File(path) => write!(f, "File({})", path.display()),
+            KeySource::Text(_) => f.write_str("Text(..)"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub sessions_per_pod: u32,
+    pub viewers_per_device: u32,
+    pub video_kbps: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesPolicy {
+    pub per_session: bool,
+    pub max_per_family: usize,
+    /// How long series of a session stay after its end.
+    pub session_grace: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("failed to read {path}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path} is not right: {message}")]
+    Parse { path: PathBuf, message: String },
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Config {
+    /// Merges flags (with their variables), the file and the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the setting that is wrong and what would be right.
+    pub fn load(args: ServeArgs) -> Result<Config, ConfigError> {
+        let file = match &args.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        Config::merge(args, file, &|name| std::env::var(name).ok())
+    }
+
+    fn merge(
+        args: ServeArgs,
+        file: File,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Config, ConfigError> {
+        let mut http = args
+            .http_listen
+            .or(file.http.listen)
+            .unwrap_or(DEFAULT_HTTP);
+        if args.http_listen.is_none()
+            && file.http.listen.is_none()
+            && let Some(port) = env("PORT")
+        {
+            http.set_port(port.parse().map_err(|_| {
+                ConfigError::Wrong(format!("PORT is {port:?}; it must be a port number"))
+            })?);
+        }
+        let tls = match (
+            args.tls_cert.or(file.http.tls_cert),
+            args.tls_key.or(file.http.tls_key),
+        ) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            _ => {
+                return Err(ConfigError::Wrong(
+                    "tls_cert and tls_key go together; give both or none".to_owned(),
+                ));
+            }
+        };
+        let mut advertise = non_empty(args.advertise, file.media.advertise);
+        if advertise.is_empty()
+            && let Some(list) = env("NAT_1TO1_IPS")
+        {
+            advertise = list
+                .split(',')
+                .map(|ip| ip.trim().to_owned())
+                .filter(|ip| !ip.is_empty())
+                .collect();
+        }
+        let key = args
+            .jwt_hmac_file
+            .or(file.auth.hmac_file)
+            .map(KeySource::File)
+            .or_else(|| {
+                env("JWT_SECRET")
+                    .filter(|text| !text.is_empty())
+                    .map(KeySource::Text)
+            });
+        let mode = args.auth.or(file.auth.mode);
+        let auth = auth(mode, key, http, args.insecure_no_auth)?.map(|key| JwtConfig {
+            key,
+            issuer: args
+                .jwt_issuer
+                .or(file.auth.issuer)
+                .unwrap_or_else(|| DEFAULT_ISSUER.to_owned()),
+            audience: args
+                .jwt_audience
+                .or(file.auth.audience)
+                .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
+            enforce_grants: file.auth.enforce_grants.unwrap_or(true),
+        });
+        let shards = match args.shards.or(file.media.shards) {
+            Some(shards @ 1..=64) => shards,
+            Some(shards) => {
+                return Err(ConfigError::Wrong(format!(
+                    "shards is {shards}; it must be 1 to 64"
+                )));
+            }
+            None => {
+                std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64) as u8)
+            }
+        };
+        let ordinal = file
+            .cluster
+            .ordinal
+            .or_else(|| env("POD_NAME")?.rsplit_once('-')?.1.parse().ok())
+            .unwrap_or(0);
+        if ordinal > media_core::ids::MAX_ORDINAL {
+            return Err(ConfigError::Wrong(format!(
+                "the ordinal is {ordinal}; it must be at most {}",
+                media_core::ids::MAX_ORDINAL
+            )));
+        }
+        let scrape = file.metrics.scrape_interval_seconds.unwrap_or(15);
+        Ok(Config {
+            http,
+            metrics_listen: args.metrics_listen.or(file.http.metrics_listen),
+            tls,
+            cors_origins: non_empty(args.cors_origin, file.http.cors_origins),
+            media: args
+                .media_listen
+                .or(file.media.listen)
+                .unwrap_or(DEFAULT_MEDIA),
+            advertise,
+            addresses_file: file.media.addresses_file,
+            node_name: env("NODE_NAME").unwrap_or_default(),
+            shards,
+            ordinal,
+            cluster_key_file: file.cluster.key_file,
+            cluster_uid: file.cluster.uid.unwrap_or_default(),
+            auth,
+            limits: Limits {
+                sessions_per_pod: args
+                    .sessions_per_pod
+                    .or(file.limits.sessions_per_pod)
+                    .unwrap_or(2000),
+                viewers_per_device: args
+                    .viewers_per_device
+                    .or(file.limits.viewers_per_device)
+                    .unwrap_or(8000),
+                video_kbps: file.limits.video_kbps.unwrap_or(12_000),
+            },
+            series: SeriesPolicy {
+                per_session: file.metrics.per_session_series.unwrap_or(true),
+                max_per_family: file.metrics.max_series_per_family.unwrap_or(20_000),
+                session_grace: Duration::from_secs(2 * scrape),
+            },
+            drain_timeout: Duration::from_secs(file.drain.timeout_seconds.unwrap_or(30)),
+            log_level: args
+                .log_level
+                .or(file.log.level)
+                .or_else(|| env("LOG_LEVEL"))
+                .unwrap_or_else(|| "info".to_owned()),
+            #[cfg(feature = "demo")]
+            demo: args.demo,
+        })
+    }
+}
+
+/// Key, issuer and audience that `token` signs with: what was given, else what a server on this
+/// machine or in this pod has.
+///
+/// # Errors
+/// [`ConfigError`] when there is no key.
+pub fn token_signer(args: &TokenArgs) -> Result<JwtConfig, ConfigError> {
+    let file = match &args.config {
+        Some(path) => File::read(path)?,
+        None if Path::new(POD_CONFIG).exists() => File::read(Path::new(POD_CONFIG))?,
+        None => File::default(),
+    };
+    let key = args
+        .jwt_hmac_file
+        .clone()
+        .or(file.auth.hmac_file)
+        .map(KeySource::File)
+        .or_else(|| {
+            let text = std::env::var("JWT_SECRET").ok()?;
+            (!text.is_empty()).then_some(KeySource::Text(text))
+        })
+        .or_else(|| {
+            let path = PathBuf::from(POD_JWT_KEY);
+            path.exists().then_some(KeySource::File(path))
+        })
+        .ok_or_else(|| {
+            ConfigError::Wrong(
+                "there is no key to sign with; give --jwt-hmac-file FILE or --config FILE, or set JWT_SECRET"
+                    .to_owned(),
+            )
+        })?;
+    Ok(JwtConfig {
+        key,
+        issuer: file
+            .auth
+            .issuer
+            .unwrap_or_else(|| DEFAULT_ISSUER.to_owned()),
+        audience: file
+            .auth
+            .audience
+            .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
+        enforce_grants: true,
+    })
+}
+
+fn auth(
+    mode: Option<AuthMode>,
+    key: Option<KeySource>,
+    http: SocketAddr,
+    insecure_no_auth: bool,
+) -> Result<Option<KeySource>, ConfigError> {
+    let loopback = http.ip().is_loopback();
+    match (mode, key) {
+        (Some(AuthMode::Jwt) | None, Some(key)) => Ok(Some(key)),
+        (Some(AuthMode::Jwt), None) => Err(ConfigError::Wrong(
+            "auth is jwt, but there is no key; give --jwt-hmac-file FILE or set JWT_SECRET"
+                .to_owned(),
+        )),
+        (Some(AuthMode::None), _) if loopback || insecure_no_auth => Ok(None),
+        (None, None) if loopback => Ok(None),
+        (Some(AuthMode::None), _) => Err(ConfigError::Wrong(format!(
+            "without tokens anybody who reaches {http} could publish and watch; \
+             listen on 127.0.0.1, use --auth jwt, or insist with --insecure-no-auth"
+        ))),
+        (None, None) => Err(ConfigError::Wrong(format!(
+            "{http} can be reached by others and there is no token key; \
+             give --jwt-hmac-file FILE, set JWT_SECRET, or listen on 127.0.0.1"
+        ))),
+    }
+}
+
+fn non_empty(first: Vec<String>, second: Vec<String>) -> Vec<String> {
+    if first.is_empty() { second } else { first }
+}
+
+/// `90s`, `15m`, `1h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("give a number and s, m or h, such as 90s or 1h".to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "give a number and s, m or h, such as 90s or 1h".to_owned())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    http: FileHttp,
+    media: FileMedia,
+    auth: FileAuth,
+    cluster: FileCluster,
+    limits: FileLimits,
+    metrics: FileMetrics,
+    drain: FileDrain,
+    log: FileLog,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileHttp {
+    listen: Option<SocketAddr>,
+    metrics_listen: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    cors_origins: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileMedia {
+    listen: Option<SocketAddr>,
+    advertise: Vec<String>,
+    addresses_file: Option<PathBuf>,
+    shards: Option<u8>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileAuth {
+    mode: Option<AuthMode>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    hmac_file: Option<PathBuf>,
+    enforce_grants: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileCluster {
+    key_file: Option<PathBuf>,
+    uid: Option<String>,
+    ordinal: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileLimits {
+    sessions_per_pod: Option<u32>,
+    viewers_per_device: Option<u32>,
+    video_kbps: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileMetrics {
+    per_session_series: Option<bool>,
+    max_series_per_family: Option<usize>,
+    scrape_interval_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileDrain {
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FileLog {
+    level: Option<String>,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<File, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|e| ConfigError::Parse {
+            path: path.to_owned(),
+            message: e.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(args: &[&str], file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let line = ["media-server"].iter().chain(args);
+        let Command::Serve(args) = Cli::parse_from(line).command() else {
+            panic!("serve is the default command");
+        };
+        let file = toml::from_str(file).expect("a right file");
+        Config::merge(*args, file, &|name| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_default_is_loopback_without_tokens() {
+        let config = load(&[], "", &[]).expect("defaults are right");
+        assert_eq!(config.http.to_string(), "127.0.0.1:30006");
+        assert_eq!(config.media.to_string(), "127.0.0.1:8443");
+        assert!(config.auth.is_none());
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_which_beats_the_default() {
+        let file = "[http]\nlisten = \"127.0.0.1:1\"\nmetrics_listen = \"127.0.0.1:2\"";
+        let config = load(&["--http-listen", "127.0.0.1:9"], file, &[]).expect("right");
+        assert_eq!(config.http.port(), 9);
+        assert_eq!(config.metrics_listen.map(|a| a.port()), Some(2));
+    }
+
+    #[test]
+    fn no_tokens_on_an_address_that_others_reach_are_refused() {
+        for args in [
+            &["--http-listen", "0.0.0.0:80", "--auth", "none"][..],
+            &["--http-listen", "0.0.0.0:80"],
+            &["--auth", "jwt"],
+        ] {
+            assert!(
+                matches!(load(args, "", &[]), Err(ConfigError::Wrong(_))),
+                "{args:?}"
+            );
+        }
+        let insist = [
+            "--http-listen",
+            "0.0.0.0:80",
+            "--auth",
+            "none",
+            "--insecure-no-auth",
+        ];
+        assert!(load(&insist, "", &[]).expect("insisted").auth.is_none());
+    }
+
+    #[test]
+    fn the_names_of_the_replaced_service_keep_working() {
+        let env = [
+            ("PORT", "3003"),
+            ("JWT_SECRET", "s3cret"),
+            ("NAT_1TO1_IPS", "192.0.2.1, 192.0.2.2"),
+        ];
+        let config = load(&[], "", &env).expect("right");
+        assert_eq!(config.http.port(), 3003);
+        assert_eq!(config.advertise, ["192.0.2.1", "192.0.2.2"]);
+        assert!(matches!(
+            config.auth.expect("a key means tokens").key,
+            KeySource::Text(_)
+        ));
+    }
+
+    #[test]
+    fn the_ordinal_is_the_end_of_the_pod_name() {
+        let config = load(&[], "", &[("POD_NAME", "cam-7")]).expect("right");
+        assert_eq!(config.ordinal, 7);
+        let config = load(&[], "[cluster]\nordinal = 3", &[("POD_NAME", "cam-7")]).expect("right");
+        assert_eq!(config.ordinal, 3);
+    }
+
+    #[test]
+    fn a_key_that_the_file_does_not_have_is_refused_by_name() {
+        let error = toml::from_str::<File>("[http]\nlisten_on = \"x\"").expect_err("unknown key");
+        assert!(error.to_string().contains("listen_on"), "{error}");
+    }
+
+    #[test]
+    fn lifetimes_are_read_with_their_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert!(duration("1d").is_err() && duration("").is_err() && duration("h").is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_debug() {
+        let config = load(&[], "", &[("JWT_SECRET", "s3cret")]).expect("right");
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}

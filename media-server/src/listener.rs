@@ -1,0 +1,172 @@
+//! TCP and TLS in front of a router: accepts, bounds and ends connections.
+//!
+//! Owns the limits that a router can't have: connections open at once, time for a request head, and a
+//! graceful end. Never looks into a request. Called by the app, once per listen address.
+
+use crate::app::App;
+use crate::config::TlsFiles;
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tower::ServiceExt as _;
+
+/// Connections open at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// Time for a request head, also the longest idle time between two requests.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// Time for a TLS handshake.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// After an error of accept, such as no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("failed to listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("failed to read {path}: {message}")]
+    Pem { path: PathBuf, message: String },
+    #[error("certificate and key do not fit")]
+    Tls { source: tokio_rustls::rustls::Error },
+}
+
+/// A bound address and what is served there.
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+}
+
+impl Listener {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// [`ListenError`]
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<&TlsFiles>,
+        router: Router,
+    ) -> Result<Listener, ListenError> {
+        let tcp = TcpListener::bind(address)
+            .await
+            .map_err(|source| ListenError::Bind { address, source })?;
+        Ok(Listener {
+            tcp,
+            tls: tls.map(acceptor).transpose()?,
+            router,
+        })
+    }
+
+    /// The bound address, with its real port.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `stop` turns true, then lets open requests end.
+    pub async fn serve(self, app: Arc<App>, mut stop: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(permit) = room.clone().acquire_owned().await else {
+                break;
+            };
+            let stream = tokio::select! {
+                accepted = self.tcp.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+                () = stopped(&mut stop) => break,
+            };
+            let _ = stream.set_nodelay(true);
+            let router = self.router.clone();
+            let tls = self.tls.clone();
+            let stop = stop.clone();
+            let app = app.clone();
+            app.usage.connection_opened();
+            tokio::spawn(async move {
+                match tls {
+                    None => connection(stream, router, stop).await,
+                    Some(tls) => {
+                        let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream));
+                        match handshake.await {
+                            Ok(Ok(stream)) => connection(stream, router, stop).await,
+                            _ => app
+                                .metrics
+                                .count("media_errors_total", &["tls", "handshake"]),
+                        }
+                    }
+                }
+                app.usage.connection_closed();
+                drop(permit);
+            });
+        }
+        drop(self.tcp);
+        // All permits back: every connection has ended.
+        let _ = room.acquire_many(MAX_CONNECTIONS as u32).await;
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = router.map_request(|request: hyper::Request<Incoming>| request.map(Body::new));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut serving = pin!(serving);
+    tokio::select! {
+        // An error is the client's: cut off, too slow, no HTTP. There is nobody to tell.
+        _ = serving.as_mut() => return,
+        () = stopped(&mut stop) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
+    let pem = |path: &PathBuf, error: &dyn std::fmt::Display| ListenError::Pem {
+        path: path.clone(),
+        message: error.to_string(),
+    };
+    let chain = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| pem(&files.cert, &e))?;
+    if chain.is_empty() {
+        return Err(pem(&files.cert, &"there is no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| pem(&files.key, &e))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|source| ListenError::Tls { source })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,144 @@
+//! What is asked for at each scrape: sessions, shards and totals, as series.
+//!
+//! Reads the registry and the shards' cells; changes nothing but gauges and totals. Called by the
+//! handler of `/metrics`.
+
+use super::{Metrics, render_labels, write_histogram, write_series};
+use crate::app::App;
+use crate::registry::{Record, role_name};
+use catalogue::families::{Family, Kind, Scope};
+use media_core::cells::{Drop, IceState};
+use media_core::negotiated::Role;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The text of `/metrics`.
+pub fn scrape(app: &App) -> String {
+    let metrics = &app.metrics;
+    set_totals(app, metrics);
+    set_shards(app, metrics);
+    let policy = app.config.series;
+    if let Some(limit) = Instant::now().checked_sub(policy.session_grace) {
+        app.registry.expire(limit);
+    }
+    let mut records = app.registry.sessions();
+    records.extend(app.registry.ended());
+    records.sort_by_key(|record| record.id);
+    let mut folded = Vec::new();
+    let text = metrics.render(|family, room, text| {
+        if family.scope == Scope::Session {
+            let (own, rest) = records.split_at(room.min(records.len()));
+            if policy.per_session {
+                for record in own {
+                    let id = record.id.to_string();
+                    write_session(text, family, std::slice::from_ref(record), Some(&id));
+                }
+                if !rest.is_empty() {
+                    folded.push((family.name, rest.len()));
+                    if family.kind != Kind::Gauge {
+                        write_session(text, family, rest, Some("other"));
+                    }
+                }
+            } else if family.kind != Kind::Gauge {
+                write_session(text, family, &records, None);
+            }
+        }
+    });
+    for (family, count) in folded {
+        metrics.count_folded(family, count);
+    }
+    text
+}
+
+fn set_totals(app: &App, metrics: &Metrics) {
+    let (publishers, viewers) = app.registry.totals();
+    metrics.set(
+        "media_active_sessions",
+        &[],
+        f64::from(publishers + viewers),
+    );
+    for (role, count) in [(Role::Publisher, publishers), (Role::Viewer, viewers)] {
+        metrics.set("media_sessions", &[role_name(role)], f64::from(count));
+    }
+    metrics.set(
+        "media_session_limit",
+        &[],
+        f64::from(app.config.limits.sessions_per_pod),
+    );
+    metrics.set("media_drain_state", &[], app.drain_state() as u8 as f64);
+    metrics.set(
+        "media_advertised_addresses",
+        &[],
+        app.addresses.current().len() as f64,
+    );
+    metrics.set("media_websocket_connections", &[], 0.0);
+    metrics.set("media_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
+}
+
+fn set_shards(app: &App, metrics: &Metrics) {
+    let cells = app.shards.cells();
+    let sum = |figure: &dyn Fn(&media_core::cells::ShardCells) -> u64| {
+        cells.iter().map(|c| figure(c)).sum::<u64>() as f64
+    };
+    metrics.set("media_packets_total", &["in"], sum(&|c| c.packets_in()));
+    metrics.set("media_packets_total", &["out"], sum(&|c| c.packets_out()));
+    metrics.set("media_bytes_total", &["in"], sum(&|c| c.bytes_in()));
+    metrics.set("media_bytes_total", &["out"], sum(&|c| c.bytes_out()));
+    for reason in Drop::ALL {
+        let count = sum(&|c| c.drops(reason));
+        metrics.set("media_drops_total", &[reason.as_str()], count);
+    }
+    metrics.set(
+        "media_keyframe_requests_total",
+        &[],
+        sum(&|c| c.keyframe_requests()),
+    );
+    for (shard, cells) in cells.iter().enumerate() {
+        metrics.set(
+            "media_shard_sessions",
+            &[&shard.to_string()],
+            cells.sessions() as f64,
+        );
+    }
+}
+
+/// Writes the series of one family for one session, or of several under one label value. Without a
+/// label value (`None`) they are summed without the label.
+fn write_session(text: &mut String, family: &Family, records: &[Arc<Record>], id: Option<&str>) {
+    let labels = id.map_or(String::new(), |id| render_labels(&["session_id"], &[id]));
+    let gauge = |text: &mut String, value: Option<f64>| {
+        if let Some(value) = value {
+            write_series(text, family.name, "", &labels, value);
+        }
+    };
+    let cells = &records[0].cells;
+    match family.name {
+        "media_ice_connection_state" => {
+            let state = cells.ice_state();
+            let labels = format!("{labels},state=\"{}\"", state.as_str());
+            write_series(text, family.name, "", &labels, f64::from(state as u8));
+        }
+        "media_ice_candidates_added_total" => {
+            let sum: u32 = records.iter().map(|r| r.cells.candidates_added()).sum();
+            write_series(text, family.name, "", &labels, f64::from(sum));
+        }
+        "media_ice_connection_time_milliseconds" => {
+            let mut counts = vec![0; family.buckets.len() + 1];
+            let mut sum = 0.0;
+            for time in records.iter().filter_map(|r| r.cells.connection_time()) {
+                let millis = time.as_secs_f64() * 1e3;
+                counts[family.buckets.partition_point(|bound| *bound < millis)] += 1;
+                sum += millis;
+            }
+            write_histogram(text, family, &labels, &counts, sum);
+        }
+        // Live figures end with the session: a closed one sends nothing at 30 frames a second.
+        _ if cells.ice_state() == IceState::Closed => {}
+        "media_video_frame_rate" => gauge(text, cells.frame_rate()),
+        "media_video_bitrate_bps" => gauge(text, cells.bitrate_bps()),
+        "media_packet_loss_ratio" => gauge(text, cells.loss_ratio()),
+        "media_rtt_milliseconds" => gauge(text, cells.rtt().map(|t| t.as_secs_f64() * 1e3)),
+        "media_jitter_milliseconds" => gauge(text, cells.jitter().map(|t| t.as_secs_f64() * 1e3)),
+        other => unreachable!("{other} has session scope and no source"),
+    }
+}

@@ -1,0 +1,75 @@
+//! Counts HTTP requests around the router; no handler knows of it.
+
+use crate::api::error::ErrorKind;
+use crate::app::App;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Records method, route template, status and duration of every request, and the errors answered.
+pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let metrics = &app.metrics;
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
+    // A method is a label: only those that mean something here, or anybody could make series.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PATCH" | "DELETE" | "OPTIONS" | "PUT") => known,
+        _ => "OTHER",
+    }
+    .to_owned();
+    let started = Instant::now();
+    let in_flight = InFlight::new(app.clone());
+    let response = next.run(request).await;
+    drop(in_flight);
+    let status = response.status();
+    metrics.count(
+        "media_http_requests_total",
+        &[&method, &path, status.as_str()],
+    );
+    metrics.observe(
+        "media_http_duration_seconds",
+        &[&method, &path],
+        started.elapsed().as_secs_f64(),
+    );
+    if let Some(ErrorKind(kind)) = response.extensions().get() {
+        metrics.count("media_errors_total", &[kind, operation(&method, &path)]);
+    }
+    response
+}
+
+/// What was attempted, for the label `operation`.
+fn operation(method: &str, path: &str) -> &'static str {
+    match (method, path) {
+        ("POST", "/whip/{device}") => "whip_create",
+        ("POST", "/whep/{device}") => "whep_create",
+        ("PATCH", "/whip/{device}/{session}" | "/whep/{device}/{session}") => "session_patch",
+        ("DELETE", "/whip/{device}/{session}" | "/whep/{device}/{session}") => "session_delete",
+        (_, path) if path.starts_with("/whip/") || path.starts_with("/whep/") => "session_read",
+        (_, path) if path.starts_with("/api/v1/") => "api_read",
+        (_, "unmatched") => "unmatched",
+        _ => "other",
+    }
+}
+
+/// Counts a request while it is handled, also when its client goes away.
+struct InFlight(Arc<App>);
+
+impl InFlight {
+    fn new(app: Arc<App>) -> InFlight {
+        app.metrics.add("media_http_requests_in_flight", &[], 1.0);
+        InFlight(app)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0
+            .metrics
+            .add("media_http_requests_in_flight", &[], -1.0);
+    }
+}

@@ -1,0 +1,431 @@
+//! Which sessions exist: id → record, device → publisher and viewers.
+//!
+//! Owns admission (limits), superseding and the totals that metrics and the API show. Holds no media
+//! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
+//! and find, and by the app with the shards' events.
+
+use media_core::cells::SessionCells;
+use media_core::ids::SessionId;
+use media_core::negotiated::Role;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+/// Locks of the session map. Requests of different sessions rarely meet; more buys nothing on the
+/// two threads that serve HTTP.
+const SLOTS: usize = 16;
+
+/// The way a session was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Whip,
+    Whep,
+}
+
+impl Protocol {
+    /// First segment of the path, and value of the `protocol` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Whip => "whip",
+            Protocol::Whep => "whep",
+        }
+    }
+
+    pub fn role(self) -> Role {
+        match self {
+            Protocol::Whip => Role::Publisher,
+            Protocol::Whep => Role::Viewer,
+        }
+    }
+}
+
+/// Value of the `role` label.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Publisher => "publisher",
+        Role::Viewer => "viewer",
+    }
+}
+
+/// One session, as signalling knows it.
+#[derive(Debug)]
+pub struct Record {
+    pub id: SessionId,
+    pub protocol: Protocol,
+    pub device: Arc<str>,
+    /// Who made it, where tokens are asked for.
+    pub subject: Option<String>,
+    pub created: Instant,
+    pub created_at: SystemTime,
+    /// Value of the `ETag` header, with its quotes.
+    pub etag: String,
+    pub remote_ufrag: String,
+    pub cells: Arc<SessionCells>,
+    connected: AtomicBool,
+    /// Set when its end was asked for: from then on nobody finds it.
+    ending: AtomicBool,
+}
+
+impl Record {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        id: SessionId,
+        protocol: Protocol,
+        device: Arc<str>,
+        subject: Option<String>,
+        etag: String,
+        remote_ufrag: String,
+        cells: Arc<SessionCells>,
+    ) -> Record {
+        Record {
+            id,
+            protocol,
+            device,
+            subject,
+            created: Instant::now(),
+            created_at: SystemTime::now(),
+            etag,
+            remote_ufrag,
+            cells,
+            connected: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        self.protocol.role()
+    }
+
+    /// Whether its keys exist.
+    pub fn connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Marks the end as asked for; `false` if somebody has done so before.
+    pub fn begin_ending(&self) -> bool {
+        !self.ending.swap(true, Relaxed)
+    }
+
+    /// Takes the mark back: the shard did not take the order, and the session lives on.
+    pub fn resume(&self) {
+        self.ending.store(false, Relaxed);
+    }
+}
+
+/// Why a session is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    #[error("the server has {0} sessions, which is its limit")]
+    Sessions(u32),
+    #[error("the device has {0} viewers, which is the limit")]
+    Viewers(u32),
+    #[error("the device has no live publisher")]
+    NoPublisher,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    publisher: Option<Arc<Record>>,
+    viewers: HashSet<SessionId>,
+}
+
+/// A device as the API shows it.
+#[derive(Debug)]
+pub struct DeviceView {
+    pub device: Arc<str>,
+    pub publisher: Option<Arc<Record>>,
+    pub viewers: usize,
+}
+
+/// All sessions of the process.
+#[derive(Debug)]
+pub struct Registry {
+    sessions: [Mutex<HashMap<SessionId, Arc<Record>>>; SLOTS],
+    devices: Mutex<HashMap<Arc<str>, Device>>,
+    /// Ended sessions whose series are still shown.
+    ended: Mutex<Vec<(Instant, Arc<Record>)>>,
+    publishers: AtomicU32,
+    viewers: AtomicU32,
+    max_sessions: u32,
+    max_viewers: u32,
+    max_ended: usize,
+}
+
+impl Registry {
+    /// `max_ended` bounds the ended sessions that are remembered for their series.
+    pub fn new(max_sessions: u32, max_viewers: u32, max_ended: usize) -> Registry {
+        Registry {
+            sessions: std::array::from_fn(|_| Mutex::default()),
+            devices: Mutex::default(),
+            ended: Mutex::default(),
+            publishers: AtomicU32::new(0),
+            viewers: AtomicU32::new(0),
+            max_sessions,
+            max_viewers,
+            max_ended,
+        }
+    }
+
+    /// Admits a session. A publisher takes its device over; the one that it supersedes is returned,
+    /// and is the caller's to close.
+    ///
+    /// # Errors
+    /// [`AdmitError`]; nothing has changed.
+    pub fn admit(&self, record: &Arc<Record>) -> Result<Option<Arc<Record>>, AdmitError> {
+        // The lock on devices also makes the check of the totals and their change one step.
+        let mut devices = lock(&self.devices);
+        let total = self.publishers.load(Relaxed) + self.viewers.load(Relaxed);
+        if total >= self.max_sessions {
+            return Err(AdmitError::Sessions(self.max_sessions));
+        }
+        let superseded = match record.role() {
+            Role::Publisher => {
+                self.publishers.fetch_add(1, Relaxed);
+                devices
+                    .entry(record.device.clone())
+                    .or_default()
+                    .publisher
+                    .replace(record.clone())
+            }
+            Role::Viewer => {
+                let device = devices
+                    .get_mut(&record.device)
+                    .filter(|d| d.publisher.as_ref().is_some_and(|p| p.connected()))
+                    .ok_or(AdmitError::NoPublisher)?;
+                if device.viewers.len() >= self.max_viewers as usize {
+                    return Err(AdmitError::Viewers(self.max_viewers));
+                }
+                device.viewers.insert(record.id);
+                self.viewers.fetch_add(1, Relaxed);
+                None
+            }
+        };
+        lock(self.slot(record.id)).insert(record.id, record.clone());
+        Ok(superseded)
+    }
+
+    /// Puts a superseded publisher back: its successor could not be opened.
+    pub fn reinstate(&self, old: Arc<Record>) {
+        let mut devices = lock(&self.devices);
+        if !lock(self.slot(old.id)).contains_key(&old.id) {
+            return;
+        }
+        let device = devices.entry(old.device.clone()).or_default();
+        if device.publisher.is_none() {
+            device.publisher = Some(old);
+        }
+    }
+
+    /// The session, unless its end was asked for.
+    pub fn find(&self, id: SessionId) -> Option<Arc<Record>> {
+        lock(self.slot(id))
+            .get(&id)
+            .filter(|record| !record.ending.load(Relaxed))
+            .cloned()
+    }
+
+    /// Whether the device has a publisher whose media can flow.
+    pub fn is_live(&self, device: &str) -> bool {
+        lock(&self.devices)
+            .get(device)
+            .and_then(|d| d.publisher.as_ref())
+            .is_some_and(|p| p.connected())
+    }
+
+    /// Notes that a session's keys exist. Returns it the first time.
+    pub fn connected(&self, id: SessionId) -> Option<Arc<Record>> {
+        let record = lock(self.slot(id)).get(&id).cloned()?;
+        (!record.connected.swap(true, Relaxed)).then_some(record)
+    }
+
+    /// Forgets a session that has ended, and remembers it for its series until [`Self::expire`].
+    pub fn remove(&self, id: SessionId) -> Option<Arc<Record>> {
+        let mut devices = lock(&self.devices);
+        let record = lock(self.slot(id)).remove(&id)?;
+        record.ending.store(true, Relaxed);
+        match record.role() {
+            Role::Publisher => self.publishers.fetch_sub(1, Relaxed),
+            Role::Viewer => self.viewers.fetch_sub(1, Relaxed),
+        };
+        if let Some(device) = devices.get_mut(&record.device) {
+            device.viewers.remove(&id);
+            if device.publisher.as_ref().is_some_and(|p| p.id == id) {
+                device.publisher = None;
+            }
+            if device.publisher.is_none() && device.viewers.is_empty() {
+                devices.remove(&record.device);
+            }
+        }
+        drop(devices);
+        let mut ended = lock(&self.ended);
+        if ended.len() < self.max_ended {
+            ended.push((Instant::now(), record.clone()));
+        }
+        Some(record)
+    }
+
+    /// Forgets ended sessions that ended before `limit`.
+    pub fn expire(&self, limit: Instant) {
+        lock(&self.ended).retain(|(at, _)| *at >= limit);
+    }
+
+    /// Open sessions, in no order.
+    pub fn sessions(&self) -> Vec<Arc<Record>> {
+        self.sessions
+            .iter()
+            .flat_map(|slot| lock(slot).values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Sessions that ended lately.
+    pub fn ended(&self) -> Vec<Arc<Record>> {
+        lock(&self.ended).iter().map(|(_, r)| r.clone()).collect()
+    }
+
+    /// Devices with a session, in the order of their names.
+    pub fn devices(&self) -> Vec<DeviceView> {
+        let mut views: Vec<DeviceView> = lock(&self.devices)
+            .iter()
+            .map(|(name, device)| DeviceView {
+                device: name.clone(),
+                publisher: device.publisher.clone(),
+                viewers: device.viewers.len(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.device.cmp(&b.device));
+        views
+    }
+
+    /// Open publishers and viewers.
+    pub fn totals(&self) -> (u32, u32) {
+        (self.publishers.load(Relaxed), self.viewers.load(Relaxed))
+    }
+
+    fn slot(&self, id: SessionId) -> &Mutex<HashMap<SessionId, Arc<Record>>> {
+        // The last byte is random.
+        &self.sessions[usize::from(id.0[15]) % SLOTS]
+    }
+}
+
+/// A poisoned map is still right: no call leaves it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
+        Arc::new(Record::new(
+            SessionId::new(0, 0, [n; 16]),
+            protocol,
+            device.into(),
+            None,
+            String::new(),
+            String::new(),
+            Arc::new(SessionCells::new()),
+        ))
+    }
+
+    fn live(registry: &Registry, n: u8, device: &str) -> Arc<Record> {
+        let publisher = record(n, Protocol::Whip, device);
+        registry.admit(&publisher).expect("room");
+        registry.connected(publisher.id).expect("known");
+        publisher
+    }
+
+    #[test]
+    fn a_viewer_is_admitted_only_once_the_publisher_is_connected() {
+        let registry = Registry::new(10, 10, 10);
+        let viewer = record(1, Protocol::Whep, "cam");
+        assert_eq!(registry.admit(&viewer).err(), Some(AdmitError::NoPublisher));
+        let publisher = record(2, Protocol::Whip, "cam");
+        registry.admit(&publisher).expect("room");
+        assert_eq!(registry.admit(&viewer).err(), Some(AdmitError::NoPublisher));
+        registry.connected(publisher.id).expect("known");
+        assert!(registry.connected(publisher.id).is_none(), "only once");
+        registry.admit(&viewer).expect("a live publisher");
+        assert_eq!(registry.totals(), (1, 1));
+    }
+
+    #[test]
+    fn a_second_publisher_supersedes_the_first_and_viewers_stay() {
+        let registry = Registry::new(10, 10, 10);
+        let old = live(&registry, 1, "cam");
+        registry
+            .admit(&record(2, Protocol::Whep, "cam"))
+            .expect("live");
+        let new = record(3, Protocol::Whip, "cam");
+        let superseded = registry.admit(&new).expect("room").expect("an old one");
+        assert_eq!(superseded.id, old.id);
+        registry.remove(old.id).expect("known");
+        let devices = registry.devices();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].viewers, 1);
+        assert_eq!(
+            devices[0].publisher.as_ref().map(|p| p.id),
+            Some(new.id),
+            "the old one's end does not take the new one away"
+        );
+    }
+
+    #[test]
+    fn a_publisher_whose_successor_could_not_open_is_put_back() {
+        let registry = Registry::new(10, 10, 10);
+        let old = live(&registry, 1, "cam");
+        let new = record(2, Protocol::Whip, "cam");
+        let superseded = registry.admit(&new).expect("room").expect("an old one");
+        registry.remove(new.id).expect("known");
+        registry.reinstate(superseded);
+        assert!(registry.is_live("cam"));
+        assert_eq!(registry.totals(), (1, 0));
+        registry.remove(old.id).expect("known");
+        assert!(registry.devices().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn limits_refuse_one_beyond_them() {
+        let registry = Registry::new(3, 1, 10);
+        live(&registry, 1, "cam");
+        registry
+            .admit(&record(2, Protocol::Whep, "cam"))
+            .expect("room");
+        assert_eq!(
+            registry.admit(&record(3, Protocol::Whep, "cam")).err(),
+            Some(AdmitError::Viewers(1))
+        );
+        live(&registry, 4, "door");
+        assert_eq!(
+            registry.admit(&record(5, Protocol::Whip, "gate")).err(),
+            Some(AdmitError::Sessions(3))
+        );
+        assert_eq!(registry.totals(), (2, 1));
+    }
+
+    #[test]
+    fn a_session_whose_end_was_asked_for_is_not_found_again() {
+        let registry = Registry::new(10, 10, 10);
+        let publisher = live(&registry, 1, "cam");
+        let found = registry.find(publisher.id).expect("there");
+        assert!(found.begin_ending());
+        assert!(!found.begin_ending());
+        assert!(registry.find(publisher.id).is_none());
+        found.resume();
+        assert!(registry.find(publisher.id).is_some());
+    }
+
+    #[test]
+    fn ended_sessions_are_remembered_up_to_a_bound_and_expire() {
+        let registry = Registry::new(10, 10, 2);
+        for n in 1..=3 {
+            let publisher = live(&registry, n, "cam");
+            registry.remove(publisher.id).expect("known");
+        }
+        assert_eq!(registry.ended().len(), 2);
+        registry.expire(Instant::now() + Duration::from_secs(1));
+        assert!(registry.ended().is_empty());
+    }
+}
