@@ -3,6 +3,7 @@
 //! Owns the list of generated files and how each is made from its one source; the sources are the
 //! operator's types and the metric catalogue. Never edits a file by hand-made rules beyond that.
 
+mod flags;
 mod metrics;
 mod resource;
 
@@ -77,6 +78,10 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
         Generated {
             path: "docs/reference/metrics.md",
             text: metrics::page(),
+        },
+        Generated {
+            path: "docs/reference/flags.md",
+            text: flags::page()?,
         },
         Generated {
             path: "crds/mediaservices.yaml",
