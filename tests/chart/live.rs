@@ -1,6 +1,8 @@
 //! The operator's chart against a real API server: every object is accepted, and the definition may
 //! come from kubectl, from this release or from another one, in either order.
 //!
+//! What a MediaService brings to Prometheus is asked of a real one, at PROMETHEUS_URL.
+//!
 //! Needs `helm` and `kubectl` on PATH and KUBECONFIG of a cluster whose MediaServices may go: the
 //! definition is deleted between tests. Run by the stage `chart on the cluster` of `cargo xtask test`.
 #![forbid(unsafe_code)]
@@ -9,6 +11,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
+
+use serde_json::Value;
+use tests::Prometheus;
+use tests::process::program;
 
 const CRD: &str = "mediaservices.mediaservice.io";
 const NAMESPACE: &str = "chart-live";
@@ -129,6 +135,74 @@ fn follow(message: &str) {
     for command in commands {
         let words: Vec<&str> = command.split_whitespace().skip(1).collect();
         ok(kubectl(&words));
+    }
+}
+
+/// Every string under a key `expr`, in rules and in panels.
+fn expressions(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                match inner {
+                    Value::String(text) if key == "expr" => found.push(text.clone()),
+                    inner => expressions(inner, found),
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|inner| expressions(inner, found)),
+        _ => {}
+    }
+}
+
+/// What the operator would make for the minimal example: its rules and its dashboards.
+fn monitoring_objects() -> Vec<Value> {
+    let operator = program("OPERATOR", "operator");
+    let output = Command::new(operator)
+        .args(["render", "--file", "crds/examples/minimal.yaml"])
+        .current_dir(root())
+        .output()
+        .expect("the operator can be started");
+    let manifests = ok(output);
+    let objects = manifests
+        .split("\n---\n")
+        .map(|text| serde_yaml::from_str(text).expect("YAML"));
+    let mut found = Vec::new();
+    for object in objects.filter(|object: &Value| !object.is_null()) {
+        match object["kind"].as_str() {
+            Some("PrometheusRule") => found.push(object["spec"].clone()),
+            Some("ConfigMap") => {
+                let files = object["data"].as_object().into_iter().flatten();
+                let json = files.filter(|(name, _)| name.ends_with("-overview.json"));
+                found.extend(json.map(|(_, text)| {
+                    serde_json::from_str::<Value>(text.as_str().expect("text"))
+                        .expect("a dashboard is JSON")
+                }));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(found.len(), 2, "rules and one dashboard");
+    found
+}
+
+#[tokio::test]
+async fn every_expression_of_rules_and_panels_is_understood_by_prometheus() {
+    let address = std::env::var("PROMETHEUS_URL").expect("PROMETHEUS_URL says where Prometheus is");
+    let prometheus = Prometheus::new(&address);
+    let mut found = Vec::new();
+    for object in monitoring_objects() {
+        expressions(&object, &mut found);
+    }
+    assert!(found.len() > 50, "{} expressions", found.len());
+    for expression in found {
+        let filled = expression
+            .replace("$__rate_interval", "1m")
+            .replace("$namespace", "media")
+            .replace("$service", "cam")
+            .replace("$pod", ".*");
+        if let Err(error) = prometheus.query(&filled).await {
+            panic!("{expression}: {error:#}");
+        }
     }
 }
 
