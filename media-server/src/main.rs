@@ -1,4 +1,5 @@
 //! `media-server`: flags, runtime, exit code.
+#![forbid(unsafe_code)]
 
 mod addresses;
 mod api;
