@@ -283,6 +283,8 @@ async function capture(source, device, withSound) {
 async function publish() {
   const device = $("publish-device").value;
   const source = new FormData($("publish")).get("source");
+  // Whoever publishes did not come to see their own picture.
+  mayAutoplay = false;
   setPublishing("connecting");
   $("publish-message").textContent = source === "test" ? "" : "Waiting for your permission";
   let picture;

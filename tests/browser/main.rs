@@ -1,0 +1,6 @@
+//! The page and the server in a real browser, over loopback and without a cluster.
+//!
+//! Each test starts its own server and its own Chromium. Screenshots are left in `target/screenshots`.
+
+mod demo;
+mod stream;
