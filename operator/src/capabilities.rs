@@ -95,3 +95,43 @@ pub async fn watch(client: Client, sender: watch::Sender<Availability>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{answering, failure_body};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn only_a_clear_answer_is_an_answer() {
+        let list = |names: &[&str]| {
+            let resources: Vec<_> = names
+                .iter()
+                .map(|name| json!({"name": name, "singularName": "", "namespaced": true, "kind": "K", "verbs": []}))
+                .collect();
+            json!({"kind": "APIResourceList", "groupVersion": MONITORING_GROUP_VERSION, "resources": resources})
+        };
+        let both = answering(200, list(&["servicemonitors", "prometheusrules"]));
+        assert_eq!(discover(&both).await, Availability::Present);
+        let one = answering(200, list(&["servicemonitors"]));
+        assert_eq!(discover(&one).await, Availability::Absent);
+        let none = answering(404, failure_body(404));
+        assert_eq!(discover(&none).await, Availability::Absent);
+        for code in [403, 500, 503] {
+            let unclear = answering(code, failure_body(code));
+            assert_eq!(discover(&unclear).await, Availability::Unknown, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unclear_answer_leaves_the_last_one() {
+        let (sender, receiver) = watch::channel(Availability::Present);
+        let watching = tokio::spawn(super::watch(answering(503, failure_body(503)), sender));
+        tokio::time::timeout(FIRST_PERIOD, async { receiver.clone().changed().await })
+            .await
+            .expect_err("nothing is sent");
+        assert_eq!(*receiver.borrow(), Availability::Present);
+        drop(receiver);
+        watching.await.unwrap();
+    }
+}

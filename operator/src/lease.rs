@@ -15,15 +15,31 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 
 pub const NAME: &str = "mediaservice-operator";
-const VALID: Duration = Duration::from_secs(15);
-/// Less than `VALID`, so that the old leader has stopped before a new one starts.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(2);
+
+/// How long things of the Lease take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    /// Without a renewal for this long, anybody may take the Lease.
+    pub valid: Duration,
+    /// Without a renewal for this long, the leader stops: less than `valid`, so that it has stopped
+    /// before the next one starts.
+    pub deadline: Duration,
+    /// Between two renewals, and between two tries to take it.
+    pub retry: Duration,
+}
+
+/// Those of client-go.
+pub const TIMINGS: Timings = Timings {
+    valid: Duration::from_secs(15),
+    deadline: Duration::from_secs(10),
+    retry: Duration::from_secs(2),
+};
 
 /// A contender for the Lease.
 pub struct Contender {
     api: Api<Lease>,
     identity: String,
+    timings: Timings,
 }
 
 /// The Lease as it was last written by us.
@@ -34,7 +50,7 @@ pub struct Held {
 
 impl Contender {
     /// `pod` names this process for people; a random part makes it differ from the one before.
-    pub fn new(client: Client, namespace: &str, pod: &str) -> Self {
+    pub fn new(client: Client, namespace: &str, pod: &str, timings: Timings) -> Self {
         let mut random = [0u8; 4];
         // Without random bytes two processes of one pod name share an identity, as without this.
         let _ = aws_lc_rs::rand::fill(&mut random);
@@ -42,6 +58,7 @@ impl Contender {
         Self {
             api: Api::namespaced(client, namespace),
             identity: format!("{pod}_{suffix:08x}"),
+            timings,
         }
     }
 
@@ -57,15 +74,15 @@ impl Contender {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "can't take the Lease yet"),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(self.timings.retry).await;
         }
     }
 
     /// Renews until that has failed for too long, or the Lease is another's. Returns why.
     pub async fn renew(&self, held: &mut Held) -> &'static str {
         loop {
-            tokio::time::sleep(RETRY).await;
-            let left = RENEW_DEADLINE.saturating_sub(held.renewed.elapsed());
+            tokio::time::sleep(self.timings.retry).await;
+            let left = self.timings.deadline.saturating_sub(held.renewed.elapsed());
             let mut lease = held.lease.clone();
             let started = Instant::now();
             spec(&mut lease).renew_time = Some(MicroTime(Timestamp::now()));
@@ -93,7 +110,7 @@ impl Contender {
                 Ok(Err(error)) => tracing::warn!(%error, "can't renew the Lease"),
                 Err(_) => {}
             }
-            if held.renewed.elapsed() >= RENEW_DEADLINE {
+            if held.renewed.elapsed() >= self.timings.deadline {
                 return "the Lease could not be renewed in time";
             }
         }
@@ -105,7 +122,10 @@ impl Contender {
         spec(&mut lease).holder_identity = Some(String::new());
         let params = PostParams::default();
         let replace = self.api.replace(NAME, &params, &lease);
-        if !matches!(tokio::time::timeout(RETRY, replace).await, Ok(Ok(_))) {
+        if !matches!(
+            tokio::time::timeout(self.timings.retry, replace).await,
+            Ok(Ok(_))
+        ) {
             tracing::warn!("can't give up the Lease; the next operator waits for its end");
         }
     }
@@ -133,7 +153,7 @@ impl Contender {
             let version = lease.resource_version().unwrap_or_default();
             match seen {
                 Some((last, since)) if *last == version => {
-                    if since.elapsed() < VALID {
+                    if since.elapsed() < self.timings.valid {
                         return Ok(None);
                     }
                 }
@@ -163,7 +183,7 @@ impl Contender {
         let now = Timestamp::now();
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(VALID.as_secs() as i32),
+            lease_duration_seconds: Some(self.timings.valid.as_secs().max(1) as i32),
             acquire_time: Some(MicroTime(now)),
             renew_time: Some(MicroTime(now)),
             lease_transitions: Some(transitions),
@@ -183,3 +203,6 @@ fn holder(lease: &Lease) -> &str {
 fn spec(lease: &mut Lease) -> &mut LeaseSpec {
     lease.spec.get_or_insert_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ mod lease;
 mod metrics;
 mod rbac;
 mod render;
+#[cfg(test)]
+mod testing;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -135,7 +137,12 @@ async fn operate(flags: Flags) -> anyhow::Result<()> {
         let _ = serving.wait_for(|stop| *stop).await;
     }));
 
-    let contender = lease::Contender::new(client.clone(), &flags.namespace, &flags.pod_name);
+    let contender = lease::Contender::new(
+        client.clone(),
+        &flags.namespace,
+        &flags.pod_name,
+        lease::TIMINGS,
+    );
     let mut held = tokio::select! {
         held = contender.acquire() => held,
         _ = stopped.wait_for(|stop| *stop) => return Ok(()),

@@ -82,7 +82,8 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         degraded(trouble),
     ];
     conditions.extend(addresses_known.map(|known| known.condition));
-    conditions.extend(service.map(monitoring_ready));
+    let applied = matches!(outcome, Outcome::Applied { .. });
+    conditions.extend(service.map(|service| monitoring_ready(fetched, service, applied)));
     let generation = fetched.service.metadata.generation;
     let old = fetched.service.status.as_ref();
     for condition in &mut conditions {
@@ -298,7 +299,7 @@ fn addresses_ready(fetched: &Fetched, service: &ValidService) -> AddressesReady 
     )
 }
 
-fn monitoring_ready(service: &ValidService) -> Condition {
+fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) -> Condition {
     let wanted = &service.spec.monitoring;
     if !wanted.service_monitor.enabled && !wanted.prometheus_rule.enabled {
         return condition(
@@ -308,7 +309,16 @@ fn monitoring_ready(service: &ValidService) -> Condition {
             "spec.monitoring asks for neither object".into(),
         );
     }
+    let live = &fetched.live;
+    let there = (live.service_monitors.len() == 1 || !wanted.service_monitor.enabled)
+        && (live.prometheus_rules.len() == 1 || !wanted.prometheus_rule.enabled);
     match service.monitoring {
+        Availability::Present if !applied && !there => condition(
+            "MonitoringReady",
+            false,
+            "NotApplied",
+            "something else was refused before; see Degraded".into(),
+        ),
         Availability::Present => {
             condition("MonitoringReady", true, "Created", "the objects that spec.monitoring asks for exist".into())
         }
