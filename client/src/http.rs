@@ -113,7 +113,7 @@ impl Http {
     /// Ends a session. One that the server no longer knows is ended too.
     ///
     /// # Errors
-    /// As [`Self::post_offer`].
+    /// As `post_offer`.
     pub async fn delete(&self, resource: &Resource) -> Result<(), ClientError> {
         let sent = self
             .send(
