@@ -41,6 +41,9 @@ pub fn run() -> anyhow::Result<()> {
         if name.ends_with(".rs") {
             breaches.extend(source_breaches(&name, &text));
         }
+        if name.ends_with(".md") {
+            breaches.extend(broken_links(&root, &path, &text));
+        }
         breaches.extend(machine_paths(&name, &text));
     }
     let metadata = sh::output(&mut sh::cargo([
@@ -129,6 +132,45 @@ fn machine_paths(name: &str, text: &str) -> Vec<String> {
     breaches
 }
 
+/// Links of a page to files of the repository that are not there.
+fn broken_links(root: &Path, page: &Path, text: &str) -> Vec<String> {
+    let folder = page.parent().unwrap_or(Path::new(""));
+    let mut breaches = Vec::new();
+    for target in links(text) {
+        let file = target.split('#').next().unwrap_or_default();
+        if file.is_empty() || file.contains("://") || file.starts_with("mailto:") {
+            continue;
+        }
+        if !root.join(folder).join(file).exists() {
+            breaches.push(format!(
+                "{}: links to {target}, which is not there",
+                page.display()
+            ));
+        }
+    }
+    breaches
+}
+
+/// What stands between `](` and `)`, outside of code blocks.
+fn links(text: &str) -> Vec<&str> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if !in_code {
+            let parts = line.split("](").skip(1);
+            found.extend(
+                parts
+                    .filter_map(|rest| rest.split_once(')'))
+                    .map(|(target, _)| target),
+            );
+        }
+    }
+    found
+}
+
 fn manifest_breaches(metadata: &Value) -> Vec<String> {
     let mut breaches = Vec::new();
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
@@ -180,6 +222,21 @@ mod tests {
         assert_eq!(
             manifest_breaches(&metadata),
             ["operator: may not depend on media-core (one direction)"]
+        );
+    }
+
+    #[test]
+    fn links_are_found_outside_of_code() {
+        let page = "See [a](b.md#c) and [d](e/).\n```text\n[f](g)\n```\n";
+        assert_eq!(links(page), ["b.md#c", "e/"]);
+        let broken = broken_links(
+            &sh::root(),
+            Path::new("docs/x.md"),
+            "[a](../README.md) [b](no-such-page.md)",
+        );
+        assert_eq!(
+            broken,
+            ["docs/x.md: links to no-such-page.md, which is not there"]
         );
     }
 
