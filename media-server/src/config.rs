@@ -49,6 +49,9 @@
 //! level = "info"                   # a filter of tracing-subscriber
 //! ```
 
+mod file;
+
+use self::file::File;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -532,97 +535,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         .and_then(|n| n.checked_mul(factor))
         .map(Duration::from_secs)
         .ok_or_else(|| "give a number and s, m or h, such as 90s or 1h".to_owned())
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct File {
-    http: FileHttp,
-    media: FileMedia,
-    auth: FileAuth,
-    cluster: FileCluster,
-    limits: FileLimits,
-    metrics: FileMetrics,
-    drain: FileDrain,
-    log: FileLog,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileHttp {
-    listen: Option<SocketAddr>,
-    metrics_listen: Option<SocketAddr>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    cors_origins: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileMedia {
-    listen: Option<SocketAddr>,
-    advertise: Vec<String>,
-    addresses_file: Option<PathBuf>,
-    shards: Option<u8>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileAuth {
-    mode: Option<AuthMode>,
-    issuer: Option<String>,
-    audience: Option<String>,
-    hmac_file: Option<PathBuf>,
-    enforce_grants: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileCluster {
-    key_file: Option<PathBuf>,
-    uid: Option<String>,
-    ordinal: Option<u16>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileLimits {
-    sessions_per_pod: Option<u32>,
-    viewers_per_device: Option<u32>,
-    video_kbps: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileMetrics {
-    per_session_series: Option<bool>,
-    max_series_per_family: Option<usize>,
-    scrape_interval_seconds: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileDrain {
-    timeout_seconds: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileLog {
-    level: Option<String>,
-}
-
-impl File {
-    fn read(path: &Path) -> Result<File, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        toml::from_str(&text).map_err(|e| ConfigError::Parse {
-            path: path.to_owned(),
-            message: e.to_string(),
-        })
-    }
 }
 
 #[cfg(test)]
