@@ -189,10 +189,7 @@ impl App {
         if !record.connected() {
             let failed = matches!(
                 reason,
-                CloseReason::IceFailed
-                    | CloseReason::SetupTimeout
-                    | CloseReason::ErrorCleanup
-                    | CloseReason::Inactive
+                CloseReason::IceFailed | CloseReason::SetupTimeout | CloseReason::ErrorCleanup
             );
             count_setup(
                 self,
@@ -232,7 +229,6 @@ impl Server {
         let (shards, events) = Shards::start(ShardConfig {
             listen: config.media,
             shards: config.shards,
-            ordinal: config.ordinal,
             ufrag_key,
         })?;
         let limits = config.limits;

@@ -40,7 +40,6 @@ pub struct ShardConfig {
     pub listen: SocketAddr,
     /// Threads, 1 to 64.
     pub shards: u8,
-    pub ordinal: u16,
     /// Key of the tag in every ufrag.
     pub ufrag_key: [u8; 16],
 }
@@ -68,13 +67,11 @@ pub enum Event {
 pub enum CloseReason {
     Normal,
     ErrorCleanup,
-    Inactive,
     IceFailed,
     SetupTimeout,
     Superseded,
     Drained,
     PublisherGone,
-    Limit,
 }
 
 impl CloseReason {
@@ -83,13 +80,11 @@ impl CloseReason {
         match self {
             CloseReason::Normal => "normal_close",
             CloseReason::ErrorCleanup => "error_cleanup",
-            CloseReason::Inactive => "inactive_timeout",
             CloseReason::IceFailed => "ice_failed",
             CloseReason::SetupTimeout => "setup_timeout",
             CloseReason::Superseded => "superseded",
             CloseReason::Drained => "drained",
             CloseReason::PublisherGone => "publisher_gone",
-            CloseReason::Limit => "limit",
         }
     }
 }
