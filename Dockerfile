@@ -11,7 +11,9 @@ RUN apt-get update \
 WORKDIR /src
 COPY . .
 RUN cargo build --locked --release -p operator \
-    && cargo build --locked --release -p media-server --no-default-features
+    && cargo build --locked --release -p media-server --no-default-features \
+    && strip --strip-debug target/release/operator \
+    && strip --strip-debug target/release/media-server
 
 FROM gcr.io/distroless/cc-debian12:nonroot AS mediaservice-operator
 COPY --from=build /src/target/release/operator /usr/local/bin/operator

@@ -101,6 +101,9 @@ const BASE: [(&str, &str); 3] = [
     ("/etc/nsswitch.conf", "hosts: files dns\n"),
 ];
 
+/// Names of functions stay, for backtraces; what only a debugger reads is two thirds of a program.
+const STRIP: [&str; 1] = ["--strip-debug"];
+
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Builds both images, loads them where the local cluster is up, and pushes them where asked to.
@@ -153,7 +156,19 @@ pub fn build() -> anyhow::Result<Vec<PathBuf>> {
             .arg(format!("{}:/", folder.join("base").display()))
             .arg(format!("{CERTIFICATES}:{CERTIFICATES}"));
         for (from, to) in file_list(image) {
-            script.arg(format!("{}:{to}", root.join(from).display()));
+            let mut from = root.join(from);
+            if to == &image.program() {
+                let stripped = folder.join(image.name);
+                sh::output(
+                    Command::new("strip")
+                        .args(STRIP)
+                        .arg("-o")
+                        .arg(&stripped)
+                        .arg(&from),
+                )?;
+                from = stripped;
+            }
+            script.arg(format!("{}:{to}", from.display()));
         }
         sh::output(&mut script)?;
         let size = std::fs::metadata(&archive)?.len();
@@ -244,6 +259,9 @@ mod tests {
         for image in &IMAGES {
             let build = format!("cargo build --locked --release {}", image.build.join(" "));
             assert!(dockerfile.contains(&build), "{build}");
+            let program = file_list(image)[0].0;
+            let strip = format!("strip {} {program}", STRIP.join(" "));
+            assert!(dockerfile.contains(&strip), "{strip}");
         }
     }
 }
