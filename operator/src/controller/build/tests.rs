@@ -61,14 +61,13 @@ fn render(manifest: &str) -> String {
     out
 }
 
-fn compare(name: &str, manifest: &str) {
+fn compare(name: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/golden/operator")
         .join(name);
-    let found = render(manifest);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &found).unwrap();
+        std::fs::write(&path, found).unwrap();
     }
     let wanted = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
@@ -77,24 +76,35 @@ fn compare(name: &str, manifest: &str) {
     );
 }
 
+/// The example with every field, in a namespace that has another name.
+fn full_manifest() -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/examples/full.yaml");
+    std::fs::read_to_string(path).unwrap().replace(
+        "  name: studio\n",
+        "  name: studio\n  namespace: film\n  uid: delta\n",
+    )
+}
+
 #[test]
 fn a_minimal_service_gets_these_children() {
-    compare(
-        "minimal.yaml",
-        "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: alpha, namespace: beta, uid: gamma}\nspec: {media: {exposure: HostPort}}\n",
-    );
+    let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: alpha, namespace: beta, uid: gamma}\nspec: {media: {exposure: HostPort}}\n";
+    compare("minimal.yaml", &render(manifest));
 }
 
 #[test]
 fn a_service_with_every_field_gets_these_children() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/examples/full.yaml");
-    let manifest = std::fs::read_to_string(path).unwrap();
+    compare("full.yaml", &render(&full_manifest()));
+}
+
+/// What the server reads; its own tests load these two files.
+#[test]
+fn the_server_gets_this_configuration_and_these_addresses() {
+    let service: MediaService = serde_yaml::from_str(&full_manifest()).unwrap();
+    let (_, children) = build_offline(&offline(service, "i".into())).unwrap();
+    compare("config.toml", &children.config.data.unwrap()["config.toml"]);
     compare(
-        "full.yaml",
-        &manifest.replace(
-            "  name: studio\n",
-            "  name: studio\n  namespace: film\n  uid: delta\n",
-        ),
+        "addresses.json",
+        &children.addresses.data.unwrap()["addresses.json"],
     );
 }
 
