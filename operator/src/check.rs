@@ -15,6 +15,7 @@ use kube::{Client, CustomResourceExt, ResourceExt};
 
 use crate::capabilities::{self, Availability};
 use crate::crd::{MediaService, Monitoring};
+use crate::lease;
 use crate::rbac::{RULES, Scope};
 
 /// What was found, as lines for people.
@@ -150,6 +151,9 @@ async fn rights(
                     subresource: subresource.map(Into::into),
                     verb: Some((*verb).into()),
                     namespace: place.map(Into::into),
+                    // The chart grants what can be narrowed to a name for the one Lease only.
+                    name: (rule.scope == Scope::Own && *verb != "create")
+                        .then(|| lease::NAME.into()),
                     ..ResourceAttributes::default()
                 };
                 let review = SelfSubjectAccessReview {
