@@ -571,6 +571,24 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_the_operator_writes_is_read_whole() {
+        let file = include_str!("../../tests/golden/operator/config.toml");
+        let env = [("POD_NAME", "studio-0"), ("NODE_NAME", "node-a")];
+        let config = load(&[], file, &env).expect("the operator writes what is right");
+        assert_eq!(config.http.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.metrics_listen.map(|a| a.port()), Some(9090));
+        assert_eq!(config.cors_origins, ["https://app.example.com"]);
+        assert_eq!(config.shards, 2);
+        assert_eq!(config.cluster_uid, "delta");
+        assert_eq!(config.limits.sessions_per_pod, 500);
+        assert_eq!(config.limits.viewers_per_device, 100);
+        assert_eq!(config.limits.video_kbps, 6000);
+        let auth = config.auth.expect("tokens are asked for");
+        assert_eq!(auth.issuer, "https://login.example.com");
+        assert_eq!(auth.audience, "studio");
+    }
+
+    #[test]
     fn no_tokens_on_an_address_that_others_reach_are_refused() {
         for args in [
             &["--http-listen", "0.0.0.0:80", "--auth", "none"][..],
