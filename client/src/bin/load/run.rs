@@ -9,7 +9,7 @@ use client::synthetic::FrameSource;
 use client::{Codec, Http, HttpOptions, Options, Publisher, Viewer};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::report::{DeviceReport, Percentiles, Report, ServerReport, SetupReport, Shape, rounded};
 use crate::server::{self, Usage};
@@ -257,6 +257,8 @@ async fn send(
         .context("the run ended before media began")?;
     let track = publisher.track(pace.codec)?;
     let mut tick = tokio::time::interval(pace.frame);
+    // A camera does not make up for frames that it missed; a burst of them would overrun sockets.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut timestamp, mut since_keyframe, mut answered) = (0u32, u32::MAX, 0);
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
