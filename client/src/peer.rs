@@ -11,8 +11,10 @@ use reqwest::Url;
 use rtc::interceptor::{
     NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder, Slot,
 };
+use rtc::peer_connection::transport::RTCDtlsTransportState;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler,
@@ -88,6 +90,7 @@ pub(crate) struct Peer {
     pub tap: Arc<TapShared>,
     events: Arc<Events>,
     state: watch::Receiver<PeerState>,
+    watch: Option<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -106,12 +109,20 @@ impl PeerConnectionEventHandler for Events {
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        self.state.send_replace(match state {
+        let next = match state {
             RTCPeerConnectionState::Connected => PeerState::Connected,
             RTCPeerConnectionState::Disconnected => PeerState::Disconnected,
             RTCPeerConnectionState::Failed => PeerState::Failed,
             RTCPeerConnectionState::Closed => PeerState::Closed,
             _ => PeerState::Connecting,
+        };
+        self.state.send_if_modified(|state| {
+            // Closed is for good: ICE runs into its own timeouts after the peer's goodbye.
+            let changed = *state != PeerState::Closed && *state != next;
+            if changed {
+                *state = next;
+            }
+            changed
         });
     }
 
@@ -191,6 +202,7 @@ impl Peer {
             tap,
             events,
             state,
+            watch: None,
             closed: false,
         })
     }
@@ -225,7 +237,7 @@ impl Peer {
 
     /// Applies the answer and waits until media can flow.
     pub async fn accept_answer(
-        &self,
+        &mut self,
         answer: String,
         timeout: Duration,
     ) -> Result<(), ClientError> {
@@ -241,7 +253,11 @@ impl Peer {
         let mut state = self.state.clone();
         let connected = state.wait_for(|state| *state == PeerState::Connected || state.is_over());
         match tokio::time::timeout(timeout, connected).await {
-            Ok(Ok(state)) if *state == PeerState::Connected => Ok(()),
+            Ok(Ok(state)) if *state == PeerState::Connected => {
+                let (connection, events) = (self.connection.clone(), self.events.clone());
+                self.watch = Some(tokio::spawn(watch_dtls(connection, events)));
+                Ok(())
+            }
             Ok(_) => Err(ClientError::NotConnected {
                 state: self.state(),
             }),
@@ -274,6 +290,9 @@ impl Peer {
 
     pub async fn close(&mut self) {
         self.closed = true;
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
         if let Err(error) = self.connection.close().await {
             tracing::debug!(%error, "connection did not close cleanly");
         }
@@ -285,9 +304,45 @@ impl Drop for Peer {
         if self.closed {
             return;
         }
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let connection = self.connection.clone();
             runtime.spawn(async move { connection.close().await });
+        }
+    }
+}
+
+/// Time between two looks at the DTLS state.
+const DTLS_LOOK: Duration = Duration::from_millis(500);
+
+/// Ends the session when the peer said goodbye (close_notify). The connection of `webrtc` goes on
+/// being connected then, as the W3C's definition has it while ICE lives, and tells nobody.
+///
+/// A viewer's transport is in reach only after its first media; before, the end shows when ICE
+/// misses its answers.
+async fn watch_dtls(connection: Arc<dyn PeerConnection>, events: Arc<Events>) {
+    loop {
+        tokio::time::sleep(DTLS_LOOK).await;
+        let mut transport = None;
+        for sender in connection.get_senders().await {
+            transport = transport.or(sender.transport().await.ok().flatten());
+        }
+        for receiver in connection.get_receivers().await {
+            transport = transport.or(receiver.transport().await.ok().flatten());
+        }
+        if let Some(transport) = transport
+            && let Ok(RTCDtlsTransportState::Closed) = transport.state().await
+        {
+            events.state.send_if_modified(|state| {
+                let open = !state.is_over();
+                if open {
+                    *state = PeerState::Closed;
+                }
+                open
+            });
+            return;
         }
     }
 }

@@ -75,6 +75,8 @@ async fn a_session_that_is_deleted_is_told_and_gone() {
     let server = MediaServer::open(&[]).await;
     let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
     let watching = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 5, 1).await;
+    received(&watching, Codec::Vp8, sent.len()).await;
     http()
         .delete(watching.viewer.resource())
         .await
