@@ -219,14 +219,7 @@ impl Demo {
         let mint = || {
             let mut kubectl = self.kubectl()?;
             kubectl.args(["exec", "cam-0", "--", "media-server", "token"]);
-            kubectl.args([
-                "--device",
-                DEVICE,
-                "--grant",
-                "publish,view",
-                "--ttl",
-                "24h",
-            ]);
+            kubectl.args(["--device", "*", "--grant", "publish,view", "--ttl", "24h"]);
             Ok(kubectl)
         };
         let out = machine::until("minting a token", Duration::from_secs(60), mint, |out| {
