@@ -297,3 +297,6 @@ async fn wait<T>(answer: oneshot::Receiver<T>) -> Result<T, MailboxError> {
         Err(_) => Err(MailboxError::Timeout),
     }
 }
+
+#[cfg(test)]
+mod tests;

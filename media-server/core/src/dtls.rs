@@ -5,9 +5,12 @@
 //! hold; and the choice of the SRTP profile, which it would leave to the client. Fed only with
 //! datagrams from an address that authenticated itself by STUN.
 
+mod hello;
+
 use crate::negotiated::Fingerprint;
 use crate::srtp::{Keys, Profile};
 use bytes::BytesMut;
+use hello::Hello;
 use rtc_crypto::providers::AwsLcRsProvider;
 use rtc_crypto::{HashAlgorithm, RTCCryptoProvider};
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
@@ -35,6 +38,8 @@ const MAX_RESENDS: u8 = 16;
 const MAX_RESTARTS: u8 = 3;
 
 const RECORD_HEADER: usize = 13;
+/// Where a record that begins a datagram has the fragment offset of its handshake message.
+const FRAGMENT_OFFSET: std::ops::Range<usize> = RECORD_HEADER + 6..RECORD_HEADER + 9;
 const RECORD_ALERT: u8 = 21;
 const RECORD_HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -122,6 +127,8 @@ pub(crate) enum Progress {
 /// The association of one session.
 pub(crate) struct Dtls {
     endpoint: Option<Box<Endpoint>>,
+    /// The first ClientHello, while it decides how the endpoint is made.
+    hello: Hello,
     /// Our ServerHello flight, for repeated ClientHellos.
     flight: Vec<BytesMut>,
     keyed: bool,
@@ -137,6 +144,7 @@ impl Dtls {
     pub(crate) fn new() -> Self {
         Dtls {
             endpoint: None,
+            hello: Hello::default(),
             flight: Vec::new(),
             keyed: false,
             bytes_fed: 0,
@@ -173,19 +181,35 @@ impl Dtls {
         if datagram.len() <= RECORD_HEADER || !self.admit(datagram, send) {
             return Progress::Dropped;
         }
-        let endpoint = self.endpoint.get_or_insert_with(|| {
-            // A ClientHello in fragments says nothing; the client's order decides then.
-            let config = if offers_gcm(datagram) {
-                &identity.gcm
-            } else {
-                &identity.any
-            };
-            Box::new(Endpoint::new(
-                peer(),
-                TransportProtocol::UDP,
-                Some(config.clone()),
-            ))
-        });
+        if self.endpoint.is_some() {
+            return self.read(now, datagram, identity, expected, send);
+        }
+        let Some(gcm) = self.hello.add(datagram) else {
+            return Progress::None;
+        };
+        let config = if gcm { &identity.gcm } else { &identity.any };
+        let endpoint = Endpoint::new(peer(), TransportProtocol::UDP, Some(config.clone()));
+        self.endpoint = Some(Box::new(endpoint));
+        let mut progress = Progress::None;
+        for held in self.hello.take() {
+            if matches!(progress, Progress::None) && self.endpoint.is_some() {
+                progress = self.read(now, &held, identity, expected, send);
+            }
+        }
+        progress
+    }
+
+    fn read(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        identity: &Identity,
+        expected: &Fingerprint,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Progress {
+        let Some(endpoint) = self.endpoint.as_mut() else {
+            return Progress::None;
+        };
         let result = endpoint.read(now, peer(), None, BytesMut::from(datagram));
         self.drain(now, send);
         match result {
@@ -246,7 +270,9 @@ impl Dtls {
             return self.late <= MAX_LATE_DATAGRAMS;
         }
         if handshake_type(datagram) == Some(CLIENT_HELLO) && !self.flight.is_empty() {
-            if self.resends < MAX_RESENDS {
+            // Once for a hello in pieces: at its first.
+            let first = datagram.get(FRAGMENT_OFFSET) == Some(&[0, 0, 0]);
+            if first && self.resends < MAX_RESENDS {
                 self.resends += 1;
                 self.flight.iter().for_each(|sent| send(sent));
             }
@@ -312,6 +338,7 @@ impl Dtls {
     fn restart(&mut self) -> Progress {
         self.restarts += 1;
         self.endpoint = None;
+        self.hello = Hello::default();
         self.flight.clear();
         if self.restarts > MAX_RESTARTS {
             Progress::Closed { by_peer: false }
@@ -352,41 +379,6 @@ fn only_alerts(mut datagram: &[u8]) -> bool {
         datagram = datagram.get(len..).unwrap_or_default();
     }
     true
-}
-
-/// Whether an unfragmented ClientHello offers AEAD_AES_128_GCM in use_srtp (RFC 5764 §4.1.1).
-fn offers_gcm(datagram: &[u8]) -> bool {
-    fn find(datagram: &[u8]) -> Option<bool> {
-        const USE_SRTP: u16 = 14;
-        const AEAD_AES_128_GCM: [u8; 2] = [0, 7];
-        if handshake_type(datagram)? != CLIENT_HELLO {
-            return None;
-        }
-        let u16_at = |at: usize| {
-            Some(usize::from(u16::from_be_bytes(
-                datagram.get(at..at + 2)?.try_into().ok()?,
-            )))
-        };
-        let u8_at = |at: usize| Some(usize::from(*datagram.get(at)?));
-        // Record and handshake header, version and random.
-        let mut at = RECORD_HEADER + 12 + 2 + 32;
-        at += 1 + u8_at(at)?; // session id
-        at += 1 + u8_at(at)?; // cookie
-        at += 2 + u16_at(at)?; // cipher suites
-        at += 1 + u8_at(at)?; // compression methods
-        let end = at + 2 + u16_at(at)?;
-        at += 2;
-        while at < end {
-            let (kind, len) = (u16_at(at)?, u16_at(at + 2)?);
-            if kind == usize::from(USE_SRTP) {
-                let profiles = datagram.get(at + 6..at + 6 + u16_at(at + 4)?)?;
-                return Some(profiles.chunks_exact(2).any(|p| p == AEAD_AES_128_GCM));
-            }
-            at += 4 + len;
-        }
-        None
-    }
-    find(datagram).unwrap_or(false)
 }
 
 #[cfg(test)]

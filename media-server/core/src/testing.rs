@@ -56,6 +56,16 @@ fn association() -> SocketAddr {
 
 impl Peer {
     pub(crate) fn new(seed: u8, profiles: &[SrtpProtectionProfile], flight: Duration) -> Self {
+        Self::with_mtu(seed, profiles, flight, 1_200)
+    }
+
+    /// A peer whose handshake messages come in pieces of `mtu` bytes.
+    pub(crate) fn with_mtu(
+        seed: u8,
+        profiles: &[SrtpProtectionProfile],
+        flight: Duration,
+        mtu: usize,
+    ) -> Self {
         let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
         let certificate =
             Certificate::generate_self_signed(vec!["peer".to_owned()], provider.crypto())
@@ -71,6 +81,7 @@ impl Peer {
             .with_insecure_skip_verify(true)
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_flight_interval(flight)
+            .with_mtu(mtu)
             .build(true, None)
             .expect("client config");
         Peer {

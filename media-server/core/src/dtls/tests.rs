@@ -65,6 +65,25 @@ fn gcm_is_chosen_even_if_the_client_prefers_sha1() {
 }
 
 #[test]
+fn a_client_hello_in_pieces_is_read_whole_even_with_loss() {
+    for mtu in [60, 100] {
+        for lost in 0..=4 {
+            let mut bench = Bench::new();
+            let mut peer = Peer::with_mtu(1, &[SHA1, GCM], ms(100), mtu);
+            let (config, _) = bench.config(1, Role::Publisher, &peer);
+            let mut session = Publisher::new(bench.now, config);
+            let check = peer.check(true);
+            bench.feed(&mut session, peer.addr, &check);
+            peer.start_handshake(bench.now);
+            bench.run(ms(5_000), &mut session, &mut peer, |up, number| {
+                up && number == lost
+            });
+            assert_eq!(peer.profile, Some(GCM), "pieces of {mtu}, lost {lost}");
+        }
+    }
+}
+
+#[test]
 fn a_certificate_other_than_the_announced_one_ends_the_session() {
     let mut bench = Bench::new();
     let mut peer = Peer::new(1, &[GCM], ms(100));
