@@ -119,6 +119,18 @@ impl MediaServer {
         mint_token(&key.file, device, grants)
     }
 
+    /// The key that its tokens are signed with.
+    ///
+    /// # Panics
+    /// If the server asks for none.
+    pub fn key_file(&self) -> &Path {
+        &self
+            .key
+            .as_ref()
+            .expect("a server that asks for tokens")
+            .file
+    }
+
     /// One scrape of `/metrics`.
     ///
     /// # Panics

@@ -1,0 +1,11 @@
+//! The HTTP surface of a running `media-server`, as a client without media sees it: every answer to
+//! right and wrong requests, tokens, metrics, health and the end.
+//!
+//! Every test starts a server of its own. Media itself is tested in `tests/media`.
+#![forbid(unsafe_code)]
+
+mod media_port;
+mod operations;
+mod requests;
+mod signalling;
+mod tokens;
