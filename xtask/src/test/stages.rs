@@ -87,10 +87,6 @@ pub fn all(args: Args) -> Vec<Stage> {
                 run: |gate, counts| on_cluster(gate, counts, "reconcile"),
             },
             Stage {
-                name: "reconcile",
-                run: |gate, counts| on_cluster(gate, counts, "reconcile"),
-            },
-            Stage {
                 name: "e2e",
                 run: |gate, counts| on_cluster(gate, counts, "e2e"),
             },
