@@ -40,6 +40,8 @@ const MAX_RESTARTS: u8 = 3;
 const RECORD_HEADER: usize = 13;
 /// Where a record that begins a datagram has the fragment offset of its handshake message.
 const FRAGMENT_OFFSET: std::ops::Range<usize> = RECORD_HEADER + 6..RECORD_HEADER + 9;
+/// Where it has the message's number, which is 0 in a first ClientHello only.
+const MESSAGE_SEQ: std::ops::Range<usize> = RECORD_HEADER + 4..RECORD_HEADER + 6;
 const RECORD_ALERT: u8 = 21;
 const RECORD_HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -131,6 +133,9 @@ pub(crate) struct Dtls {
     hello: Hello,
     /// Our ServerHello flight, for repeated ClientHellos.
     flight: Vec<BytesMut>,
+    /// The client answers our HelloVerifyRequest. The endpoint repeats it for each piece of that
+    /// answer all the same, and a repeat stops the retransmission timer of some clients.
+    verified: bool,
     keyed: bool,
     bytes_fed: usize,
     resends: u8,
@@ -146,6 +151,7 @@ impl Dtls {
             endpoint: None,
             hello: Hello::default(),
             flight: Vec::new(),
+            verified: false,
             keyed: false,
             bytes_fed: 0,
             resends: 0,
@@ -210,6 +216,9 @@ impl Dtls {
         let Some(endpoint) = self.endpoint.as_mut() else {
             return Progress::None;
         };
+        if handshake_type(datagram) == Some(CLIENT_HELLO) {
+            self.verified = datagram.get(MESSAGE_SEQ) != Some(&[0, 0]);
+        }
         let result = endpoint.read(now, peer(), None, BytesMut::from(datagram));
         self.drain(now, send);
         match result {
@@ -289,6 +298,7 @@ impl Dtls {
         while let Some(transmit) = endpoint.poll_transmit() {
             let message = transmit.message;
             match handshake_type(&message) {
+                Some(HELLO_VERIFY_REQUEST) if self.verified => continue,
                 Some(HELLO_VERIFY_REQUEST) => self.verify_sent = Some(now),
                 Some(SERVER_HELLO) => {
                     self.flight.clear();
@@ -339,6 +349,7 @@ impl Dtls {
         self.restarts += 1;
         self.endpoint = None;
         self.hello = Hello::default();
+        self.verified = false;
         self.flight.clear();
         if self.restarts > MAX_RESTARTS {
             Progress::Closed { by_peer: false }

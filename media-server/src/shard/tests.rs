@@ -13,7 +13,6 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
     Shards::start(ShardConfig {
         listen,
         shards,
-        ordinal: 3,
         ufrag_key: KEY,
     })
     .expect("starts")
@@ -209,7 +208,6 @@ fn impossible_configurations_are_refused() {
         Shards::start(ShardConfig {
             listen,
             shards,
-            ordinal: 0,
             ufrag_key: KEY,
         })
         .err()

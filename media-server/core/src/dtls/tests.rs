@@ -67,7 +67,7 @@ fn gcm_is_chosen_even_if_the_client_prefers_sha1() {
 #[test]
 fn a_client_hello_in_pieces_is_read_whole_even_with_loss() {
     for mtu in [60, 100] {
-        for lost in 0..=4 {
+        for lost in 0..=12 {
             let mut bench = Bench::new();
             let mut peer = Peer::with_mtu(1, &[SHA1, GCM], ms(100), mtu);
             let (config, _) = bench.config(1, Role::Publisher, &peer);
