@@ -18,7 +18,6 @@ use rtc_dtls::crypto::Certificate;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
-use rtc_srtp::config::LABEL_EXTRACTOR_DTLS_SRTP;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +35,9 @@ const MAX_LATE_DATAGRAMS: u8 = 8;
 const MAX_RESENDS: u8 = 16;
 /// Broken handshakes after which the session stops trying.
 const MAX_RESTARTS: u8 = 3;
+
+/// Label of the SRTP keys among those that a DTLS association exports (RFC 5764 §4.2).
+const LABEL_EXTRACTOR_DTLS_SRTP: &str = "EXTRACTOR-dtls_srtp";
 
 const RECORD_HEADER: usize = 13;
 /// Where a record that begins a datagram has the fragment offset of its handshake message.
@@ -330,13 +332,7 @@ impl Dtls {
             let material = state
                 .export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], len)
                 .ok()?;
-            Keys::new(
-                profile,
-                material.as_ref(),
-                false,
-                identity.provider.crypto(),
-            )
-            .ok()
+            Keys::new(profile, material.as_ref(), false).ok()
         });
         match keys {
             Some(keys) => Progress::Keyed(Box::new(keys)),

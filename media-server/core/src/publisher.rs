@@ -308,7 +308,7 @@ impl Session for Publisher {
                     self.ask_for_keyframe(now, out);
                 }
             }
-            Received::Rtcp(compound) => self.handle_rtcp(now, &compound),
+            Received::Rtcp(compound) => self.handle_rtcp(now, compound),
         }
     }
 

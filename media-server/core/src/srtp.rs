@@ -1,12 +1,14 @@
 //! SRTP for media packets, in place and without allocation: keys, sealing, opening (RFC 3711,
 //! RFC 7714, RFC 5764 §4.2).
 //!
-//! [`Sealer`] is the only code that encrypts RTP, [`Opener`] the only one that decrypts it. SRTCP,
-//! a packet a second, stays with the `rtc-srtp` contexts in [`Keys`].
+//! [`Sealer`] is the only code that encrypts RTP, [`Opener`] the only one that decrypts it;
+//! [`ControlSealer`] and [`ControlOpener`] are the same for RTCP.
 
+mod control;
 mod open;
 mod seal;
 
+pub use control::{ControlOpener, ControlSealer};
 pub use open::{OpenError, Opened, Opener};
 pub use seal::{SealError, Sealer};
 
@@ -14,15 +16,9 @@ use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::{constant_time, hmac};
-use rtc_crypto::RTCCrypto;
-use rtc_srtp::context::Context;
-use rtc_srtp::option::srtcp_replay_protection;
-use rtc_srtp::protection_profile::ProtectionProfile;
 
 /// Bytes that the widest profile adds to a packet.
 pub const MAX_TAG: usize = 16;
-/// SRTCP replay window, in packets; peers send a few a second.
-const SRTCP_WINDOW: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -49,13 +45,6 @@ impl Profile {
             Profile::Aes128CmHmacSha1_80 => 10,
         }
     }
-
-    fn context_profile(self) -> ProtectionProfile {
-        match self {
-            Profile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
-            Profile::Aes128CmHmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-        }
-    }
 }
 
 const KEY_LEN: usize = 16;
@@ -71,8 +60,8 @@ pub struct Keys {
     pub profile: Profile,
     pub(crate) ours: SessionCipher,
     pub(crate) theirs: SessionCipher,
-    pub rtcp_out: Context,
-    pub rtcp_in: Context,
+    pub(crate) rtcp_out: ControlSealer,
+    pub(crate) rtcp_in: ControlOpener,
 }
 
 impl Keys {
@@ -80,12 +69,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeyError`] if the material has the wrong length.
-    pub fn new(
-        profile: Profile,
-        material: &[u8],
-        is_client: bool,
-        crypto: &dyn RTCCrypto,
-    ) -> Result<Self, KeyError> {
+    pub fn new(profile: Profile, material: &[u8], is_client: bool) -> Result<Self, KeyError> {
         let error = KeyError {
             len: material.len(),
         };
@@ -100,32 +84,21 @@ impl Keys {
         } else {
             ((server_key, server_salt), (client_key, client_salt))
         };
-        let context = |(key, salt), replay| {
-            Context::new(key, salt, profile.context_profile(), None, replay, crypto)
+        let cipher = |(key, salt), labels| SessionCipher::derive(profile, key, salt, labels);
+        let all = || {
+            Some(Keys {
+                profile,
+                ours: cipher(ours, RTP_LABELS)?,
+                theirs: cipher(theirs, RTP_LABELS)?,
+                rtcp_out: ControlSealer::new(cipher(ours, RTCP_LABELS)?),
+                rtcp_in: ControlOpener::new(cipher(theirs, RTCP_LABELS)?),
+            })
         };
-        let (Ok(rtcp_out), Ok(rtcp_in)) = (
-            context(ours, None),
-            context(theirs, Some(srtcp_replay_protection(SRTCP_WINDOW))),
-        ) else {
-            return Err(error);
-        };
-        let (Some(our_cipher), Some(their_cipher)) = (
-            SessionCipher::derive(profile, ours.0, ours.1),
-            SessionCipher::derive(profile, theirs.0, theirs.1),
-        ) else {
-            return Err(error);
-        };
-        Ok(Keys {
-            profile,
-            ours: our_cipher,
-            theirs: their_cipher,
-            rtcp_out,
-            rtcp_in,
-        })
+        all().ok_or(error)
     }
 }
 
-/// Session keys of one direction.
+/// Session keys of one direction, for RTP or for RTCP.
 pub(crate) enum SessionCipher {
     Gcm {
         key: LessSafeKey,
@@ -142,21 +115,26 @@ pub(crate) enum SessionCipher {
 pub(crate) struct CipherError;
 
 impl SessionCipher {
-    fn derive(profile: Profile, master_key: &[u8], master_salt: &[u8]) -> Option<Self> {
+    fn derive(
+        profile: Profile,
+        master_key: &[u8],
+        master_salt: &[u8],
+        labels: Labels,
+    ) -> Option<Self> {
         let mut key = [0; KEY_LEN];
-        derive(master_key, master_salt, LABEL_ENCRYPTION, &mut key)?;
+        derive(master_key, master_salt, labels.encryption, &mut key)?;
         match profile {
             Profile::AeadAes128Gcm => {
                 let mut salt = [0; 12];
-                derive(master_key, master_salt, LABEL_SALT, &mut salt)?;
+                derive(master_key, master_salt, labels.salt, &mut salt)?;
                 let key = LessSafeKey::new(UnboundKey::new(&aead::AES_128_GCM, &key).ok()?);
                 Some(SessionCipher::Gcm { key, salt })
             }
             Profile::Aes128CmHmacSha1_80 => {
                 let mut salt = [0; 14];
                 let mut auth = [0; 20];
-                derive(master_key, master_salt, LABEL_SALT, &mut salt)?;
-                derive(master_key, master_salt, LABEL_AUTH, &mut auth)?;
+                derive(master_key, master_salt, labels.salt, &mut salt)?;
+                derive(master_key, master_salt, labels.auth, &mut auth)?;
                 let key =
                     EncryptingKey::ctr(UnboundCipherKey::new(&cipher::AES_128, &key).ok()?).ok()?;
                 let key = Box::new(key);
@@ -196,7 +174,7 @@ impl SessionCipher {
             }
             SessionCipher::CmSha1 { key, salt, auth } => {
                 keystream(key, cm_iv(salt, ssrc, index), &mut text[header..])?;
-                tag.copy_from_slice(&cm_tag(auth, text, index)[..10]);
+                tag.copy_from_slice(&cm_tag(auth, text, roll_over(index))[..10]);
             }
         }
         Ok(())
@@ -224,7 +202,7 @@ impl SessionCipher {
             }
             SessionCipher::CmSha1 { key, salt, auth } => {
                 let (text, tag) = packet.split_at_mut(body);
-                let expected = cm_tag(auth, text, index);
+                let expected = cm_tag(auth, text, roll_over(index));
                 constant_time::verify_slices_are_equal(&expected[..10], tag)
                     .map_err(|_| CipherError)?;
                 keystream(key, cm_iv(salt, ssrc, index), &mut text[header..])?;
@@ -234,9 +212,24 @@ impl SessionCipher {
     }
 }
 
-const LABEL_ENCRYPTION: u8 = 0;
-const LABEL_AUTH: u8 = 1;
-const LABEL_SALT: u8 = 2;
+/// What tells the session keys of one master key apart (RFC 3711 §4.3.1, §4.3.2).
+#[derive(Debug, Clone, Copy)]
+struct Labels {
+    encryption: u8,
+    auth: u8,
+    salt: u8,
+}
+
+const RTP_LABELS: Labels = Labels {
+    encryption: 0,
+    auth: 1,
+    salt: 2,
+};
+const RTCP_LABELS: Labels = Labels {
+    encryption: 3,
+    auth: 4,
+    salt: 5,
+};
 
 /// AES-CM key derivation at index 0 (RFC 3711 §4.3.3); a 96-bit salt is padded to 112 bits on the
 /// right (RFC 7714 §11).
@@ -271,7 +264,7 @@ fn cm_iv(salt: &[u8; 14], ssrc: u32, index: u64) -> [u8; 16] {
     iv
 }
 
-/// RFC 7714 §8.1.
+/// RFC 7714 §8.1, and §9.1 for the 31-bit index of RTCP.
 fn gcm_iv(salt: &[u8; 12], ssrc: u32, index: u64) -> [u8; 12] {
     let mut iv = *salt;
     iv[2..6]
@@ -285,14 +278,19 @@ fn gcm_iv(salt: &[u8; 12], ssrc: u32, index: u64) -> [u8; 12] {
     iv
 }
 
-/// The packet and the roll-over counter are authenticated (RFC 3711 §4.2).
-fn cm_tag(auth: &hmac::Key, text: &[u8], index: u64) -> [u8; 20] {
+/// The packet and the four bytes behind it are authenticated: of RTP the roll-over counter, of RTCP
+/// the word with its index (RFC 3711 §4.2).
+fn cm_tag(auth: &hmac::Key, text: &[u8], behind: [u8; 4]) -> [u8; 20] {
     let mut mac = hmac::Context::with_key(auth);
     mac.update(text);
-    mac.update(&((index >> 16) as u32).to_be_bytes());
+    mac.update(&behind);
     let mut tag = [0; 20];
     tag.copy_from_slice(mac.sign().as_ref());
     tag
+}
+
+fn roll_over(index: u64) -> [u8; 4] {
+    ((index >> 16) as u32).to_be_bytes()
 }
 
 /// Which of the last 1024 indices were used. Sealing and opening share it: one refuses to use an

@@ -283,7 +283,7 @@ impl Session for Viewer {
             }
             // A viewer has nothing to send.
             Received::Rtp(_) => out.drop(Drop::UnknownStream),
-            Received::Rtcp(compound) => self.handle_rtcp(now, &compound, out),
+            Received::Rtcp(compound) => self.handle_rtcp(now, compound, out),
         }
     }
 

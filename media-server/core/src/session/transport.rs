@@ -12,10 +12,8 @@ use crate::output::{End, Output, SessionEvent};
 use crate::rtcp;
 use crate::rtp;
 use crate::session::SessionConfig;
-use crate::srtp::SessionCipher;
+use crate::srtp::{ControlOpener, ControlSealer, OpenError, SessionCipher};
 use crate::stun::{self, BindingRequest};
-use bytes::BytesMut;
-use rtc_srtp::context::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,8 +41,8 @@ struct Path {
 
 /// Keys of the control channel; those of media go to publisher or viewer.
 struct Control {
-    rtcp_out: Context,
-    rtcp_in: Context,
+    rtcp_out: ControlSealer,
+    rtcp_in: ControlOpener,
 }
 
 /// Keys of media, one per direction.
@@ -62,7 +60,7 @@ pub(crate) enum Received<'a> {
     /// Still encrypted.
     Rtp(&'a mut [u8]),
     /// Decrypted and authentic.
-    Rtcp(BytesMut),
+    Rtcp(&'a [u8]),
 }
 
 pub(crate) struct Transport {
@@ -163,16 +161,17 @@ impl Transport {
                     path.heard = now;
                     return Received::Rtp(datagram);
                 }
-                match control.rtcp_in.decrypt_rtcp(datagram) {
+                let reason = match control.rtcp_in.open(datagram) {
                     Ok(compound) => {
                         path.heard = now;
-                        Received::Rtcp(compound)
+                        return Received::Rtcp(compound);
                     }
-                    Err(_) => {
-                        out.drop(Drop::SrtpUnauthenticated);
-                        Received::Nothing
-                    }
-                }
+                    Err(OpenError::Unauthenticated) => Drop::SrtpUnauthenticated,
+                    Err(OpenError::Replay) => Drop::SrtpReplay,
+                    Err(OpenError::Streams) => Drop::UnknownStream,
+                };
+                out.drop(reason);
+                Received::Nothing
             }
             _ => {
                 out.drop(Drop::Malformed);
@@ -349,9 +348,10 @@ impl Transport {
         let Some(control) = self.control.as_mut() else {
             return;
         };
-        if let Ok(sealed) = control.rtcp_out.encrypt_rtcp(compound.bytes()) {
-            out.slab.push(to, &sealed);
-        }
+        let max = compound.bytes().len() + control.rtcp_out.overhead();
+        out.slab.write(to, max, |room| {
+            control.rtcp_out.seal(compound.bytes(), room)
+        });
     }
 
     pub(crate) fn close(&mut self, now: Instant, out: &mut Output) {

@@ -3,6 +3,8 @@
 use super::*;
 use rtc_crypto::RTCCryptoProvider;
 use rtc_crypto::providers::AwsLcRsProvider;
+use rtc_srtp::context::Context;
+use rtc_srtp::protection_profile::ProtectionProfile;
 
 const PROFILES: [Profile; 2] = [Profile::AeadAes128Gcm, Profile::Aes128CmHmacSha1_80];
 
@@ -13,19 +15,20 @@ fn material(profile: Profile) -> Vec<u8> {
 }
 
 fn ours(profile: Profile, is_client: bool) -> Keys {
-    Keys::new(
-        profile,
-        &material(profile),
-        is_client,
-        AwsLcRsProvider::new().crypto(),
-    )
-    .expect("keys")
+    Keys::new(profile, &material(profile), is_client).expect("keys")
+}
+
+fn context_profile(profile: Profile) -> ProtectionProfile {
+    match profile {
+        Profile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
+        Profile::Aes128CmHmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+    }
 }
 
 /// The same keys as contexts: (what the server sends with, what the client sends with).
 fn theirs(profile: Profile) -> (Context, Context) {
     let mut config = rtc_srtp::config::Config {
-        profile: profile.context_profile(),
+        profile: context_profile(profile),
         ..Default::default()
     };
     config
@@ -35,7 +38,7 @@ fn theirs(profile: Profile) -> (Context, Context) {
         Context::new(
             key,
             salt,
-            profile.context_profile(),
+            context_profile(profile),
             None,
             None,
             AwsLcRsProvider::new().crypto(),
@@ -177,4 +180,82 @@ fn a_session_opens_a_bounded_number_of_streams() {
         })
         .count();
     assert_eq!(opened, 16);
+}
+
+/// A compound packet whose first SSRC is `ssrc`.
+fn compound(ssrc: u32) -> Vec<u8> {
+    let mut writer = crate::rtcp::Writer::default();
+    writer.receiver_report(ssrc, &[crate::rtcp::ReportBlock::default(); 2]);
+    writer.cname(ssrc, "media");
+    writer.bytes().to_vec()
+}
+
+#[test]
+fn control_packets_that_are_sealed_open_elsewhere() {
+    for profile in PROFILES {
+        let (mut server, _) = theirs(profile);
+        let mut sealer = ours(profile, false).rtcp_out;
+        for ssrc in [7, 7, 9, 7] {
+            let text = compound(ssrc);
+            let mut packet = vec![0; text.len() + sealer.overhead()];
+            assert_eq!(sealer.seal(&text, &mut packet), Some(packet.len()));
+            assert_eq!(server.decrypt_rtcp(&packet).expect("verifies")[..], text);
+        }
+        assert_eq!(sealer.seal(&compound(7), &mut [0; 40]), None, "no room");
+        assert_eq!(sealer.seal(&[0x80; 7], &mut [0; 100]), None, "no header");
+    }
+}
+
+#[test]
+fn control_packets_that_others_seal_open_once() {
+    for profile in PROFILES {
+        let (_, mut client) = theirs(profile);
+        let mut opener = ours(profile, false).rtcp_in;
+        let text = compound(7);
+        let mut seal = || client.encrypt_rtcp(&text).expect("seal").to_vec();
+        let packets: Vec<_> = (0..2_000).map(|_| seal()).collect();
+        let mut open = |packet: &[u8]| opener.open(&mut packet.to_vec()).map(<[u8]>::to_vec);
+        for at in 0..packets[0].len() {
+            let mut forged = packets[0].clone();
+            forged[at] ^= 1;
+            assert_eq!(open(&forged), Err(OpenError::Unauthenticated), "byte {at}");
+            let cut = open(&packets[0][..at]);
+            assert_eq!(cut, Err(OpenError::Unauthenticated), "cut to {at}");
+        }
+        let flag = packets[0].len() - if profile.tag_len() == 16 { 4 } else { 14 };
+        let mut open_text = packets[0].clone();
+        open_text[flag] &= 0x7f;
+        assert_eq!(open(&open_text), Err(OpenError::Unauthenticated));
+        assert_eq!(open(&packets[1]), Ok(text.clone()));
+        assert_eq!(open(&packets[1]), Err(OpenError::Replay));
+        assert_eq!(open(&packets[0]), Ok(text.clone()), "late but new");
+        assert_eq!(open(&packets[1_999]), Ok(text.clone()));
+        assert_eq!(
+            open(&packets[5]),
+            Err(OpenError::Replay),
+            "older than the window"
+        );
+    }
+}
+
+#[test]
+fn forged_control_packets_leave_no_state_and_true_ones_a_bounded_one() {
+    for profile in PROFILES {
+        let (_, mut client) = theirs(profile);
+        let mut opener = ours(profile, false).rtcp_in;
+        let mut forged = client.encrypt_rtcp(&compound(1)).expect("seal").to_vec();
+        for ssrc in 2..100_002u32 {
+            forged[4..8].copy_from_slice(&ssrc.to_be_bytes());
+            let opened = opener.open(&mut forged.clone()).map(drop);
+            assert_eq!(opened, Err(OpenError::Unauthenticated));
+        }
+        assert_eq!(opener.senders(), 0);
+        let mut open = |ssrc| {
+            let mut packet = client.encrypt_rtcp(&compound(ssrc)).expect("seal").to_vec();
+            opener.open(&mut packet).map(drop)
+        };
+        assert!((0..16).all(|ssrc| open(ssrc).is_ok()));
+        assert_eq!(open(16), Err(OpenError::Streams));
+        assert_eq!(open(15), Ok(()), "known ones go on");
+    }
 }

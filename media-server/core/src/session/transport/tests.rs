@@ -117,3 +117,25 @@ fn before_a_check_nothing_is_answered() {
     session.close(bench.now, &mut bench.out);
     assert_eq!(bench.sent(), []);
 }
+
+#[test]
+fn forged_control_packets_are_dropped_and_counted() {
+    let (mut bench, mut peer, mut session) = bound();
+    let mut report = crate::rtcp::Writer::default();
+    report.receiver_report(1, &[]);
+    let sealed = peer.seal_rtcp(&report);
+    let mut forged = sealed.clone();
+    for ssrc in 2..100_002u32 {
+        forged[4..8].copy_from_slice(&ssrc.to_be_bytes());
+        bench.feed(&mut session, peer.addr, &forged);
+    }
+    assert_eq!(bench.shard.drops(Drop::SrtpUnauthenticated), 100_000);
+    bench.feed(&mut session, peer.addr, &sealed);
+    assert_eq!(
+        bench.shard.drops(Drop::SrtpReplay),
+        0,
+        "the true one is taken"
+    );
+    bench.feed(&mut session, peer.addr, &sealed);
+    assert_eq!(bench.shard.drops(Drop::SrtpReplay), 1, "and taken once");
+}
