@@ -18,6 +18,7 @@ use rtc_dtls::crypto::Certificate;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
+use rtc_shared::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ const HELLO_VERIFY_REQUEST: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("failed to make the DTLS certificate")]
-    Certificate { source: rtc_shared::error::Error },
+    Certificate { source: Error },
     #[error("failed to hash the DTLS certificate")]
     Hash,
 }
@@ -186,7 +187,7 @@ impl Dtls {
         expected: &Fingerprint,
         send: &mut dyn FnMut(&[u8]),
     ) -> Progress {
-        if datagram.len() <= RECORD_HEADER || !self.admit(datagram, send) {
+        if !is_framed(datagram) || !self.admit(datagram, send) {
             return Progress::Dropped;
         }
         if self.endpoint.is_some() {
@@ -238,8 +239,10 @@ impl Dtls {
                 }
                 progress
             }
-            // Keyed associations only fail on an authentic fatal alert.
-            Err(_) if self.keyed => Progress::Closed { by_peer: true },
+            // Once keyed, alerts are authentic; whatever else fails anyone may have sent, and is
+            // discarded silently (RFC 6347 §4.1.2.7).
+            Err(Error::ErrAlertFatalOrClose) if self.keyed => Progress::Closed { by_peer: true },
+            Err(_) if self.keyed => Progress::Dropped,
             Err(_) => self.restart(),
         }
     }
@@ -377,15 +380,31 @@ fn handshake_type(datagram: &[u8]) -> Option<u8> {
     datagram.get(RECORD_HEADER).copied().filter(|_| plain)
 }
 
-fn only_alerts(mut datagram: &[u8]) -> bool {
-    while let Some(header) = datagram.get(..RECORD_HEADER) {
-        let len = RECORD_HEADER + usize::from(u16::from_be_bytes([header[11], header[12]]));
-        if header[0] != RECORD_ALERT {
-            return false;
+/// Whether the datagram is made of whole records with something in each. The library fails where it
+/// is not, and from its errors a broken datagram and a broken association look the same.
+fn is_framed(datagram: &[u8]) -> bool {
+    !datagram.is_empty() && records(datagram).all(|record| record.is_some())
+}
+
+fn only_alerts(datagram: &[u8]) -> bool {
+    records(datagram).all(|record| record.is_some_and(|r| r[0] == RECORD_ALERT))
+}
+
+/// The records of a datagram with their headers; `None` ends it where one is cut short or empty.
+fn records(mut rest: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-        datagram = datagram.get(len..).unwrap_or_default();
-    }
-    true
+        let len = rest.get(RECORD_HEADER - 2..RECORD_HEADER).map_or(0, |len| {
+            RECORD_HEADER + usize::from(u16::from_be_bytes([len[0], len[1]]))
+        });
+        let split = rest
+            .split_at_checked(len)
+            .filter(|(record, _)| record.len() > RECORD_HEADER);
+        rest = split.map_or(&[], |(_, tail)| tail);
+        Some(split.map(|(record, _)| record))
+    })
 }
 
 #[cfg(test)]

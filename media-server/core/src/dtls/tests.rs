@@ -155,3 +155,50 @@ fn a_peer_cannot_make_the_handshake_hold_more_than_its_bound() {
             .any(|e| matches!(e, SessionEvent::Ended(_)))
     );
 }
+
+#[test]
+fn a_datagram_that_is_no_dtls_ends_neither_a_handshake_nor_a_session() {
+    let record = |kind: u8, epoch: u8, len: u16, bytes: usize| {
+        let mut record = vec![kind, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 9];
+        record.extend(len.to_be_bytes());
+        record.resize(13 + bytes, 0);
+        record
+    };
+    let mut broken: Vec<Vec<u8>> = Vec::new();
+    for kind in [20, 21, 22, 23, 63] {
+        for epoch in 0..=1 {
+            // Too long, too short, empty, cut, and a whole one with a broken one behind.
+            broken.push(record(kind, epoch, 200, 1));
+            broken.push(record(kind, epoch, 1, 40));
+            broken.push(record(kind, epoch, 0, 0));
+            broken.push(record(kind, epoch, 5, 5)[..9].to_vec());
+            broken.push([record(kind, epoch, 2, 2), vec![kind; 14]].concat());
+        }
+    }
+    let ended = |bench: &Bench| {
+        let is_end = |e: &&SessionEvent| matches!(e, SessionEvent::Ended(_));
+        bench.events.iter().find(is_end).copied()
+    };
+
+    let (mut bench, peer, mut session) = handshake(ms(100), |_, _| false);
+    for datagram in &broken {
+        bench.feed(&mut session, peer.addr, datagram);
+        assert_eq!(ended(&bench), None, "after {datagram:?}");
+    }
+    assert_eq!(bench.shard.drops(Drop::Dtls), broken.len() as u64);
+
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], ms(100));
+    let (config, _) = bench.config(1, Role::Publisher, &peer);
+    let mut session = Publisher::new(bench.now, config);
+    let check = peer.check(true);
+    bench.feed(&mut session, peer.addr, &check);
+    for datagram in &broken {
+        bench.feed(&mut session, peer.addr, datagram);
+        assert_eq!(ended(&bench), None, "after {datagram:?}");
+    }
+    assert_eq!(bench.shard.drops(Drop::Dtls), broken.len() as u64);
+    peer.start_handshake(bench.now);
+    bench.run(ms(50), &mut session, &mut peer, |_, _| false);
+    assert!(peer.is_keyed(), "and the handshake completes");
+}
