@@ -30,10 +30,6 @@ pub struct Grants {
     pub publish: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub view: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub control: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub record: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
 }
@@ -263,7 +259,9 @@ impl Jwt {
 
     fn check_lifetime(&self, claims: &Claims) -> Result<(), AuthError> {
         let Some(exp) = claims.exp else { return Ok(()) };
-        let from = claims.iat.unwrap_or_else(unix_now);
+        // A time of issue in the future would make the lifetime look short.
+        let now = unix_now();
+        let from = claims.iat.map_or(now, |iat| iat.min(now));
         if exp.saturating_sub(from) > MAX_LIFETIME.as_secs() + SKEW && self.config.enforce_grants {
             return Err(AuthError::Lifetime);
         }
@@ -317,8 +315,6 @@ pub fn mint(
         media: Grants {
             publish: granted(Grant::Publish),
             view: granted(Grant::View),
-            control: granted(Grant::Control),
-            record: granted(Grant::Record),
             admin: grants.contains(&Grant::Admin),
         },
     };
@@ -445,6 +441,16 @@ mod tests {
             (with("nbf", (unix_now() + 60).into()), AuthError::Expired),
             (
                 with("exp", (unix_now() + 100_000).into()),
+                AuthError::Lifetime,
+            ),
+            (
+                signed(
+                    &serde_json::json!({
+                        "sub": "alice", "iss": "i", "aud": "a",
+                        "iat": unix_now() + 1_000_000, "exp": unix_now() + 1_000_600,
+                    }),
+                    Algorithm::HS256,
+                ),
                 AuthError::Lifetime,
             ),
             (format!("{good}x"), AuthError::Signature),

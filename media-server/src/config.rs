@@ -59,7 +59,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where a pod has its configuration; `token` looks here when nothing else is given.
-const POD_CONFIG: &str = "/etc/media/config.toml";
+const POD_CONFIG: &str = "/etc/media/config/config.toml";
 /// Where a pod has its token key.
 const POD_JWT_KEY: &str = "/etc/media/secrets/jwt-hmac";
 const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
@@ -189,7 +189,7 @@ pub struct TokenArgs {
     /// Device that the token is for; a trailing * means all that start so; repeatable
     #[arg(long, required = true, value_name = "DEVICE", value_delimiter = ',')]
     pub device: Vec<String>,
-    /// What it allows: publish, view, control, record, admin
+    /// What it allows: publish, view, admin
     #[arg(long, required = true, value_enum, value_delimiter = ',')]
     pub grant: Vec<Grant>,
     /// Lifetime, at most 24h
@@ -201,6 +201,12 @@ pub struct TokenArgs {
     /// Key to sign with [default: the one the server has]
     #[arg(long, env = "MEDIA_JWT_HMAC_FILE", value_name = "FILE")]
     pub jwt_hmac_file: Option<PathBuf>,
+    /// Its `iss` [default: the one the server asks for]
+    #[arg(long, env = "MEDIA_JWT_ISSUER", value_name = "TEXT")]
+    pub jwt_issuer: Option<String>,
+    /// Its `aud` [default: the one the server asks for]
+    #[arg(long, env = "MEDIA_JWT_AUDIENCE", value_name = "TEXT")]
+    pub jwt_audience: Option<String>,
     /// Configuration file (TOML) to take key, issuer and audience from
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -210,8 +216,6 @@ pub struct TokenArgs {
 pub enum Grant {
     Publish,
     View,
-    Control,
-    Record,
     Admin,
 }
 
@@ -475,13 +479,15 @@ pub fn token_signer(args: &TokenArgs) -> Result<JwtConfig, ConfigError> {
         })?;
     Ok(JwtConfig {
         key,
-        issuer: file
-            .auth
-            .issuer
+        issuer: args
+            .jwt_issuer
+            .clone()
+            .or(file.auth.issuer)
             .unwrap_or_else(|| DEFAULT_ISSUER.to_owned()),
-        audience: file
-            .auth
-            .audience
+        audience: args
+            .jwt_audience
+            .clone()
+            .or(file.auth.audience)
             .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
         enforce_grants: true,
     })
@@ -638,6 +644,36 @@ mod tests {
     fn a_key_that_the_file_does_not_have_is_refused_by_name() {
         let error = toml::from_str::<File>("[http]\nlisten_on = \"x\"").expect_err("unknown key");
         assert!(error.to_string().contains("listen_on"), "{error}");
+    }
+
+    fn token_args(args: &[&str]) -> Result<TokenArgs, clap::Error> {
+        let line = ["media-server", "token", "--device", "cam-1"];
+        match Cli::try_parse_from(line.iter().chain(args))?.command() {
+            Command::Token(args) => Ok(args),
+            Command::Serve(_) => panic!("token was named"),
+        }
+    }
+
+    #[test]
+    fn a_token_is_for_the_issuer_and_audience_that_were_given() {
+        let args = ["--grant", "view", "--jwt-hmac-file", "key"];
+        let named = ["--jwt-issuer", "i", "--jwt-audience", "a"];
+        let signer = token_signer(&token_args(&[&args[..], &named].concat()).expect("right"));
+        let signer = signer.expect("a key");
+        assert_eq!((&*signer.issuer, &*signer.audience), ("i", "a"));
+    }
+
+    #[test]
+    fn a_token_that_would_grant_nothing_is_not_made() {
+        for grant in ["control", "record"] {
+            assert!(token_args(&["--grant", grant]).is_err(), "{grant}");
+        }
+    }
+
+    #[test]
+    fn a_token_finds_the_configuration_where_the_operator_mounts_it() {
+        let golden = include_str!("../../tests/golden/operator/minimal.yaml");
+        assert!(golden.contains(&format!("value: {POD_CONFIG}\n")));
     }
 
     #[test]
