@@ -87,7 +87,10 @@ mod tests {
     const TARGET_LABELS: &[&str] = &["namespace", "mediaservice", "pod", "le"];
 
     /// Families that no rule and no panel needs.
-    const NOT_SHOWN: &[&str] = &[];
+    const NOT_SHOWN: &[&str] = &[
+        // At 0 in all but a flood or a hang, which other panels show; read when one is looked into.
+        "media_bound_hits_total",
+    ];
 
     fn set(words: &[&str]) -> BTreeSet<String> {
         words.iter().map(|word| (*word).to_owned()).collect()

@@ -286,6 +286,13 @@ pub const FAMILIES: &[Family] = &[
         "Datagrams and packets that went no further, by the place and cause.",
     ),
     family(
+        "media_bound_hits_total",
+        Counter,
+        Unit::Count,
+        &["bound"],
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections.",
+    ),
+    family(
         "media_keyframe_requests_total",
         Counter,
         Unit::Count,

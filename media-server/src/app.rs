@@ -12,10 +12,9 @@ use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
-use crate::shard::{CloseReason, Event, MailboxError, ShardConfig, Shards, StartError};
+use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use aws_lc_rs::{hkdf, rand};
 use catalogue::families::CLOSE_REASONS;
-use media_core::ids::SessionId;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -112,27 +111,6 @@ impl App {
         None
     }
 
-    /// Shards that do not answer their mailbox: each is asked for a session that does not exist.
-    pub async fn stuck_shards(&self) -> Vec<u8> {
-        let mut asked = Vec::new();
-        for shard in 0..self.config.shards {
-            let id = SessionId::new(self.config.ordinal, shard, [0; 16]);
-            let shards = self.shards.clone();
-            asked.push((
-                shard,
-                tokio::spawn(async move { shards.close(id, CloseReason::Normal).await }),
-            ));
-        }
-        let mut stuck = Vec::new();
-        for (shard, answer) in asked {
-            // A full mailbox is load, and the shard may well be at work on it.
-            if !matches!(answer.await, Ok(Ok(_) | Err(MailboxError::Full))) {
-                stuck.push(shard);
-            }
-        }
-        stuck
-    }
-
     /// Random bytes of the system.
     pub fn random<const N: usize>(&self) -> [u8; N] {
         random()
@@ -140,14 +118,7 @@ impl App {
 
     /// Makes the series of a device exist at 0, so that rates see its first session.
     pub fn births(&self, device: &str) {
-        self.metrics
-            .touch("media_sessions_created_total", &[device]);
-        for reason in CLOSE_REASONS {
-            self.metrics
-                .touch("media_sessions_closed_total", &[device, reason]);
-        }
-        self.metrics
-            .touch("media_session_duration_seconds", &[device]);
+        births(&self.metrics, device, Instant::now());
     }
 
     fn handle_event(&self, event: Event) {
@@ -287,6 +258,12 @@ impl Server {
         let base_url = self.base_url();
         #[cfg(feature = "demo")]
         let listen = self.signalling.local_addr().unwrap_or(self.app.config.http);
+        let operations_at = self
+            .operations
+            .as_ref()
+            .unwrap_or(&self.signalling)
+            .local_addr()
+            .unwrap_or(self.app.config.http);
         let Server {
             app,
             events,
@@ -296,6 +273,7 @@ impl Server {
         tracing::info!(
             url = %base_url,
             media = %app.shards.local_addr(),
+            operations = %operations_at,
             shards = app.config.shards,
             tokens = app.auth.asks_for_tokens(),
             "serving"
@@ -314,11 +292,16 @@ impl Server {
         ];
         #[cfg(feature = "demo")]
         let demo = start_demo(&app, listen);
-        wait_for_end(&app).await?;
+        #[cfg(not(feature = "demo"))]
+        let stop_demo = std::future::ready(());
+        // First of all: its session would hold up the drain like any other.
         #[cfg(feature = "demo")]
-        if let Some(demo) = demo {
-            demo.stop().await;
-        }
+        let stop_demo = async {
+            if let Some(demo) = demo {
+                demo.stop().await;
+            }
+        };
+        wait_for_end(&app, stop_demo).await?;
         app.shards.shutdown().await;
         let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
         app.set_drain_state(DrainState::Drained);
@@ -340,8 +323,8 @@ impl Server {
 }
 
 /// Returns when the process should end: after SIGTERM, once sessions have ended or the drain timeout
-/// is over; after SIGINT, or a second signal, at once.
-async fn wait_for_end(app: &App) -> Result<(), AppError> {
+/// is over; after SIGINT, or a second signal, at once. `first` runs from the first signal on.
+async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
     let patient = tokio::select! {
@@ -351,6 +334,11 @@ async fn wait_for_end(app: &App) -> Result<(), AppError> {
     app.set_drain_state(DrainState::Draining);
     let (publishers, viewers) = app.registry.totals();
     tracing::info!(publishers, viewers, "draining");
+    tokio::select! {
+        () = first => {}
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
     if !patient {
         return Ok(());
     }
@@ -431,8 +419,25 @@ async fn expire_series(app: Arc<App>) {
     let mut every = tokio::time::interval(EXPIRE_EVERY);
     loop {
         every.tick().await;
-        app.metrics.expire(Instant::now());
+        expire(&app.metrics, &app.registry, Instant::now());
     }
+}
+
+/// Forgets the series of devices that had no session for a while. A session that lasts changes none
+/// of them, so those of devices that have one are kept by hand.
+fn expire(metrics: &Metrics, registry: &Registry, now: Instant) {
+    for view in registry.devices() {
+        births(metrics, &view.device, now);
+    }
+    metrics.expire(now);
+}
+
+fn births(metrics: &Metrics, device: &str, now: Instant) {
+    metrics.touch("media_sessions_created_total", &[device], now);
+    for reason in CLOSE_REASONS {
+        metrics.touch("media_sessions_closed_total", &[device, reason], now);
+    }
+    metrics.touch("media_session_duration_seconds", &[device], now);
 }
 
 /// HKDF-SHA256 of the cluster key, so that every process of a MediaService has the same; without a
@@ -472,4 +477,42 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("the system has random bytes");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Protocol;
+    use media_core::cells::SessionCells;
+    use media_core::ids::SessionId;
+
+    #[test]
+    fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
+        let (metrics, registry) = (Metrics::new(100), Registry::new(10, 10, 10));
+        let record = Arc::new(Record::new(
+            SessionId::new(0, 0, [1; 16]),
+            Protocol::Whip,
+            "cam".into(),
+            None,
+            String::new(),
+            String::new(),
+            Arc::new(SessionCells::new()),
+        ));
+        registry.admit(&record).expect("room");
+        let start = Instant::now();
+        births(&metrics, "cam", start);
+        let shown = |minutes: std::ops::Range<u64>| {
+            for minute in minutes {
+                let now = start + Duration::from_secs(60 * minute);
+                expire(&metrics, &registry, now);
+            }
+            metrics
+                .render(|_, _, _| {})
+                .contains("media_sessions_created_total{device_id=\"cam\"} 0\n")
+        };
+        assert!(shown(1..60), "an hour into the session");
+        registry.remove(record.id).expect("known");
+        assert!(shown(60..70), "some minutes after it");
+        assert!(!shown(70..90));
+    }
 }

@@ -3,6 +3,8 @@
 //! Owns the limits that a router can't have: connections open at once, time for a request head, and a
 //! graceful end. Never looks into a request. Called by the app, once per listen address.
 
+mod write_timeout;
+
 use crate::app::App;
 use crate::config::TlsFiles;
 use axum::Router;
@@ -25,6 +27,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt as _;
+use write_timeout::WriteTimeout;
 
 /// Connections open at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -32,6 +35,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 /// Time for a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Time for the client to take in what was written. Longer, and it reads nothing or is gone.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// After an error of accept, such as no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,8 +89,17 @@ impl Listener {
     pub async fn serve(self, app: Arc<App>, mut stop: watch::Receiver<bool>) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else {
-                break;
+            let permit = match room.clone().try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    app.metrics
+                        .count("media_bound_hits_total", &["http_connections"]);
+                    tokio::select! {
+                        Ok(permit) = room.clone().acquire_owned() => permit,
+                        () = stopped(&mut stop) => break,
+                        else => break,
+                    }
+                }
             };
             let stream = tokio::select! {
                 accepted = self.tcp.accept() => match accepted {
@@ -99,6 +113,7 @@ impl Listener {
                 () = stopped(&mut stop) => break,
             };
             let _ = stream.set_nodelay(true);
+            let stream = WriteTimeout::new(stream, WRITE_WITHIN);
             let router = self.router.clone();
             let tls = self.tls.clone();
             let stop = stop.clone();

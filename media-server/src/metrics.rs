@@ -8,6 +8,7 @@
 
 pub mod collect;
 pub mod http;
+pub mod totals;
 
 use catalogue::families::{FAMILIES, Family, Kind, Scope};
 use std::collections::HashMap;
@@ -68,8 +69,9 @@ impl Metrics {
     }
 
     /// Makes a series exist, at 0, so that its first increment shows in a rate.
-    pub fn touch(&self, name: &str, labels: &[&str]) {
-        self.with(name, labels, |_, _| {});
+    /// One that exists stays for as long again as if it had changed at `now`.
+    pub fn touch(&self, name: &str, labels: &[&str], now: Instant) {
+        self.with(name, labels, now, |_, _| {});
     }
 
     /// Counts one.
@@ -79,19 +81,19 @@ impl Metrics {
 
     /// Adds to a counter or gauge.
     pub fn add(&self, name: &str, labels: &[&str], amount: f64) {
-        self.with(name, labels, |child, _| child.add(amount));
+        self.with(name, labels, Instant::now(), |child, _| child.add(amount));
     }
 
     /// Sets a gauge, or a counter whose total is kept elsewhere.
     pub fn set(&self, name: &str, labels: &[&str], value: f64) {
-        self.with(name, labels, |child, _| {
+        self.with(name, labels, Instant::now(), |child, _| {
             child.value.store(value.to_bits(), Relaxed);
         });
     }
 
     /// Adds an observation to a histogram.
     pub fn observe(&self, name: &str, labels: &[&str], value: f64) {
-        self.with(name, labels, |child, family| {
+        self.with(name, labels, Instant::now(), |child, family| {
             let at = family.buckets.partition_point(|bound| *bound < value);
             child.buckets[at].fetch_add(1, Relaxed);
             child.add(value);
@@ -144,7 +146,7 @@ impl Metrics {
         self.add(FOLDED, &[family], count as f64);
     }
 
-    fn with(&self, name: &str, labels: &[&str], act: impl FnOnce(&Child, &Family)) {
+    fn with(&self, name: &str, labels: &[&str], now: Instant, act: impl FnOnce(&Child, &Family)) {
         let index = *self
             .by_name
             .get(name)
@@ -161,7 +163,7 @@ impl Metrics {
             return;
         };
         act(&child, cells.family);
-        child.changed.store(self.millis(Instant::now()), Relaxed);
+        child.changed.store(self.millis(now), Relaxed);
     }
 
     fn insert(&self, cells: &Cells, key: String, labels: &[&str]) -> Option<Arc<Child>> {
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn a_touched_series_starts_at_zero_and_counts_up() {
         let metrics = Metrics::new(10);
-        metrics.touch("media_sessions_created_total", &["cam-1"]);
+        metrics.touch("media_sessions_created_total", &["cam-1"], Instant::now());
         assert!(text(&metrics).contains("media_sessions_created_total{device_id=\"cam-1\"} 0\n"));
         metrics.count("media_sessions_created_total", &["cam-1"]);
         assert!(text(&metrics).contains("media_sessions_created_total{device_id=\"cam-1\"} 1\n"));

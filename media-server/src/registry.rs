@@ -4,11 +4,12 @@
 //! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
 //! and find, and by the app with the shards' events.
 
+use crate::metrics::totals::Totals;
 use media_core::cells::SessionCells;
 use media_core::ids::SessionId;
 use media_core::negotiated::Role;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -145,6 +146,10 @@ pub struct Registry {
     devices: Mutex<HashMap<Arc<str>, Device>>,
     /// Ended sessions whose series are still shown.
     ended: Mutex<Vec<(Instant, Arc<Record>)>>,
+    /// Ended sessions that there was no room to remember.
+    forgotten: AtomicU64,
+    /// What all ended sessions amount to. Changed under the lock of `devices`, as the session leaves.
+    totals_ended: Mutex<Totals>,
     publishers: AtomicU32,
     viewers: AtomicU32,
     max_sessions: u32,
@@ -159,6 +164,8 @@ impl Registry {
             sessions: std::array::from_fn(|_| Mutex::default()),
             devices: Mutex::default(),
             ended: Mutex::default(),
+            forgotten: AtomicU64::new(0),
+            totals_ended: Mutex::default(),
             publishers: AtomicU32::new(0),
             viewers: AtomicU32::new(0),
             max_sessions,
@@ -257,10 +264,13 @@ impl Registry {
                 devices.remove(&record.device);
             }
         }
+        lock(&self.totals_ended).add(&record.cells);
         drop(devices);
         let mut ended = lock(&self.ended);
         if ended.len() < self.max_ended {
             ended.push((Instant::now(), record.clone()));
+        } else {
+            self.forgotten.fetch_add(1, Relaxed);
         }
         Some(record)
     }
@@ -281,6 +291,22 @@ impl Registry {
     /// Sessions that ended lately.
     pub fn ended(&self) -> Vec<Arc<Record>> {
         lock(&self.ended).iter().map(|(_, r)| r.clone()).collect()
+    }
+
+    /// What all sessions amount to, ended ones included: never less than the last time.
+    pub fn session_totals(&self) -> Totals {
+        // Sessions come and go under this lock, so none is missed or seen twice.
+        let _still = lock(&self.devices);
+        let mut totals = lock(&self.totals_ended).clone();
+        self.sessions()
+            .iter()
+            .for_each(|record| totals.add(&record.cells));
+        totals
+    }
+
+    /// Ended sessions whose series could not be shown to their end.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Relaxed)
     }
 
     /// Devices with a session, in the order of their names.
@@ -418,6 +444,21 @@ mod tests {
     }
 
     #[test]
+    fn the_totals_of_sessions_never_go_down() {
+        let registry = Registry::new(10, 10, 1);
+        for n in 1..=3 {
+            let publisher = live(&registry, n, "cam");
+            publisher.cells.add_candidates(2);
+            let open = registry.session_totals().candidates();
+            assert_eq!(open, u64::from(n) * 2);
+            registry.remove(publisher.id).expect("known");
+            assert_eq!(registry.session_totals().candidates(), open, "ended");
+            registry.expire(Instant::now() + Duration::from_secs(1));
+            assert_eq!(registry.session_totals().candidates(), open, "forgotten");
+        }
+    }
+
+    #[test]
     fn ended_sessions_are_remembered_up_to_a_bound_and_expire() {
         let registry = Registry::new(10, 10, 2);
         for n in 1..=3 {
@@ -425,6 +466,7 @@ mod tests {
             registry.remove(publisher.id).expect("known");
         }
         assert_eq!(registry.ended().len(), 2);
+        assert_eq!(registry.forgotten(), 1);
         registry.expire(Instant::now() + Duration::from_secs(1));
         assert!(registry.ended().is_empty());
     }

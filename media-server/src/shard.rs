@@ -4,14 +4,19 @@
 //! touches a session. Calls go through a bounded mailbox and are answered by the thread. Called by
 //! the HTTP side; the threads are in `shard/worker.rs`.
 
+mod bounds;
 mod devices;
+mod heartbeat;
 mod link;
 mod placement;
+mod routes;
 mod table;
 mod worker;
 
+pub use bounds::{Bound, BoundHits};
 pub use media_core::cells::{SessionCells, ShardCells};
 
+use heartbeat::Heartbeat;
 use media_core::clock::WallClock;
 use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
@@ -31,6 +36,9 @@ const MAILBOX: usize = 256;
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
 /// Events that wait for the HTTP side. A shard keeps those that do not fit, one per session at most.
 const EVENTS: usize = 1024;
+/// A shard beats with every batch of 64 datagrams, and twice a second without any; one that has not
+/// for this long hangs, however much there is to do.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Ids carry the shard in six bits.
 const MAX_SHARDS: u8 = 64;
 
@@ -131,6 +139,8 @@ pub struct Shards {
 struct Inner {
     mailboxes: Vec<(SyncSender<Command>, Waker)>,
     cells: Vec<Arc<ShardCells>>,
+    bounds: Vec<Arc<BoundHits>>,
+    heartbeats: Vec<Arc<Heartbeat>>,
     placement: Arc<Placement>,
     fingerprint: Fingerprint,
     local_addr: SocketAddr,
@@ -176,11 +186,17 @@ impl Shards {
             .unzip();
         let mut mailboxes = Vec::new();
         let mut cells = Vec::new();
+        let mut bounds = Vec::new();
+        let mut heartbeats = Vec::new();
         for (shard, ((socket, _, waiter), inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
             let (mailbox, commands) = sync_channel(MAILBOX);
             let own = Arc::new(ShardCells::default());
             mailboxes.push((mailbox, waiter.waker()));
             cells.push(own.clone());
+            let heartbeat = Arc::new(Heartbeat::new(Instant::now()));
+            heartbeats.push(heartbeat.clone());
+            let hits = Arc::new(BoundHits::default());
+            bounds.push(hits.clone());
             let worker = worker::Worker {
                 shard,
                 socket,
@@ -191,6 +207,8 @@ impl Shards {
                 events: events.clone(),
                 placement: placement.clone(),
                 cells: own,
+                bounds: hits,
+                heartbeat,
                 identity: identity.clone(),
                 clock,
                 ufrag_key: config.ufrag_key,
@@ -203,6 +221,8 @@ impl Shards {
         let inner = Inner {
             mailboxes,
             cells,
+            bounds,
+            heartbeats,
             placement,
             fingerprint: identity.fingerprint(),
             local_addr,
@@ -254,6 +274,21 @@ impl Shards {
     /// Counters, one entry per shard.
     pub fn cells(&self) -> &[Arc<ShardCells>] {
         &self.inner.cells
+    }
+
+    /// How often bounded tables had no room, one entry per shard.
+    pub fn bounds(&self) -> &[Arc<BoundHits>] {
+        &self.inner.bounds
+    }
+
+    /// Shards that have not got on with their work for 5 s. Asks nothing of them, so that load can't
+    /// look like a fault and the question costs them nothing.
+    pub fn stuck(&self, now: Instant) -> Vec<usize> {
+        let beats = self.inner.heartbeats.iter().enumerate();
+        beats
+            .filter(|(_, beat)| beat.age(now) > STUCK_AFTER)
+            .map(|(shard, _)| shard)
+            .collect()
     }
 
     /// Ends every session as drained and stops the threads; returns when their events are out, so

@@ -1,6 +1,6 @@
-//! A `media-server` of its own for each test, on free loopback ports.
+//! A `media-server` of its own for each test, on loopback ports that it chose itself.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +13,8 @@ pub struct MediaServer {
     process: Process,
     pub http: SocketAddr,
     pub media: SocketAddr,
+    /// Where metrics and probes are: `http` but with `--metrics-listen`.
+    pub operations: SocketAddr,
     key: Option<Key>,
 }
 
@@ -45,16 +47,9 @@ impl MediaServer {
     }
 
     async fn start(args: &[&str], key: Option<Key>) -> Self {
-        let http = free_tcp();
-        let media = free_udp();
         let mut command = Command::new(binary());
         command
-            .args([
-                "--http-listen",
-                &http.to_string(),
-                "--media-listen",
-                &media.to_string(),
-            ])
+            .args(["--http-listen", ANY_PORT, "--media-listen", ANY_PORT])
             .args(args);
         // A developer's own settings must not reach the test.
         for (name, _) in std::env::vars_os() {
@@ -64,37 +59,21 @@ impl MediaServer {
             }
         }
         command.env_remove("PORT").env_remove("JWT_SECRET");
-        let mut server = Self {
-            process: Process::start("media-server", &mut command),
-            http,
-            media,
-            key,
+        let mut process = Process::start("media-server", &mut command);
+        let serving = serving(&mut process).await;
+        let address = |field: &str| {
+            let text = serving[field].as_str().unwrap_or_default();
+            let text = text.rsplit_once("://").map_or(text, |(_, address)| address);
+            text.parse()
+                .unwrap_or_else(|error| panic!("{field} in {serving}: {error}"))
         };
-        server.wait_until_ready().await;
-        server
-    }
-
-    async fn wait_until_ready(&mut self) {
-        let url = self.url("/readyz");
-        let client = reqwest::Client::new();
-        wait_for(
-            "the media-server to be ready",
-            Duration::from_secs(30),
-            || {
-                if let Some(status) = self.process.ended() {
-                    panic!("the media-server ended with {status}");
-                }
-                let request = client.get(&url).send();
-                async move {
-                    match request.await {
-                        Ok(response) if response.status().is_success() => Ok(()),
-                        Ok(response) => Err(format!("/readyz answered {}", response.status())),
-                        Err(error) => Err(error.to_string()),
-                    }
-                }
-            },
-        )
-        .await;
+        Self {
+            http: address("url"),
+            media: address("media"),
+            operations: address("operations"),
+            process,
+            key,
+        }
     }
 
     /// Address of `path` on the server.
@@ -136,10 +115,31 @@ impl MediaServer {
     /// # Panics
     /// If it cannot be had or read.
     pub async fn metrics(&self) -> Metrics {
-        Metrics::fetch(&self.url("/metrics"))
+        Metrics::fetch(&format!("http://{}/metrics", self.operations))
             .await
             .expect("metrics can be scraped")
     }
+}
+
+/// The server takes a free port by itself: one that a test found free may be taken again by the time
+/// that the server asks for it.
+pub const ANY_PORT: &str = "127.0.0.1:0";
+
+/// Waits for the log line that says where the server listens. All of its sockets are bound then.
+async fn serving(process: &mut Process) -> serde_json::Value {
+    let within = Duration::from_secs(60);
+    wait_for("the media-server to serve", within, || {
+        if let Some(status) = process.ended() {
+            panic!("the media-server ended with {status}: {}", process.log());
+        }
+        let log = process.log();
+        let found = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find(|line| line["message"] == "serving");
+        async move { found.ok_or(log) }
+    })
+    .await
 }
 
 /// The program under test.
@@ -175,16 +175,4 @@ pub fn mint_token(file: &Path, device: &str, grants: &str) -> String {
         .expect("a token is text")
         .trim()
         .to_owned()
-}
-
-/// A TCP address on loopback that was free a moment ago.
-pub fn free_tcp() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    socket.local_addr().expect("a bound socket has an address")
-}
-
-/// A UDP address on loopback that was free a moment ago.
-pub fn free_udp() -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    socket.local_addr().expect("a bound socket has an address")
 }

@@ -108,7 +108,6 @@ async fn create(
     let device = device_name(device)?;
     let principal = principal(&app, headers)?;
     check_grant(&app, protocol, &principal, &device)?;
-    app.births(&device);
     let created = admitted(&app, protocol, device, principal, headers, body).await;
     if let Err(ApiError::Limit(_) | ApiError::Busy(_) | ApiError::Draining | ApiError::NoAddress) =
         &created
@@ -236,6 +235,8 @@ async fn open_session(
         },
         limit => ApiError::Limit(limit),
     })?;
+    // Only now: a device that nobody publishes has no series, however often it is asked for.
+    app.births(&record.device);
     if let Err(error) = app.shards.open(open).await {
         app.registry.remove(id);
         if let Some(old) = superseded {

@@ -3,13 +3,14 @@
 //! Reads the registry and the shards' cells; changes nothing but gauges and totals. Called by the
 //! handler of `/metrics`.
 
-use super::{Metrics, render_labels, write_histogram, write_series};
+use super::totals::Totals;
+use super::{Metrics, render_labels, write_series};
 use crate::app::App;
 use crate::registry::{Record, role_name};
-use catalogue::families::{Family, Kind, Scope};
+use crate::shard::Bound;
+use catalogue::families::{Family, Scope};
 use media_core::cells::{Drop, IceState};
 use media_core::negotiated::Role;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// The text of `/metrics`.
@@ -24,6 +25,7 @@ pub fn scrape(app: &App) -> String {
     let mut records = app.registry.sessions();
     records.extend(app.registry.ended());
     records.sort_by_key(|record| record.id);
+    let totals = (!policy.per_session).then(|| app.registry.session_totals());
     let mut folded = Vec::new();
     let text = metrics.render(|family, room, text| {
         if family.scope == Scope::Session {
@@ -31,16 +33,17 @@ pub fn scrape(app: &App) -> String {
             if policy.per_session {
                 for record in own {
                     let id = record.id.to_string();
-                    write_session(text, family, std::slice::from_ref(record), Some(&id));
+                    write_session(text, family, record, &id);
                 }
                 if !rest.is_empty() {
                     folded.push((family.name, rest.len()));
-                    if family.kind != Kind::Gauge {
-                        write_session(text, family, rest, Some("other"));
-                    }
+                    let mut sum = Totals::default();
+                    rest.iter().for_each(|record| sum.add(&record.cells));
+                    sum.write(text, family, &render_labels(&["session_id"], &["other"]));
                 }
-            } else if family.kind != Kind::Gauge {
-                write_session(text, family, &records, None);
+            }
+            if let Some(totals) = &totals {
+                totals.write(text, family, "");
             }
         }
     });
@@ -71,6 +74,13 @@ fn set_totals(app: &App, metrics: &Metrics) {
         &[],
         app.addresses.current().len() as f64,
     );
+    let forgotten = app.registry.forgotten() as f64;
+    metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
+    metrics.touch(
+        "media_bound_hits_total",
+        &["http_connections"],
+        Instant::now(),
+    );
     metrics.set("media_websocket_connections", &[], 0.0);
     metrics.set("media_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
 }
@@ -88,6 +98,10 @@ fn set_shards(app: &App, metrics: &Metrics) {
         let count = sum(&|c| c.drops(reason));
         metrics.set("media_drops_total", &[reason.as_str()], count);
     }
+    for bound in Bound::ALL {
+        let hits: u64 = app.shards.bounds().iter().map(|b| b.hits(bound)).sum();
+        metrics.set("media_bound_hits_total", &[bound.as_str()], hits as f64);
+    }
     metrics.set(
         "media_keyframe_requests_total",
         &[],
@@ -102,35 +116,25 @@ fn set_shards(app: &App, metrics: &Metrics) {
     }
 }
 
-/// Writes the series of one family for one session, or of several under one label value. Without a
-/// label value (`None`) they are summed without the label.
-fn write_session(text: &mut String, family: &Family, records: &[Arc<Record>], id: Option<&str>) {
-    let labels = id.map_or(String::new(), |id| render_labels(&["session_id"], &[id]));
+/// Writes the series of one family for one session.
+fn write_session(text: &mut String, family: &Family, record: &Record, id: &str) {
+    let labels = render_labels(&["session_id"], &[id]);
     let gauge = |text: &mut String, value: Option<f64>| {
         if let Some(value) = value {
             write_series(text, family.name, "", &labels, value);
         }
     };
-    let cells = &records[0].cells;
+    let cells = &record.cells;
+    let mut own = Totals::default();
+    own.add(cells);
+    if own.write(text, family, &labels) {
+        return;
+    }
     match family.name {
         "media_ice_connection_state" => {
             let state = cells.ice_state();
             let labels = format!("{labels},state=\"{}\"", state.as_str());
             write_series(text, family.name, "", &labels, f64::from(state as u8));
-        }
-        "media_ice_candidates_added_total" => {
-            let sum: u32 = records.iter().map(|r| r.cells.candidates_added()).sum();
-            write_series(text, family.name, "", &labels, f64::from(sum));
-        }
-        "media_ice_connection_time_milliseconds" => {
-            let mut counts = vec![0; family.buckets.len() + 1];
-            let mut sum = 0.0;
-            for time in records.iter().filter_map(|r| r.cells.connection_time()) {
-                let millis = time.as_secs_f64() * 1e3;
-                counts[family.buckets.partition_point(|bound| *bound < millis)] += 1;
-                sum += millis;
-            }
-            write_histogram(text, family, &labels, &counts, sum);
         }
         // Live figures end with the session: a closed one sends nothing at 30 frames a second.
         _ if cells.ice_state() == IceState::Closed => {}

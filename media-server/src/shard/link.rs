@@ -1,18 +1,21 @@
 //! What shards tell each other: datagrams that arrived at the wrong one, media for viewers on
 //! another one, and who has what.
 //!
-//! Each shard has one inbox. Media and datagrams are dropped and counted when it is full; notices,
-//! of which there are a few per session, are not.
+//! Each shard has one inbox. Media and datagrams are dropped and counted when it is full. Notices, of
+//! which there are a few per session, have so much room that only a shard that hangs lets it fill.
 
 use media_core::media::MediaBatch;
 use media_wire::Waker;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Datagrams and batches that wait for one shard: about a second of the traffic that one shard
 /// can handle.
 const INBOX: usize = 1024;
+/// Notices that wait for one shard (48 B each): several for each session that a pod may have. Beyond,
+/// the shard has done nothing for long, `/livez` says so, and the notice is lost and counted.
+const NOTICES: usize = 65_536;
 
 /// Lost when the receiver does not keep up.
 pub(super) enum Parcel {
@@ -31,7 +34,7 @@ pub(super) enum Parcel {
     KeyframeWanted { device: Arc<str> },
 }
 
-/// Never lost. Sent when sessions open, connect, move or close.
+/// Lost only by a shard that hangs. Sent when sessions open, connect, move or close.
 #[derive(Clone)]
 pub(super) enum Notice {
     /// The first viewer of a device is here, or the last one left.
@@ -46,15 +49,20 @@ pub(super) enum Notice {
         shard: u8,
         live: bool,
     },
-    /// Datagrams from this address are for me; or no longer.
-    Route { addr: SocketAddr, shard: Option<u8> },
+    /// Datagrams from this address are for `shard`, or no longer. Notices of two shards can overtake
+    /// each other, so the end of one's route says nothing about another's.
+    Route {
+        addr: SocketAddr,
+        shard: u8,
+        live: bool,
+    },
 }
 
 /// The sending half of a shard's inbox.
 #[derive(Clone)]
 pub(super) struct Link {
     parcels: SyncSender<Parcel>,
-    notices: Sender<Notice>,
+    notices: SyncSender<Notice>,
     waker: Waker,
 }
 
@@ -65,7 +73,7 @@ pub(super) struct Inbox {
 
 pub(super) fn link(waker: Waker) -> (Link, Inbox) {
     let (parcels, parcels_in) = sync_channel(INBOX);
-    let (notices, notices_in) = channel();
+    let (notices, notices_in) = sync_channel(NOTICES);
     (
         Link {
             parcels,
@@ -87,9 +95,10 @@ impl Link {
         sent
     }
 
-    pub(super) fn notify(&self, notice: Notice) {
-        // A shard that is gone needs no notice.
-        let _ = self.notices.send(notice);
+    /// `false` if there is no room. A shard that is gone needs no notice.
+    pub(super) fn notify(&self, notice: Notice) -> bool {
+        let full = matches!(self.notices.try_send(notice), Err(TrySendError::Full(_)));
         self.waker.wake();
+        !full
     }
 }

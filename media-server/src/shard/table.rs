@@ -40,8 +40,6 @@ pub(super) struct Entry {
     pub(super) role: Role,
     pub(super) device: Arc<str>,
     pub(super) peer: Peer,
-    /// Keys exist.
-    pub(super) connected: bool,
     pub(super) addr: Option<SocketAddr>,
     /// The shard whose socket the address's datagrams arrive at, if it is another.
     pub(super) via: Option<u8>,
@@ -89,7 +87,6 @@ impl Table {
             role,
             device,
             peer,
-            connected: false,
             addr: None,
             via: None,
             generation: self.generations,
@@ -107,9 +104,12 @@ impl Table {
         index
     }
 
-    /// Takes a session out. Its user fragment is remembered for a while, see [`forbid`](Self::forbid).
-    pub(super) fn remove(&mut self, now: Instant, index: Index) -> Option<Entry> {
-        let entry = self.entries.get_mut(index)?.take()?;
+    /// Takes a session out. Its user fragment is remembered for a while, see [`forbid`](Self::forbid);
+    /// `true` if another had to be forgotten early for it.
+    pub(super) fn remove(&mut self, now: Instant, index: Index) -> (Option<Entry>, bool) {
+        let Some(entry) = self.entries.get_mut(index).and_then(Option::take) else {
+            return (None, false);
+        };
         self.free.push(index);
         self.by_id.remove(&entry.id);
         self.by_ufrag.remove(&entry.ufrag.0);
@@ -119,12 +119,14 @@ impl Table {
         {
             self.by_addr.remove(&addr);
         }
-        if self.burials.len() >= MAX_GRAVES {
+        self.forget_over(now);
+        let early = self.burials.len() >= MAX_GRAVES;
+        if early {
             self.forget_oldest();
         }
         self.graves.insert(entry.ufrag.0, entry.pwd);
         self.burials.push_back((now + GRAVE, entry.ufrag.0));
-        Some(entry)
+        (Some(entry), early)
     }
 
     pub(super) fn entry(&mut self, index: Index) -> Option<&mut Entry> {
@@ -165,13 +167,17 @@ impl Table {
         request: &BindingRequest<'_>,
         answer: &mut [u8; media_core::stun::MAX_ANSWER],
     ) -> Option<usize> {
-        while self.burials.front().is_some_and(|(until, _)| *until <= now) {
-            self.forget_oldest();
-        }
+        self.forget_over(now);
         let pwd = self.graves.get(request.local_ufrag)?;
         request
             .is_authentic(&pwd.0)
             .then(|| request.write_forbidden(&pwd.0, answer))
+    }
+
+    fn forget_over(&mut self, now: Instant) {
+        while self.burials.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_oldest();
+        }
     }
 
     fn forget_oldest(&mut self) {

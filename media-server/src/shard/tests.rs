@@ -69,6 +69,17 @@ async fn eventually(what: &str, figure: impl Fn() -> u64, expected: u64) {
 }
 
 #[tokio::test]
+async fn a_shard_hangs_once_it_has_not_beaten_for_five_seconds() {
+    let (shards, _events) = start(2);
+    let now = Instant::now();
+    assert_eq!(shards.stuck(now), [0usize; 0]);
+    assert_eq!(shards.stuck(now + STUCK_AFTER * 2), [0, 1], "none since");
+    shards.shutdown().await;
+    let ended = Instant::now();
+    assert_eq!(shards.stuck(ended + STUCK_AFTER * 2), [0, 1]);
+}
+
+#[tokio::test]
 async fn every_opened_session_gives_exactly_one_closed_event() {
     let (shards, mut events) = start(2);
     let mut ids = Vec::new();

@@ -5,9 +5,12 @@
 
 mod fan_out;
 
+use super::bounds::{Bound, BoundHits};
 use super::devices::Devices;
+use super::heartbeat::Heartbeat;
 use super::link::{Inbox, Link, Notice, Parcel};
 use super::placement::Placement;
+use super::routes::Routes;
 use super::table::{Index, Peer, Table};
 use super::{CloseReason, Command, Event, OpenSession};
 use media_core::cells::{Drop, ShardCells};
@@ -20,7 +23,7 @@ use media_core::session::SessionConfig;
 use media_core::stun::{self, BindingRequest};
 use media_wire::{Message, Receiver, UdpSocket, Waiter};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -30,9 +33,6 @@ use std::time::{Duration, Instant};
 const BATCHES_PER_TURN: usize = 8;
 /// Longest sleep: events that found no room are tried again this often.
 const IDLE: Duration = Duration::from_millis(500);
-/// Addresses known to belong to other shards; as many as clients can stand behind one socket
-/// before the memory matters (40 B each).
-const MAX_ROUTES: usize = 65_536;
 
 pub(super) struct Worker {
     pub(super) shard: u8,
@@ -45,6 +45,8 @@ pub(super) struct Worker {
     pub(super) events: tokio::sync::mpsc::Sender<Event>,
     pub(super) placement: Arc<Placement>,
     pub(super) cells: Arc<ShardCells>,
+    pub(super) bounds: Arc<BoundHits>,
+    pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) identity: Identity,
     pub(super) clock: WallClock,
     pub(super) ufrag_key: [u8; 16],
@@ -61,7 +63,7 @@ struct State {
     /// Events that the HTTP side has no room for yet; at most two per session.
     events: VecDeque<Event>,
     /// Addresses whose sessions are on another shard.
-    routes: HashMap<SocketAddr, u8>,
+    routes: Routes,
     /// No timer is set before: a session that is always due cannot keep the thread from its socket.
     earliest_timer: Instant,
 }
@@ -76,7 +78,7 @@ impl Worker {
             timers: BinaryHeap::new(),
             ready: Vec::new(),
             events: VecDeque::new(),
-            routes: HashMap::new(),
+            routes: Routes::default(),
             earliest_timer: Instant::now(),
             worker: self,
         };
@@ -91,6 +93,7 @@ impl Worker {
             // Whether it was woken does not matter: looking for mail costs less than a system call.
             let _ = state.worker.waiter.wait(timeout);
             let start = Instant::now();
+            state.worker.heartbeat.beat(start);
             if !state.handle_mail(start) {
                 return;
             }
@@ -152,6 +155,7 @@ impl State {
             self.handle_notice(now, notice);
         }
         while let Ok(parcel) = self.worker.inbox.parcels.try_recv() {
+            self.worker.heartbeat.beat(Instant::now());
             match parcel {
                 Parcel::Datagram {
                     from,
@@ -211,12 +215,16 @@ impl State {
             entry.peer.session().close(now, &mut self.out);
             self.out.events.clear();
         }
-        let Some(entry) = self.table.remove(now, index) else {
+        let (removed, early) = self.table.remove(now, index);
+        if early {
+            self.worker.bounds.count(Bound::ClosedSessions);
+        }
+        let Some(entry) = removed else {
             return;
         };
         let shard = self.worker.shard;
         if let (Some(addr), Some(via)) = (entry.addr, entry.via) {
-            self.worker.links[usize::from(via)].notify(Notice::Route { addr, shard: None });
+            self.notify_route(via, addr, false);
         }
         self.ready.retain(|i| *i != index);
         let device = self.devices.make(&entry.device);
@@ -288,14 +296,14 @@ impl State {
             }
             Notice::Route {
                 addr,
-                shard: Some(shard),
-            } if self.routes.len() < MAX_ROUTES => {
-                self.routes.insert(addr, shard);
+                shard,
+                live: true,
+            } => {
+                if !self.routes.add(addr, shard) {
+                    self.worker.bounds.count(Bound::Routes);
+                }
             }
-            Notice::Route { shard: Some(_), .. } => {}
-            Notice::Route { addr, shard: None } => {
-                self.routes.remove(&addr);
-            }
+            Notice::Route { addr, shard, .. } => self.routes.remove(&addr, shard),
         }
     }
 
@@ -329,6 +337,7 @@ impl State {
                 return false;
             }
             let now = Instant::now();
+            self.worker.heartbeat.beat(now);
             let mut bytes = 0;
             for datagram in receiver.datagrams() {
                 bytes += datagram.bytes.len() as u64;
@@ -366,7 +375,7 @@ impl State {
                         Some(20..=63 | 128..=191) => Drop::UnknownAddress,
                         _ => Drop::Malformed,
                     };
-                    match self.routes.get(&from).copied().filter(|_| via.is_none()) {
+                    match self.routes.find(&from).filter(|_| via.is_none()) {
                         Some(shard) => self.hand_over(shard, from, datagram),
                         None => self.out.drop(reason),
                     }
@@ -460,13 +469,10 @@ impl State {
         };
         let via_before = std::mem::replace(&mut entry.via, via);
         if let (Some(addr), Some(shard)) = (before, via_before) {
-            self.worker.links[usize::from(shard)].notify(Notice::Route { addr, shard: None });
+            self.notify_route(shard, addr, false);
         }
         if let Some(shard) = via {
-            self.worker.links[usize::from(shard)].notify(Notice::Route {
-                addr,
-                shard: Some(self.worker.shard),
-            });
+            self.notify_route(shard, addr, true);
         }
     }
 
@@ -474,7 +480,6 @@ impl State {
         let Some(entry) = self.table.entry(index) else {
             return;
         };
-        entry.connected = true;
         self.events.push_back(Event::Connected { id: entry.id });
         if entry.role == Role::Publisher {
             let device = entry.device.clone();
@@ -564,10 +569,20 @@ impl State {
     }
 
     fn notify_others(&self, notice: Notice) {
-        for (shard, link) in self.worker.links.iter().enumerate() {
-            if shard != usize::from(self.worker.shard) {
-                link.notify(notice.clone());
-            }
+        for shard in (0..self.worker.links.len() as u8).filter(|s| *s != self.worker.shard) {
+            self.notify(shard, notice.clone());
+        }
+    }
+
+    /// Tells the shard whose socket an address's datagrams arrive at that they are ours, or no longer.
+    fn notify_route(&self, to: u8, addr: SocketAddr, live: bool) {
+        let shard = self.worker.shard;
+        self.notify(to, Notice::Route { addr, shard, live });
+    }
+
+    fn notify(&self, to: u8, notice: Notice) {
+        if !self.worker.links[usize::from(to)].notify(notice) {
+            self.worker.bounds.count(Bound::Notices);
         }
     }
 }

@@ -162,9 +162,10 @@ fn container(service: &ValidService) -> Container {
             limits: some(&resources.limits),
             ..ResourceRequirements::default()
         }),
-        liveness_probe: Some(probe("/livez", 10, 3)),
+        // Patient: a restart ends every session, so only a process that hangs deserves it.
+        liveness_probe: Some(probe("/livez", 10, 5, 3)),
         // A pod takes sessions as soon as it can; a client waits for this.
-        readiness_probe: Some(probe("/readyz", 2, 2)),
+        readiness_probe: Some(probe("/readyz", 2, 2, 2)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -279,7 +280,7 @@ fn container_port(name: &str, port: i32, protocol: &str, host_port: Option<i32>)
     }
 }
 
-fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+fn probe(path: &str, period_seconds: i32, timeout_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
@@ -288,7 +289,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
             ..HTTPGetAction::default()
         }),
         period_seconds: Some(period_seconds),
-        timeout_seconds: Some(2),
+        timeout_seconds: Some(timeout_seconds),
         failure_threshold: Some(failure_threshold),
         ..Probe::default()
     }
