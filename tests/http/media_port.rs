@@ -52,7 +52,13 @@ async fn a_thousand_random_datagrams_get_no_answer_and_leave_nothing() {
         0.0
     );
     assert_eq!(metrics.sum("media_drops_total", &[]), f64::from(DATAGRAMS));
-    assert_eq!(metrics.value("media_active_sessions", &[]), Some(1.0));
+    // On a slow machine the session, which nobody uses, may have come to its own end meanwhile.
+    let closed = metrics.sum("media_sessions_closed_total", &[]);
+    let unused = metrics.sum(
+        "media_sessions_closed_total",
+        &[("reason", "setup_timeout")],
+    );
+    assert_eq!(closed, unused, "nothing that was sent ended the session");
     assert_eq!(get(&server, "/livez").await.status(), 200);
     let grown = resident_kib(&server).saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB more");
