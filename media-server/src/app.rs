@@ -7,6 +7,7 @@ use crate::addresses::{self, Addresses};
 use crate::api;
 use crate::api::count_setup;
 use crate::auth::{Authorizer, KeyError};
+use crate::cgroup;
 use crate::config::Config;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
@@ -181,6 +182,15 @@ impl App {
     }
 }
 
+/// Recent media that may be held for joins and repair: a quarter of the memory.
+fn cache_bytes() -> usize {
+    let memory = cgroup::memory_bytes().unwrap_or(UNKNOWN_MEMORY);
+    usize::try_from(memory / 4).unwrap_or(usize::MAX)
+}
+
+/// Where the system does not tell: the least that a pod is sensibly given.
+const UNKNOWN_MEMORY: u64 = 512 << 20;
+
 /// A started server: listening, not yet serving.
 pub struct Server {
     app: Arc<App>,
@@ -201,6 +211,7 @@ impl Server {
             listen: config.media,
             shards: config.shards,
             ufrag_key,
+            cache_bytes: cache_bytes(),
         })?;
         let limits = config.limits;
         let app = Arc::new(App {

@@ -5,6 +5,7 @@ mod addresses;
 mod api;
 mod app;
 mod auth;
+mod cgroup;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;

@@ -3,7 +3,7 @@
 //! Reads `/proc`, cgroups (v1 and v2), the allocator and the runtime; sets gauges. Decides nothing.
 
 use crate::app::App;
-use std::path::Path;
+use crate::cgroup;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ impl Monitor {
             busy: app.shards.cells().iter().map(|c| c.busy()).collect(),
             most_tasks: 0,
             leak: Leak::default(),
-            cores: cores_allowed(),
+            cores: cgroup::cores(),
         }
     }
 
@@ -204,60 +204,6 @@ fn cpu_of_stat(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-/// Cores that the process may use: the smallest quota on the way up its cgroups, else those that the
-/// scheduler gives it.
-fn cores_allowed() -> f64 {
-    let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    quota(Path::new("/sys/fs/cgroup"), &own).map_or(cores, |quota| quota.min(cores))
-}
-
-fn quota(root: &Path, own: &str) -> Option<f64> {
-    let mut least: Option<f64> = None;
-    for line in own.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        let v2 = controllers.is_empty();
-        if !v2 && !controllers.split(',').any(|c| c == "cpu") {
-            continue;
-        }
-        let mount = if v2 {
-            root.to_owned()
-        } else {
-            root.join("cpu")
-        };
-        for dir in Path::new(path.trim_start_matches('/')).ancestors() {
-            let dir = mount.join(dir);
-            let found = if v2 { quota_v2(&dir) } else { quota_v1(&dir) };
-            if let Some(found) = found {
-                least = Some(least.map_or(found, |l| l.min(found)));
-            }
-        }
-    }
-    least
-}
-
-fn quota_v2(dir: &Path) -> Option<f64> {
-    let text = std::fs::read_to_string(dir.join("cpu.max")).ok()?;
-    let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-}
-
-fn quota_v1(dir: &Path) -> Option<f64> {
-    let read = |name: &str| -> Option<f64> {
-        std::fs::read_to_string(dir.join(name))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    let quota = read("cpu.cfs_quota_us").filter(|quota| *quota > 0.0)?;
-    Some(quota / read("cpu.cfs_period_us")?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,25 +213,6 @@ mod tests {
         let stat = "7 (a b) c) S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 5 0 100 1 1";
         assert_eq!(cpu_of_stat(stat), Some(3.0));
         assert!(cpu_seconds().is_some() && resident_bytes().is_some_and(|b| b > 100_000));
-    }
-
-    #[test]
-    fn the_smallest_quota_on_the_way_up_counts_in_both_cgroup_versions() {
-        let root = std::env::temp_dir().join(format!("media-cgroup-{}", std::process::id()));
-        let write = |path: &str, text: &str| {
-            let path = root.join(path);
-            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-            std::fs::write(path, text).expect("written");
-        };
-        write("pod/c1/cpu.max", "max 100000\n");
-        write("pod/cpu.max", "150000 100000\n");
-        assert_eq!(quota(&root, "0::/pod/c1\n"), Some(1.5));
-        write("cpu/x/cpu.cfs_quota_us", "50000\n");
-        write("cpu/x/cpu.cfs_period_us", "100000\n");
-        write("cpu/cpu.cfs_quota_us", "-1\n");
-        assert_eq!(quota(&root, "4:cpu,cpuacct:/x\n3:memory:/y\n"), Some(0.5));
-        assert_eq!(quota(&root, "3:memory:/y\n"), None);
-        std::fs::remove_dir_all(&root).expect("removed");
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct ShardConfig {
     pub shards: u8,
     /// Key of the tag in every ufrag.
     pub ufrag_key: [u8; 16],
+    /// Payload bytes of recent media that all shards together may hold, for joins and repair.
+    pub cache_bytes: usize,
 }
 
 /// A session as signalling agreed on it.
@@ -212,6 +214,7 @@ impl Shards {
                 identity: identity.clone(),
                 clock,
                 ufrag_key: config.ufrag_key,
+                cache_bytes: config.cache_bytes / usize::from(config.shards),
             };
             std::thread::Builder::new()
                 .name(format!("shard-{shard}"))

@@ -350,6 +350,51 @@ const ROWS: &[Row] = &[
                 }],
                 red_from: None,
             },
+            Panel {
+                title: "Repair",
+                description: "Lost packets asked for again, and sent again: in from publishers, out to viewers.",
+                kind: Lines,
+                unit: Unit::PacketsPerSecond,
+                queries: &[
+                    Query {
+                        expr: "sum by (direction) (rate(media_nacked_packets_total{$S}[$__rate_interval]))",
+                        legend: "asked for, {{direction}}",
+                    },
+                    Query {
+                        expr: "sum by (direction) (rate(media_retransmitted_packets_total{$S}[$__rate_interval]))",
+                        legend: "sent again, {{direction}}",
+                    },
+                ],
+                red_from: None,
+            },
+            Panel {
+                title: "First pictures",
+                description: "Viewers that began, from the cache at once or with the keyframe that they waited for.",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (served) (rate(media_join_total{$S}[$__rate_interval]))",
+                    legend: "{{served}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Recent video held",
+                description: "For joins and repair, by pod; and how often it was cut short, because all of it reached a quarter of the memory.",
+                kind: Lines,
+                unit: Unit::Bytes,
+                queries: &[
+                    Query {
+                        expr: "media_cache_bytes{$S}",
+                        legend: "{{pod}}",
+                    },
+                    Query {
+                        expr: "increase(media_cache_shrinks_total{$S}[$__rate_interval])",
+                        legend: "cut short, {{pod}}",
+                    },
+                ],
+                red_from: None,
+            },
         ],
     },
     Row {

@@ -129,7 +129,7 @@ impl SessionCells {
         self.frame_rate.read()
     }
 
-    /// RTP payload bits per second of all tracks in the last window.
+    /// RTP payload bits per second of the video track in the last window.
     pub fn bitrate_bps(&self) -> Option<f64> {
         self.bitrate_bps.read()
     }
@@ -209,6 +209,10 @@ pub enum Drop {
     SrtpReplay,
     /// RTP of a payload type or stream that was not negotiated.
     UnknownStream,
+    /// A retransmission of what is there already.
+    Duplicate,
+    /// More packets missing of one stream than are asked for again.
+    NackOverflow,
     /// Video withheld from a viewer until the next keyframe.
     NoKeyframe,
     /// The viewer did not negotiate the publisher's codec.
@@ -221,10 +225,16 @@ pub enum Drop {
     RingFull,
     /// More than a new address may get before it proved itself.
     UnprovenPath,
+    /// No room for it between two flushes, or its index was used before.
+    NotSealed,
+    /// A viewer asked for a packet that is no longer held.
+    NotHeld,
+    /// A viewer asked for one packet, or for all, more often than it gets them.
+    RetransmissionLimit,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 14] = [
+    pub const ALL: [Drop; 19] = [
         Drop::Malformed,
         Drop::StunUnauthenticated,
         Drop::StunReplay,
@@ -233,12 +243,17 @@ impl Drop {
         Drop::SrtpUnauthenticated,
         Drop::SrtpReplay,
         Drop::UnknownStream,
+        Drop::Duplicate,
+        Drop::NackOverflow,
         Drop::NoKeyframe,
         Drop::CodecMismatch,
         Drop::SocketFull,
         Drop::ReceiveOverflow,
         Drop::RingFull,
         Drop::UnprovenPath,
+        Drop::NotSealed,
+        Drop::NotHeld,
+        Drop::RetransmissionLimit,
     ];
 
     /// Label value.
@@ -252,12 +267,17 @@ impl Drop {
             Drop::SrtpUnauthenticated => "srtp_unauthenticated",
             Drop::SrtpReplay => "srtp_replay",
             Drop::UnknownStream => "unknown_stream",
+            Drop::Duplicate => "duplicate",
+            Drop::NackOverflow => "nack_overflow",
             Drop::NoKeyframe => "no_keyframe",
             Drop::CodecMismatch => "codec_mismatch",
             Drop::SocketFull => "socket_full",
             Drop::ReceiveOverflow => "receive_overflow",
             Drop::RingFull => "ring_full",
             Drop::UnprovenPath => "unproven_path",
+            Drop::NotSealed => "not_sealed",
+            Drop::NotHeld => "not_held",
+            Drop::RetransmissionLimit => "retransmission_limit",
         }
     }
 }
@@ -270,6 +290,13 @@ pub struct ShardCells {
     packets_out: AtomicU64,
     bytes_out: AtomicU64,
     keyframe_requests: AtomicU64,
+    /// Of publishers, of viewers.
+    nacked: [AtomicU64; 2],
+    retransmitted: [AtomicU64; 2],
+    /// From the cache, from a live keyframe.
+    joins: [AtomicU64; 2],
+    cache_bytes: AtomicU64,
+    cache_shrinks: AtomicU64,
     sessions: AtomicU64,
     busy_nanos: AtomicU64,
     drops: [AtomicU64; Drop::ALL.len()],
@@ -297,6 +324,46 @@ impl ShardCells {
     /// PLI sent to publishers.
     pub fn keyframe_requests(&self) -> u64 {
         self.keyframe_requests.load(Relaxed)
+    }
+
+    /// Packets that publishers were asked for again.
+    pub fn nacked_out(&self) -> u64 {
+        self.nacked[0].load(Relaxed)
+    }
+
+    /// Packets that viewers asked for again.
+    pub fn nacked_in(&self) -> u64 {
+        self.nacked[1].load(Relaxed)
+    }
+
+    /// Missing packets that publishers sent again.
+    pub fn retransmitted_in(&self) -> u64 {
+        self.retransmitted[0].load(Relaxed)
+    }
+
+    /// Packets sent to viewers again.
+    pub fn retransmitted_out(&self) -> u64 {
+        self.retransmitted[1].load(Relaxed)
+    }
+
+    /// Viewers that started from the cache.
+    pub fn joins_from_cache(&self) -> u64 {
+        self.joins[0].load(Relaxed)
+    }
+
+    /// Viewers that had to wait for a keyframe.
+    pub fn joins_from_keyframe(&self) -> u64 {
+        self.joins[1].load(Relaxed)
+    }
+
+    /// Payload bytes that the shard's rings hold.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_bytes.load(Relaxed)
+    }
+
+    /// Rings that had to let go of packets because all of them together were too large.
+    pub fn cache_shrinks(&self) -> u64 {
+        self.cache_shrinks.load(Relaxed)
     }
 
     /// Sessions that the shard holds now.
@@ -329,6 +396,34 @@ impl ShardCells {
 
     pub fn count_keyframe_request(&self) {
         add(&self.keyframe_requests, 1);
+    }
+
+    pub(crate) fn count_nacked_out(&self, packets: u64) {
+        add(&self.nacked[0], packets);
+    }
+
+    pub(crate) fn count_nacked_in(&self, packets: u64) {
+        add(&self.nacked[1], packets);
+    }
+
+    pub(crate) fn count_retransmitted_in(&self) {
+        add(&self.retransmitted[0], 1);
+    }
+
+    pub(crate) fn count_retransmitted_out(&self) {
+        add(&self.retransmitted[1], 1);
+    }
+
+    pub(crate) fn count_join(&self, from_cache: bool) {
+        add(&self.joins[usize::from(!from_cache)], 1);
+    }
+
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.cache_bytes.store(bytes, Relaxed);
+    }
+
+    pub fn count_cache_shrink(&self) {
+        add(&self.cache_shrinks, 1);
     }
 
     pub fn set_sessions(&self, sessions: u64) {

@@ -14,6 +14,7 @@ pub mod media;
 pub mod negotiated;
 pub mod output;
 pub mod publisher;
+pub mod ring;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;

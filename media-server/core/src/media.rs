@@ -2,6 +2,7 @@
 
 use crate::negotiated::{Codec, Kind};
 use std::ops::Range;
+use std::time::Instant;
 
 /// One RTP packet of a publisher, opened. Offsets refer to its batch.
 #[derive(Debug, Clone)]
@@ -33,11 +34,13 @@ pub struct TimeMapping {
     pub timestamp: u32,
 }
 
-/// Packets of one publisher that arrived together.
+/// Packets of one publisher that arrived together. Shards and rings share it, so it never changes
+/// once it was taken from its publisher.
 #[derive(Debug, Default)]
 pub struct MediaBatch {
     bytes: Vec<u8>,
     packets: Vec<MediaPacket>,
+    arrived: Option<Instant>,
     /// Newest mapping of each kind: audio, video.
     pub(crate) mappings: [Option<TimeMapping>; 2],
 }
@@ -56,9 +59,19 @@ impl MediaBatch {
         self.bytes.len() + self.packets.len() * (crate::rtp::MAX_HEADER + crate::srtp::MAX_TAG)
     }
 
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.packets.clear();
+    /// An empty batch with room for another like this one.
+    pub(crate) fn next(&self) -> MediaBatch {
+        MediaBatch {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            packets: Vec::with_capacity(self.packets.len()),
+            arrived: None,
+            mappings: self.mappings,
+        }
+    }
+
+    /// When its first packet arrived, if it has one.
+    pub(crate) fn arrived(&self) -> Option<Instant> {
+        self.arrived
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Range<u32> {
@@ -67,7 +80,8 @@ impl MediaBatch {
         start..self.bytes.len() as u32
     }
 
-    pub(crate) fn push(&mut self, packet: MediaPacket) {
+    pub(crate) fn push(&mut self, now: Instant, packet: MediaPacket) {
+        self.arrived.get_or_insert(now);
         self.packets.push(packet);
     }
 

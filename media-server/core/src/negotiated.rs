@@ -44,8 +44,11 @@ pub type Fingerprint = [u8; 32];
 pub struct PayloadType {
     pub pt: u8,
     pub codec: Codec,
+    /// The receiver asks for lost packets (RFC 4585 §6.2.1).
     pub nack: bool,
     pub pli: bool,
+    /// Payload type of retransmissions (RFC 4588 §8.6).
+    pub rtx: Option<u8>,
 }
 
 /// RTP header extensions (RFC 8285 ids) that both sides know; `None` is not negotiated.
@@ -71,6 +74,8 @@ pub struct Track {
     /// Viewer: the SSRC that we send with. Publisher: the first one the offer announced, if any;
     /// the session learns it from the MID extension or the payload type otherwise.
     pub ssrc: Option<u32>,
+    /// Viewer: the SSRC that our retransmissions go out with (RFC 4588 §8.8).
+    pub rtx_ssrc: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,8 @@ const SLAB: usize = 512 * 1024;
 /// Datagrams per GSO message; the kernel takes 64 and, with headers, 65 507 bytes.
 const MAX_SEGMENTS: usize = 64;
 const MAX_RUN_BYTES: usize = 65_000;
+/// Packets that one datagram can ask for again; receivers ask for fewer.
+const MAX_LOST: usize = 256;
 
 /// Datagrams to one address that lie behind each other in the slab: all of `segment` bytes but for
 /// the last, which may be shorter.
@@ -137,6 +139,9 @@ pub enum End {
 pub struct Output {
     pub slab: Slab,
     pub events: Vec<SessionEvent>,
+    /// Sequence numbers that the viewer last called asks for again; the shard gives them back to it
+    /// with its ring.
+    pub lost: Vec<u16>,
     cells: Arc<ShardCells>,
 }
 
@@ -145,7 +150,17 @@ impl Output {
         Output {
             slab: Slab::new(),
             events: Vec::new(),
+            lost: Vec::new(),
             cells,
+        }
+    }
+
+    pub(crate) fn note_lost(&mut self, seq: u16) {
+        self.cells.count_nacked_in(1);
+        if self.lost.len() < MAX_LOST {
+            self.lost.push(seq);
+        } else {
+            self.drop(Drop::RetransmissionLimit);
         }
     }
 

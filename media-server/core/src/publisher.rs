@@ -1,5 +1,7 @@
 //! A publisher's session: opens what the device sends and hands it on at once; reports on it and
-//! asks it for keyframes.
+//! asks it for keyframes and for what was lost.
+
+mod missing;
 
 use crate::cells::Drop;
 use crate::clock::{compact, round_trip};
@@ -11,6 +13,7 @@ use crate::rtp::{self, keyframe};
 use crate::session::{Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Jitter, Loss, Rates, ticks};
+use missing::Missing;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,8 @@ use std::time::{Duration, Instant};
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 /// A stream silent for this long yields to another of the same payload types.
 const SILENT_STREAM: Duration = Duration::from_millis(500);
+/// Stands for the round trip until one was measured.
+const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 
 /// A stream as received.
 struct Stream {
@@ -34,6 +39,7 @@ struct Stream {
     reported: (u64, u64),
     /// Compact NTP time of the last sender report, and when it came.
     sender_report: Option<(u32, Instant)>,
+    missing: Missing,
 }
 
 struct Track {
@@ -88,19 +94,14 @@ impl Publisher {
         }
     }
 
-    /// What arrived since the last call. Give the batch back with [`recycle`](Self::recycle) to
-    /// save its allocation.
+    /// What arrived since the last call.
     pub fn take_batch(&mut self) -> MediaBatch {
-        std::mem::take(&mut self.batch)
+        let next = self.batch.next();
+        std::mem::replace(&mut self.batch, next)
     }
 
     pub fn has_batch(&self) -> bool {
         !self.batch.is_empty()
-    }
-
-    pub fn recycle(&mut self, mut batch: MediaBatch) {
-        batch.clear();
-        self.batch = batch;
     }
 
     /// Asks the device for a keyframe, now or as soon as the last request is old enough.
@@ -147,14 +148,13 @@ impl Publisher {
         let Some(header) = rtp::Header::parse(packet) else {
             return out.drop(Drop::Malformed);
         };
-        let found = self.tracks.iter().enumerate().find_map(|(at, track)| {
-            let pt = track
-                .payload_types
-                .iter()
-                .find(|p| p.pt == header.payload_type)?;
-            Some((at, pt.codec.clone()))
+        let pt = header.payload_type;
+        let found = self.tracks.iter_mut().find_map(|track| {
+            let agreed = |p: &&PayloadType| p.pt == pt || p.rtx == Some(pt);
+            let payload_type = track.payload_types.iter().find(agreed)?.clone();
+            Some((track, payload_type))
         });
-        let (Some((at, codec)), Some(opener)) = (found, self.opener.as_mut()) else {
+        let (Some((track, payload_type)), Some(opener)) = (found, self.opener.as_mut()) else {
             return out.drop(Drop::UnknownStream);
         };
         let opened = match opener.open(header.ssrc, header.seq, packet, header.len) {
@@ -163,19 +163,41 @@ impl Publisher {
             Err(OpenError::Unauthenticated) => return out.drop(Drop::SrtpUnauthenticated),
             Err(OpenError::Streams) => return out.drop(Drop::UnknownStream),
         };
-        let track = &mut self.tracks[at];
-        let kind = track.kind;
-        let Some(stream) = track.stream_for(now, &header, opened.index, &mut self.next_source)
-        else {
-            return out.drop(Drop::UnknownStream);
+        let (kind, codec) = (track.kind, payload_type.codec);
+        let repairs = payload_type.rtx == Some(pt);
+        let (stream, seq, payload, new_frame) = if repairs {
+            // The original sequence number goes in front of the payload (RFC 4588 §4).
+            let Some((original, payload)) = packet[header.len..opened.end].split_first_chunk()
+            else {
+                return out.drop(Drop::Malformed);
+            };
+            let Some(stream) = track.stream.as_mut() else {
+                return out.drop(Drop::UnknownStream);
+            };
+            let seq = extend(stream.highest_seq, u16::from_be_bytes(*original));
+            if !stream.missing.arrived(seq) {
+                // Came twice, or fills the line to probe it.
+                return out.drop(Drop::Duplicate);
+            }
+            stream.heard = now;
+            out.cells().count_retransmitted_in();
+            (stream, seq, payload, false)
+        } else {
+            let Some(stream) = track.stream_for(now, &header, opened.index, &mut self.next_source)
+            else {
+                return out.drop(Drop::UnknownStream);
+            };
+            let new_frame = stream.received == 0
+                || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
+            let given_up =
+                stream.handle_packet(now, header.timestamp, opened.index, kind, payload_type.nack);
+            out.cells().count_drops(Drop::NackOverflow, given_up);
+            let payload = &packet[header.len..opened.end];
+            (stream, opened.index, payload, new_frame)
         };
-        let new_frame = stream.received == 0
-            || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
-        stream.handle_packet(now, header.timestamp, opened.index, kind);
         let source = stream.source;
-        let payload = &packet[header.len..opened.end];
         self.rates
-            .add(payload.len(), new_frame && kind == Kind::Video);
+            .add(payload.len(), (kind == Kind::Video).then_some(new_frame));
         let starts_keyframe = keyframe::starts_keyframe(&codec, payload);
         if starts_keyframe && kind == Kind::Video {
             self.keyframe_wanted = false;
@@ -195,11 +217,11 @@ impl Publisher {
             .batch
             .append(passed.dependency_descriptor.unwrap_or_default());
         let payload = self.batch.append(payload);
-        self.batch.push(MediaPacket {
+        let packet = MediaPacket {
             kind,
             source,
             codec,
-            seq: opened.index,
+            seq,
             timestamp: header.timestamp,
             marker: header.marker,
             padding: header.padding,
@@ -208,10 +230,11 @@ impl Publisher {
             video_orientation: passed.video_orientation,
             audio_level: passed.audio_level,
             dependency_descriptor,
-        });
+        };
+        self.batch.push(now, packet);
         // Until the device has reported, arrival stands for sending.
         let mapping = &mut self.batch.mappings[kind_index(kind)];
-        if mapping.is_none_or(|m| m.source != source) || self.clock_offset.is_none() {
+        if !repairs && (mapping.is_none_or(|m| m.source != source) || self.clock_offset.is_none()) {
             let ntp = self.transport.clock.ntp(now);
             *mapping = Some(TimeMapping {
                 source,
@@ -219,6 +242,29 @@ impl Publisher {
                 timestamp: header.timestamp,
             });
         }
+    }
+
+    /// Asks again for what did not come.
+    fn ask_for_missing(&mut self, now: Instant, out: &mut Output) {
+        let round_trip = self.transport.cells.rtt().unwrap_or(USUAL_ROUND_TRIP);
+        for stream in self.tracks.iter_mut().filter_map(|t| t.stream.as_mut()) {
+            let seqs = stream.missing.ask(now, round_trip);
+            if seqs.is_empty() {
+                continue;
+            }
+            let mut compound = rtcp::Writer::default();
+            compound.receiver_report(self.ssrc, &[]);
+            compound.cname(self.ssrc, "media");
+            compound.nack(self.ssrc, stream.ssrc, &seqs);
+            self.transport.send_rtcp(&compound, out);
+            out.cells().count_nacked_out(seqs.len() as u64);
+        }
+    }
+
+    /// When the next missing packet is asked for.
+    fn missing_due(&self) -> Option<Instant> {
+        let streams = self.tracks.iter().filter_map(|t| t.stream.as_ref());
+        streams.filter_map(|stream| stream.missing.due()).min()
     }
 
     fn handle_rtcp(&mut self, now: Instant, compound: &[u8]) {
@@ -250,7 +296,9 @@ impl Publisher {
                     self.transport.cells.set_rtt(rtt);
                 }
             }
-            rtcp::Item::Report(_) | rtcp::Item::KeyframeRequest { .. } => {}
+            rtcp::Item::Report(_)
+            | rtcp::Item::KeyframeRequest { .. }
+            | rtcp::Item::Lost { .. } => {}
         });
     }
 
@@ -321,10 +369,13 @@ impl Session for Publisher {
         if self.keyframe_due().is_some_and(|at| now >= at) {
             self.ask_for_keyframe(now, out);
         }
+        if self.missing_due().is_some_and(|at| now >= at) {
+            self.ask_for_missing(now, out);
+        }
     }
 
     fn poll_timeout(&self) -> Instant {
-        let own = [self.tick, self.keyframe_due()];
+        let own = [self.tick, self.keyframe_due(), self.missing_due()];
         own.into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
@@ -333,6 +384,12 @@ impl Session for Publisher {
     fn close(&mut self, now: Instant, out: &mut Output) {
         self.transport.close(now, out);
     }
+}
+
+/// The extended sequence number nearest to `highest` that ends in `seq`.
+fn extend(highest: u64, seq: u16) -> u64 {
+    let step = i64::from(seq.wrapping_sub(highest as u16).cast_signed());
+    highest.checked_add_signed(step).unwrap_or(u64::from(seq))
 }
 
 impl Track {
@@ -361,6 +418,7 @@ impl Track {
                     jitter: Jitter::default(),
                     reported: (0, 0),
                     sender_report: None,
+                    missing: Missing::default(),
                 });
             }
         }
@@ -369,7 +427,21 @@ impl Track {
 }
 
 impl Stream {
-    fn handle_packet(&mut self, now: Instant, timestamp: u32, seq: u64, kind: Kind) {
+    /// Returns how many missing packets had to be given up for new ones.
+    fn handle_packet(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        seq: u64,
+        kind: Kind,
+        nack: bool,
+    ) -> u64 {
+        let mut given_up = 0;
+        if nack && self.received > 0 && seq > self.highest_seq + 1 {
+            given_up = self.missing.gap(now, self.highest_seq + 1..seq);
+        } else if nack && seq < self.highest_seq {
+            self.missing.arrived(seq);
+        }
         self.received += 1;
         self.heard = now;
         self.first_seq = self.first_seq.min(seq);
@@ -378,6 +450,7 @@ impl Stream {
             self.timestamp = timestamp;
         }
         self.jitter.add(now, timestamp, clock_rate(kind));
+        given_up
     }
 
     /// The report block (RFC 3550 appendix A.3), with what was expected and lost since the last.

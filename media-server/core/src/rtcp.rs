@@ -6,8 +6,10 @@
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
+const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 const EXTENDED_REPORT: u8 = 207;
+const FEEDBACK_NACK: u8 = 1;
 const FEEDBACK_PLI: u8 = 1;
 const FEEDBACK_FIR: u8 = 4;
 const XR_RECEIVER_TIME: u8 = 4;
@@ -41,6 +43,11 @@ pub enum Item {
     /// PLI or FIR for a stream of ours.
     KeyframeRequest {
         ssrc: u32,
+    },
+    /// The peer lacks a packet of a stream of ours.
+    Lost {
+        ssrc: u32,
+        seq: u16,
     },
     /// Answer to our receiver reference time.
     Dlrr {
@@ -76,6 +83,22 @@ fn read_packet(kind: u8, count: u8, packet: &[u8], item: &mut impl FnMut(Item)) 
             blocks_at = 28;
         }
         RECEIVER_REPORT => {}
+        TRANSPORT_FEEDBACK if count == FEEDBACK_NACK => {
+            let ssrc = u32_at(packet, 8)?;
+            for at in (12..packet.len()).step_by(4) {
+                // A packet, and which of the 16 after it are lost too.
+                let word = u32_at(packet, at)?;
+                let (first, after) = ((word >> 16) as u16, word as u16);
+                let lost = (0..16).filter(|bit| after & 1 << bit != 0);
+                for step in std::iter::once(0).chain(lost.map(|bit| bit + 1)) {
+                    item(Item::Lost {
+                        ssrc,
+                        seq: first.wrapping_add(step),
+                    });
+                }
+            }
+            return Some(());
+        }
         PAYLOAD_FEEDBACK if count == FEEDBACK_PLI => {
             item(Item::KeyframeRequest {
                 ssrc: u32_at(packet, 8)?,
@@ -217,6 +240,22 @@ impl Writer {
         self.words(&[ssrc, media]);
     }
 
+    /// Asks for packets again (RFC 4585 §6.2.1). `seqs` ascend, but for wrapping.
+    pub fn nack(&mut self, ssrc: u32, media: u32, seqs: &[u16]) {
+        let mut items: Vec<u32> = Vec::new();
+        for seq in seqs {
+            match items.last_mut() {
+                Some(item) if (1..=16).contains(&seq.wrapping_sub((*item >> 16) as u16)) => {
+                    *item |= 1 << (seq.wrapping_sub((*item >> 16) as u16) - 1);
+                }
+                _ => items.push(u32::from(*seq) << 16),
+            }
+        }
+        self.header(FEEDBACK_NACK, TRANSPORT_FEEDBACK, 2 + items.len());
+        self.words(&[ssrc, media]);
+        self.words(&items);
+    }
+
     fn header(&mut self, count: u8, kind: u8, words: usize) {
         self.bytes.extend_from_slice(&[0x80 | count, kind]);
         self.bytes.extend_from_slice(&(words as u16).to_be_bytes());
@@ -268,6 +307,16 @@ mod tests {
                 Item::KeyframeRequest { ssrc: 7 },
             ]
         );
+    }
+
+    #[test]
+    fn lost_packets_are_named_one_by_one() {
+        let lost = [65_530, 65_535, 0, 10, 11, 400];
+        let mut writer = Writer::default();
+        writer.nack(2, 7, &lost);
+        let expected = lost.map(|seq| Item::Lost { ssrc: 7, seq });
+        assert_eq!(items(writer.bytes()), expected);
+        assert_eq!(writer.bytes().len(), 12 + 3 * 4, "three words are enough");
     }
 
     #[test]

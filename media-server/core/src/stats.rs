@@ -11,25 +11,30 @@ const LOSS_REPORTS: usize = 10;
 pub(crate) struct Rates {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    video_bytes: u64,
     frames: u64,
     window: Option<(Instant, u64, u64)>,
 }
 
 impl Rates {
-    pub(crate) fn add(&mut self, payload: usize, new_frame: bool) {
+    /// A packet of `payload` bytes; of video, whether it begins a frame.
+    pub(crate) fn add(&mut self, payload: usize, video: Option<bool>) {
         self.packets += 1;
         self.bytes += payload as u64;
-        self.frames += u64::from(new_frame);
+        if let Some(new_frame) = video {
+            self.video_bytes += payload as u64;
+            self.frames += u64::from(new_frame);
+        }
     }
 
-    /// Frames and bits per second since the last call; `None` at the first.
+    /// Frames and bits of video per second since the last call; `None` at the first.
     pub(crate) fn roll(&mut self, now: Instant) -> Option<(f64, f64)> {
-        let (since, frames, bytes) = self.window.replace((now, self.frames, self.bytes))?;
+        let (since, frames, bytes) = self.window.replace((now, self.frames, self.video_bytes))?;
         let seconds = now.saturating_duration_since(since).as_secs_f64();
         (seconds > 0.0).then(|| {
             (
                 (self.frames - frames) as f64 / seconds,
-                (self.bytes - bytes) as f64 * 8.0 / seconds,
+                (self.video_bytes - bytes) as f64 * 8.0 / seconds,
             )
         })
     }
@@ -93,7 +98,8 @@ mod tests {
         let start = Instant::now();
         let mut rates = Rates::default();
         assert_eq!(rates.roll(start), None);
-        (0..210).for_each(|i| rates.add(1000, i % 7 == 0));
+        (0..210).for_each(|i| rates.add(1000, Some(i % 7 == 0)));
+        (0..50).for_each(|_| rates.add(100, None));
         let (frames, bits) = rates
             .roll(start + Duration::from_secs(1))
             .expect("second window");

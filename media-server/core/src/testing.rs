@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const REMOTE_UFRAG: &str = "peer";
 pub(crate) const VIDEO_PT: u8 = 96;
+pub(crate) const VIDEO_RTX_PT: u8 = 97;
 pub(crate) const AUDIO_PT: u8 = 111;
 pub(crate) const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
 pub(crate) const SHA1: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80;
@@ -309,8 +310,9 @@ impl Bench {
             payload_types: vec![PayloadType {
                 pt,
                 codec,
-                nack: false,
+                nack: kind == Kind::Video,
                 pli: kind == Kind::Video,
+                rtx: (kind == Kind::Video).then_some(VIDEO_RTX_PT),
             }],
             extensions: Extensions {
                 mid: Some(4),
@@ -318,6 +320,7 @@ impl Bench {
                 ..Extensions::default()
             },
             ssrc: (role == Role::Viewer).then_some(ssrc),
+            rtx_ssrc: (role == Role::Viewer && kind == Kind::Video).then_some(ssrc + 1_000),
         };
         let cells = Arc::new(SessionCells::new());
         let config = SessionConfig {

@@ -1,59 +1,43 @@
 //! A viewer's session: gives each packet of a publisher the header that this viewer negotiated,
-//! seals it, and reports on what it sent.
+//! seals it, sends again what was lost, and reports on what it sent.
 //!
-//! To the viewer its streams never break: when one publisher succeeds another, sequence numbers and
-//! timestamps go on, and video resumes with a keyframe.
+//! Reads packets from batches as they come, and from its device's ring when it is behind: after it
+//! joined, and for retransmissions.
+
+mod repair;
+mod track;
 
 use crate::cells::Drop;
 use crate::clock::round_trip;
-use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate};
-use crate::negotiated::{Codec, Extensions, Kind, PayloadType};
+use crate::media::{MediaBatch, MediaPacket, clock_rate};
+use crate::negotiated::Kind;
 use crate::output::{End, Output, SessionEvent};
-use crate::rtcp::{self, ReportBlock};
+use crate::ring::Ring;
+use crate::rtcp;
 use crate::rtp::{self, Outgoing, Passed};
 use crate::session::{Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
-use crate::stats::{Loss, Rates, ticks};
+use crate::stats::{Loss, Rates};
+use repair::Repair;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use track::{Admitted, Track};
 
 /// How long a viewer waits for a publisher.
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
-/// First sequence numbers are random below this, so that the roll-over count is 0 for any receiver
-/// that misses the first packets (RFC 3711 §3.3.1).
-const MAX_FIRST_SEQ: u64 = 1 << 15;
+/// What a viewer that is behind gets at once: the keyframe, as a rule.
+const BURST_BYTES: usize = 64 * 1024;
+/// Then it gets its share once in a slot: the shorter, the smoother, and the more timers.
+const SLOT: Duration = Duration::from_millis(5);
+/// At least this fast, in bits per second, and several times as fast as the stream.
+const CATCH_UP_RATE: u64 = 20_000_000;
+const CATCH_UP_FACTOR: u64 = 4;
 
-/// Maps one source onto the viewer's stream.
+/// What a viewer that is behind may still be sent.
 #[derive(Debug, Clone, Copy)]
-struct Attached {
-    source: u64,
-    /// Packets below were withheld, or came too late.
-    first_seq: u64,
-    /// Added to the source's sequence number.
-    seq_offset: u64,
-    timestamp_offset: u32,
-}
-
-struct Track {
-    kind: Kind,
-    ssrc: u32,
-    mid: Box<str>,
-    payload_types: Vec<PayloadType>,
-    extensions: Extensions,
-    /// The publisher's codec of the last packet and our payload type for it, if negotiated.
-    codec: Option<(Codec, Option<u8>)>,
-    attached: Option<Attached>,
-    /// Source whose deltas are withheld.
-    waiting: Option<u64>,
-    next_seq: u64,
-    last: Option<(u32, Instant)>,
-    mapping: Option<TimeMapping>,
-    /// Sent until a report shows that the viewer knows the SSRC.
-    send_mid: bool,
-    packets: u32,
-    octets: u32,
-    /// Highest sequence number and total loss of the last report block.
-    reported: Option<(u32, i32)>,
+struct Allowance {
+    bytes: usize,
+    at: Instant,
 }
 
 /// See the module.
@@ -61,7 +45,13 @@ pub struct Viewer {
     transport: Transport,
     tracks: Vec<Track>,
     sealer: Option<Sealer>,
+    /// If the viewer takes retransmissions.
+    repair: Option<Repair>,
     cname: Box<str>,
+    /// While a track is behind.
+    allowance: Option<Allowance>,
+    /// Whether the first picture was sent.
+    joined: bool,
     /// Since when there is no publisher.
     orphaned: Option<Instant>,
     tick: Option<Instant>,
@@ -73,35 +63,19 @@ impl Viewer {
     /// The viewer waits for a publisher until [`set_publisher_live`](Self::set_publisher_live).
     pub fn new(now: Instant, config: SessionConfig) -> Self {
         let id = u128::from_be_bytes(config.id.0);
-        let tracks = config
-            .negotiated
-            .tracks
-            .iter()
-            .enumerate()
-            .map(|(at, track)| {
-                // The id is random in all but a few bits, and no two tracks may start alike.
-                let random = (id >> (16 * at)) as u64;
-                Track {
-                    kind: track.kind,
-                    ssrc: track.ssrc.unwrap_or((random as u32) ^ at as u32),
-                    mid: track.mid.as_str().into(),
-                    payload_types: track.payload_types.clone(),
-                    extensions: track.extensions,
-                    codec: None,
-                    attached: None,
-                    waiting: None,
-                    next_seq: random % MAX_FIRST_SEQ,
-                    last: None,
-                    mapping: None,
-                    send_mid: true,
-                    packets: 0,
-                    octets: 0,
-                    reported: None,
-                }
-            });
+        // The id is random in all but a few bits, and no two streams may start alike.
+        let random = |at: usize| (id >> (16 * at)) as u64 ^ at as u64;
+        let agreed = &config.negotiated.tracks;
+        let tracks = (0..)
+            .zip(agreed)
+            .map(|(at, track)| Track::new(track, random(at)));
+        let rtx_ssrc = agreed.iter().find_map(|track| track.rtx_ssrc);
         Viewer {
             tracks: tracks.collect(),
             sealer: None,
+            repair: rtx_ssrc.map(|ssrc| Repair::new(ssrc, random(3))),
+            allowance: None,
+            joined: false,
             cname: config.negotiated.cname.as_str().into(),
             orphaned: Some(now),
             tick: None,
@@ -129,72 +103,254 @@ impl Viewer {
                 .any(|t| t.kind == Kind::Video && t.needs_keyframe())
     }
 
-    /// Sends what this viewer may get of a batch. The slab must have room for
-    /// [`MediaBatch::max_sent_bytes`]. Returns whether the viewer now waits for a keyframe and did
-    /// not before.
-    pub fn forward(&mut self, now: Instant, batch: &MediaBatch, out: &mut Output) -> bool {
+    /// Sends what this viewer may get of a batch, which is in the ring already. The slab must have
+    /// room for [`MediaBatch::max_sent_bytes`]. Returns whether the viewer now waits for a keyframe and
+    /// did not before.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        batch: &MediaBatch,
+        ring: &Ring,
+        out: &mut Output,
+    ) -> bool {
         let waited = self.is_withholding();
-        let Some(to) = self.transport.media_path() else {
-            return false;
-        };
-        let Some(sealer) = self.sealer.as_mut() else {
+        let Some(to) = self
+            .transport
+            .media_path()
+            .filter(|_| self.sealer.is_some())
+        else {
             return false;
         };
         for packet in batch.packets() {
-            let Some(track) = self.tracks.iter_mut().find(|t| t.kind == packet.kind) else {
+            let Some(at) = self.tracks.iter().position(|t| t.kind == packet.kind) else {
+                continue;
+            };
+            let track = &mut self.tracks[at];
+            if track.is_behind(packet) {
+                continue;
+            }
+            match track.admit(now, packet) {
+                // It begins here, and the ring has what belongs to it.
+                Ok(_) if track.is_behind(packet) => self.begin(now, false, out),
+                Ok(admitted) => {
+                    if self.transport.spend(packet.payload.len()) {
+                        self.send(now, to, at, admitted, batch, packet, out);
+                    } else {
+                        out.drop(Drop::UnprovenPath);
+                    }
+                }
+                Err(reason) => out.drop(reason),
+            }
+        }
+        for track in &mut self.tracks {
+            let source = track.source();
+            track.mapping = batch
+                .mapping(track.kind)
+                .filter(|m| Some(m.source) == source)
+                .or(track.mapping);
+        }
+        if self.is_behind() {
+            self.catch_up(now, ring, out);
+        }
+        !waited && self.is_withholding()
+    }
+
+    /// Starts with the last keyframe, if the viewer needs one and the ring has it with all that
+    /// follows. Returns whether a new keyframe is needed instead.
+    pub fn join(&mut self, now: Instant, ring: &Ring, out: &mut Output) -> bool {
+        if !self.wants_keyframe() {
+            return false;
+        }
+        let Some(start) = ring.start(now) else {
+            return true;
+        };
+        let Some((_, first)) = ring.packet(start.seq) else {
+            return true;
+        };
+        let mut tracks = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
+        if !tracks.any(|track| track.start(now, first, start)) {
+            return true;
+        }
+        self.begin(now, true, out);
+        self.catch_up(now, ring, out);
+        false
+    }
+
+    /// Whether a part of what there is must still be sent, see [`catch_up`](Self::catch_up).
+    pub fn is_behind(&self) -> bool {
+        self.allowance.is_some()
+    }
+
+    fn begin(&mut self, now: Instant, from_cache: bool, out: &mut Output) {
+        self.allowance = Some(Allowance {
+            bytes: BURST_BYTES,
+            at: now,
+        });
+        if !std::mem::replace(&mut self.joined, true) {
+            out.cells().count_join(from_cache);
+        }
+    }
+
+    /// Sends the next share of the ring to a viewer that is behind. Called when
+    /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
+    pub fn catch_up(&mut self, now: Instant, ring: &Ring, out: &mut Output) {
+        let Some(mut allowance) = self.allowance.take() else {
+            return;
+        };
+        let Some(to) = self
+            .transport
+            .media_path()
+            .filter(|_| self.sealer.is_some())
+        else {
+            return;
+        };
+        let rate = CATCH_UP_RATE.max(CATCH_UP_FACTOR * ring.bits_per_second());
+        let elapsed = now.saturating_duration_since(allowance.at).min(10 * SLOT);
+        let earned = elapsed.as_micros() as u64 * rate / 8_000_000;
+        allowance.bytes = (allowance.bytes + earned as usize).min(BURST_BYTES);
+        allowance.at = now;
+        for at in 0..self.tracks.len() {
+            while let Some(seq) = self.tracks[at].cursor {
+                let track = &mut self.tracks[at];
+                if track.source() != ring.source() || seq < ring.first() {
+                    // What it needs next is gone.
+                    track.waiting = track.source();
+                    track.cursor = None;
+                    break;
+                }
+                if seq >= ring.next() {
+                    track.cursor = None;
+                    break;
+                }
+                if let Some((batch, packet)) = ring.packet(seq) {
+                    let bytes = packet.payload.len();
+                    let room = out.slab.room() >= rtp::MAX_HEADER + bytes + MAX_TAG;
+                    if bytes > allowance.bytes || !room || !self.transport.spend(bytes) {
+                        self.allowance = Some(allowance);
+                        return;
+                    }
+                    allowance.bytes -= bytes;
+                    match self.tracks[at].admit(now, packet) {
+                        Ok(admitted) => self.send(now, to, at, admitted, batch, packet, out),
+                        Err(reason) => out.drop(reason),
+                    }
+                }
+                // Unless a keyframe is needed again.
+                if self.tracks[at].cursor.is_some() {
+                    self.tracks[at].cursor = Some(seq + 1);
+                }
+            }
+        }
+    }
+
+    /// Sends again what the viewer asked for, see [`Output::lost`].
+    pub fn retransmit(&mut self, seqs: &[u16], ring: &Ring, out: &mut Output) {
+        let Some(to) = self.transport.media_path() else {
+            return;
+        };
+        let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
+        let (Some(track), Some(repair), Some(sealer)) =
+            (video, self.repair.as_mut(), self.sealer.as_mut())
+        else {
+            return;
+        };
+        for seq in seqs {
+            let held = track.sent_as(*seq).and_then(|(segment, index)| {
+                let held = ring.packet(segment.seq(index))?;
+                (ring.source() == Some(segment.source)).then_some((segment, index, held))
+            });
+            let Some((segment, index, (batch, packet))) = held else {
+                out.drop(Drop::NotHeld);
+                continue;
+            };
+            let Some(pt) = track.payload_type(&packet.codec).and_then(|own| own.rtx) else {
                 continue;
             };
             let payload = batch.slice(&packet.payload);
-            let (pt, index, timestamp) = match track.admit(now, packet) {
-                Ok(admitted) => admitted,
-                Err(reason) => {
-                    out.drop(reason);
-                    continue;
-                }
+            let max = rtp::MAX_HEADER + 2 + payload.len() + MAX_TAG;
+            let own = repair
+                .spend(index, payload.len())
+                .filter(|_| self.transport.spend(payload.len()));
+            let Some(own) = own else {
+                out.drop(Drop::RetransmissionLimit);
+                continue;
             };
             let fields = Outgoing {
                 padding: packet.padding,
                 marker: packet.marker,
                 payload_type: pt,
-                seq: index as u16,
-                timestamp,
-                ssrc: track.ssrc,
+                seq: own as u16,
+                timestamp: segment.timestamp(packet.timestamp),
+                ssrc: repair.ssrc,
             };
-            let descriptor = batch.slice(&packet.dependency_descriptor);
-            let passed = Passed {
-                mid: track.send_mid.then_some(track.mid.as_bytes()),
-                video_orientation: packet.video_orientation,
-                audio_level: packet.audio_level,
-                dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
-            };
-            let max = rtp::MAX_HEADER + payload.len() + MAX_TAG;
-            if !self.transport.spend(payload.len()) {
-                out.drop(Drop::UnprovenPath);
-                continue;
-            }
+            let passed = passed(track, batch, packet);
             let sent = out.slab.write(to, max, |room| {
                 let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
-                let body = header + payload.len();
-                room.get_mut(header..body)?.copy_from_slice(payload);
+                let (start, body) = (header + 2, header + 2 + payload.len());
+                room.get_mut(header..start)?
+                    .copy_from_slice(&seq.to_be_bytes());
+                room.get_mut(start..body)?.copy_from_slice(payload);
                 let packet = room.get_mut(..body + sealer.tag_len())?;
-                sealer.seal(track.ssrc, index, packet, header).ok()?;
+                sealer.seal(repair.ssrc, own, packet, header).ok()?;
                 Some(packet.len())
             });
             if sent.is_some() {
-                let new_frame = track.last.is_none_or(|(last, _)| last != timestamp);
-                track.sent(now, timestamp, payload.len());
-                self.rates
-                    .add(payload.len(), new_frame && track.kind == Kind::Video);
+                out.cells().count_retransmitted_out();
             }
         }
-        for track in &mut self.tracks {
-            let attached = track.attached.map(|a| a.source);
-            track.mapping = batch
-                .mapping(track.kind)
-                .filter(|m| Some(m.source) == attached)
-                .or(track.mapping);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one packet on the fast path"
+    )]
+    fn send(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        at: usize,
+        admitted: Admitted,
+        batch: &MediaBatch,
+        packet: &MediaPacket,
+        out: &mut Output,
+    ) {
+        let track = &mut self.tracks[at];
+        let Some(sealer) = self.sealer.as_mut() else {
+            return;
+        };
+        let payload = batch.slice(&packet.payload);
+        let fields = Outgoing {
+            padding: packet.padding,
+            marker: packet.marker,
+            payload_type: admitted.pt,
+            seq: admitted.index as u16,
+            timestamp: admitted.timestamp,
+            ssrc: track.ssrc,
+        };
+        let passed = passed(track, batch, packet);
+        let max = rtp::MAX_HEADER + payload.len() + MAX_TAG;
+        let sent = out.slab.write(to, max, |room| {
+            let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
+            let body = header + payload.len();
+            room.get_mut(header..body)?.copy_from_slice(payload);
+            let packet = room.get_mut(..body + sealer.tag_len())?;
+            sealer
+                .seal(track.ssrc, admitted.index, packet, header)
+                .ok()?;
+            Some(packet.len())
+        });
+        if sent.is_none() {
+            return out.drop(Drop::NotSealed);
         }
-        !waited && self.is_withholding()
+        let new_frame = track
+            .last
+            .is_none_or(|(last, _)| last != admitted.timestamp);
+        track.sent(now, admitted.timestamp, payload.len());
+        let is_video = track.kind == Kind::Video;
+        self.rates.add(payload.len(), is_video.then_some(new_frame));
+        if let Some(repair) = self.repair.as_mut().filter(|_| is_video) {
+            repair.earn(payload.len());
+        }
     }
 
     fn is_withholding(&self) -> bool {
@@ -232,6 +388,12 @@ impl Viewer {
                     .tracks
                     .iter()
                     .any(|t| t.ssrc == ssrc && t.kind == Kind::Video);
+            }
+            rtcp::Item::Lost { ssrc, seq } => {
+                let of = |t: &Track| t.ssrc == ssrc && t.kind == Kind::Video;
+                if self.repair.is_some() && self.tracks.iter().any(of) {
+                    out.note_lost(seq);
+                }
             }
             rtcp::Item::SenderInfo { .. } | rtcp::Item::Dlrr { .. } => {}
         });
@@ -304,7 +466,8 @@ impl Session for Viewer {
             .orphaned
             .filter(|_| self.transport.is_keyed())
             .map(|at| at + PUBLISHER_LIMIT);
-        [self.tick, orphaned]
+        let slot = self.allowance.map(|allowance| allowance.at + SLOT);
+        [self.tick, orphaned, slot]
             .into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
@@ -315,131 +478,15 @@ impl Session for Viewer {
     }
 }
 
-impl Track {
-    fn needs_keyframe(&self) -> bool {
-        self.attached.is_none() || self.waiting.is_some()
+/// What the viewer's header repeats of the publisher's.
+fn passed<'a>(track: &'a Track, batch: &'a MediaBatch, packet: &MediaPacket) -> Passed<'a> {
+    let descriptor = batch.slice(&packet.dependency_descriptor);
+    Passed {
+        mid: track.send_mid.then_some(track.mid.as_bytes()),
+        video_orientation: packet.video_orientation,
+        audio_level: packet.audio_level,
+        dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
     }
-
-    /// Payload type, index and timestamp under which the packet goes out, or why it does not.
-    fn admit(&mut self, now: Instant, packet: &MediaPacket) -> Result<(u8, u64, u32), Drop> {
-        let changed = self
-            .codec
-            .as_ref()
-            .is_none_or(|(codec, _)| *codec != packet.codec);
-        if changed {
-            let pt = payload_type(&self.payload_types, &packet.codec);
-            self.codec = Some((packet.codec.clone(), pt));
-        }
-        let pt = self
-            .codec
-            .as_ref()
-            .and_then(|(_, pt)| *pt)
-            .ok_or(Drop::CodecMismatch)?;
-        let same_source = self.attached.filter(|a| a.source == packet.source);
-        let is_video = self.kind == Kind::Video;
-        let attached = match same_source {
-            Some(attached) if !(changed && is_video) && self.waiting.is_none() => attached,
-            _ if is_video && !packet.starts_keyframe => {
-                self.waiting = Some(packet.source);
-                return Err(Drop::NoKeyframe);
-            }
-            before => self.attach(now, packet, before.map(|a| a.timestamp_offset)),
-        };
-        if packet.seq < attached.first_seq {
-            return Err(Drop::NoKeyframe);
-        }
-        let index = packet.seq.wrapping_add(attached.seq_offset);
-        self.next_seq = self.next_seq.max(index + 1);
-        Ok((
-            pt,
-            index,
-            packet.timestamp.wrapping_add(attached.timestamp_offset),
-        ))
-    }
-
-    /// Goes on with this packet, right behind what was sent last.
-    fn attach(
-        &mut self,
-        now: Instant,
-        packet: &MediaPacket,
-        timestamp_offset: Option<u32>,
-    ) -> Attached {
-        let timestamp_offset = timestamp_offset.unwrap_or_else(|| match self.last {
-            // The time that passed, and at least a tick, so that no two frames share a timestamp.
-            Some((last, at)) => {
-                let passed = ticks(now.saturating_duration_since(at), clock_rate(self.kind)).max(1);
-                last.wrapping_add(passed).wrapping_sub(packet.timestamp)
-            }
-            None => self.ssrc.rotate_left(13),
-        });
-        let attached = Attached {
-            source: packet.source,
-            first_seq: packet.seq,
-            seq_offset: self.next_seq.wrapping_sub(packet.seq),
-            timestamp_offset,
-        };
-        self.attached = Some(attached);
-        self.waiting = None;
-        self.mapping = None;
-        attached
-    }
-
-    fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(payload as u32);
-        let newer = self
-            .last
-            .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() >= 0);
-        if newer {
-            self.last = Some((timestamp, now));
-        }
-    }
-
-    /// Our timestamp for a moment, from the publisher's sender reports.
-    fn timestamp_at(&self, ntp: u64) -> Option<u32> {
-        let (attached, mapping) = (self.attached?, self.mapping?);
-        let since = i128::from(ntp.wrapping_sub(mapping.ntp).cast_signed());
-        let passed = (since * i128::from(clock_rate(self.kind))) >> 32;
-        Some(
-            mapping
-                .timestamp
-                .wrapping_add(attached.timestamp_offset)
-                .wrapping_add(passed as u32),
-        )
-    }
-
-    /// Packets expected and lost since the last report.
-    fn handle_report(&mut self, block: &ReportBlock) -> Option<(u32, u32)> {
-        self.send_mid = false;
-        let (highest, lost) = self
-            .reported
-            .replace((block.highest_seq, block.total_lost))?;
-        let expected = block.highest_seq.wrapping_sub(highest);
-        // Reports that overtook each other count backwards.
-        (expected < 1 << 24).then(|| {
-            (
-                expected,
-                block.total_lost.saturating_sub(lost).max(0).cast_unsigned(),
-            )
-        })
-    }
-}
-
-/// The viewer's payload type for a publisher's codec: the same codec, or H.264 of another profile
-/// in the same packetization mode, which decoders cope with.
-fn payload_type(own: &[PayloadType], codec: &Codec) -> Option<u8> {
-    let mode = |codec: &Codec| match codec {
-        Codec::H264 {
-            packetization_mode, ..
-        } => Some(*packetization_mode),
-        _ => None,
-    };
-    let same = own.iter().find(|p| p.codec == *codec);
-    let similar = || {
-        own.iter()
-            .find(|p| mode(codec).is_some() && mode(&p.codec) == mode(codec))
-    };
-    same.or_else(similar).map(|p| p.pt)
 }
 
 #[cfg(test)]

@@ -151,9 +151,7 @@ async fn admitted(
         return Err(ApiError::Draining);
     }
     let offer = Offer::parse(&body)?;
-    let [a, v] = [app.random::<4>(), app.random::<4>()].map(u32::from_be_bytes);
-    // Two streams of one session must differ.
-    let ssrcs = [a, if a == v { v ^ 1 } else { v }];
+    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
     let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
     let agreement = offer.agree(protocol.role(), ssrcs, cname)?;
     // Looked at again when the session is admitted; here it saves the work.
@@ -221,6 +219,17 @@ async fn admitted(
         answer,
     )
         .into_response())
+}
+
+/// The streams of one session must differ.
+fn distinct([audio, mut video, mut rtx]: [u32; 3]) -> [u32; 3] {
+    while video == audio {
+        video = video.wrapping_add(1);
+    }
+    while rtx == audio || rtx == video {
+        rtx = rtx.wrapping_add(1);
+    }
+    [audio, video, rtx]
 }
 
 async fn open_session(

@@ -107,6 +107,33 @@ fn set_shards(app: &App, metrics: &Metrics) {
         &[],
         sum(&|c| c.keyframe_requests()),
     );
+    let nacked = [
+        ("in", sum(&|c| c.nacked_in())),
+        ("out", sum(&|c| c.nacked_out())),
+    ];
+    for (direction, count) in nacked {
+        metrics.set("media_nacked_packets_total", &[direction], count);
+    }
+    let sent_again = [
+        ("in", sum(&|c| c.retransmitted_in())),
+        ("out", sum(&|c| c.retransmitted_out())),
+    ];
+    for (direction, count) in sent_again {
+        metrics.set("media_retransmitted_packets_total", &[direction], count);
+    }
+    let joins = [
+        ("cache", sum(&|c| c.joins_from_cache())),
+        ("keyframe", sum(&|c| c.joins_from_keyframe())),
+    ];
+    for (served, count) in joins {
+        metrics.set("media_join_total", &[served], count);
+    }
+    metrics.set("media_cache_bytes", &[], sum(&|c| c.cache_bytes()));
+    metrics.set(
+        "media_cache_shrinks_total",
+        &[],
+        sum(&|c| c.cache_shrinks()),
+    );
     for (shard, cells) in cells.iter().enumerate() {
         metrics.set(
             "media_shard_sessions",

@@ -30,6 +30,11 @@ pub(super) enum Parcel {
         device: Arc<str>,
         batch: Arc<MediaBatch>,
     },
+    /// What your new viewers of a device can start from.
+    Cache {
+        device: Arc<str>,
+        batches: Vec<Arc<MediaBatch>>,
+    },
     /// A viewer here waits for your publisher's keyframe.
     KeyframeWanted { device: Arc<str> },
 }

@@ -14,6 +14,7 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
         listen,
         shards,
         ufrag_key: KEY,
+        cache_bytes: 1 << 20,
     })
     .expect("starts")
 }
@@ -24,6 +25,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
         codec: Codec::Vp8,
         nack: false,
         pli: true,
+        rtx: None,
     };
     OpenSession {
         id: SessionId::new(3, shard, [number; 16]),
@@ -41,6 +43,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
                 payload_types: vec![payload_type],
                 extensions: Default::default(),
                 ssrc: Some(u32::from(number)),
+                rtx_ssrc: None,
             }],
             cname: "media".to_owned(),
         },
@@ -220,6 +223,7 @@ fn impossible_configurations_are_refused() {
             listen,
             shards,
             ufrag_key: KEY,
+            cache_bytes: 1 << 20,
         })
         .err()
     };

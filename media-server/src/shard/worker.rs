@@ -19,6 +19,7 @@ use media_core::dtls::Identity;
 use media_core::ids::Ufrag;
 use media_core::negotiated::Role;
 use media_core::output::{End, Output, SessionEvent};
+use media_core::ring::Ring;
 use media_core::session::SessionConfig;
 use media_core::stun::{self, BindingRequest};
 use media_wire::{Message, Receiver, UdpSocket, Waiter};
@@ -50,6 +51,8 @@ pub(super) struct Worker {
     pub(super) identity: Identity,
     pub(super) clock: WallClock,
     pub(super) ufrag_key: [u8; 16],
+    /// Payload bytes that all rings of the shard may hold.
+    pub(super) cache_bytes: usize,
 }
 
 struct State {
@@ -66,6 +69,7 @@ struct State {
     routes: Routes,
     /// No timer is set before: a session that is always due cannot keep the thread from its socket.
     earliest_timer: Instant,
+    cache_looked_at: Instant,
 }
 
 impl Worker {
@@ -80,6 +84,7 @@ impl Worker {
             events: VecDeque::new(),
             routes: Routes::default(),
             earliest_timer: Instant::now(),
+            cache_looked_at: Instant::now(),
             worker: self,
         };
         let mut receiver = Receiver::new();
@@ -154,7 +159,10 @@ impl State {
         while let Ok(notice) = self.worker.inbox.notices.try_recv() {
             self.handle_notice(now, notice);
         }
-        while let Ok(parcel) = self.worker.inbox.parcels.try_recv() {
+        for count in 1.. {
+            let Ok(parcel) = self.worker.inbox.parcels.try_recv() else {
+                break;
+            };
             self.worker.heartbeat.beat(Instant::now());
             match parcel {
                 Parcel::Datagram {
@@ -162,11 +170,13 @@ impl State {
                     via,
                     mut bytes,
                 } => self.handle_datagram(now, from, &mut bytes, Some(via)),
-                Parcel::Media { device, batch } => {
-                    self.fan_out_ready(now);
-                    self.forward(now, &device, &batch);
-                }
+                Parcel::Media { device, batch } => self.forward(now, &device, &batch),
+                Parcel::Cache { device, batches } => self.keep_all(now, &device, &batches),
                 Parcel::KeyframeWanted { device } => self.request_keyframe(now, &device),
+            }
+            // As often as datagrams from the socket: a batch must fit the slab.
+            if count % Receiver::BATCH == 0 {
+                self.fan_out_ready(now);
             }
         }
         self.fan_out_ready(now);
@@ -194,6 +204,7 @@ impl State {
             Role::Publisher => entry.publishers += 1,
             Role::Viewer => {
                 entry.viewers.push(index);
+                entry.watched(now);
                 let (live, first) = (entry.has_publisher(), entry.viewers.len() == 1);
                 if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
                     viewer.set_publisher_live(now, live);
@@ -235,6 +246,7 @@ impl State {
                 last_publisher = device.publishers == 0;
                 if device.publisher == Some(index) {
                     device.publisher = None;
+                    device.ring = Ring::default();
                     self.set_publisher_live(now, &entry.device, false);
                     self.notify_others(Notice::Publisher {
                         device: entry.device.clone(),
@@ -245,6 +257,7 @@ impl State {
             }
             Role::Viewer => {
                 device.viewers.retain(|i| *i != index);
+                device.watched(now);
                 if device.viewers.is_empty() {
                     self.notify_others(Notice::Viewers {
                         device: entry.device.clone(),
@@ -275,6 +288,12 @@ impl State {
                 } else {
                     entry.subscribers & !bit
                 };
+                entry.watched(now);
+                let batches = entry.ring.batches();
+                if any && entry.publisher.is_some() && !batches.is_empty() {
+                    let device = device.clone();
+                    self.parcel(shard, Parcel::Cache { device, batches });
+                }
                 self.devices.tidy(&device);
             }
             Notice::Publisher {
@@ -287,6 +306,7 @@ impl State {
                     // The newest wins; the registry closes the other.
                     entry.publisher = None;
                     entry.remote_publisher = Some(shard);
+                    entry.ring = Ring::default();
                 } else if entry.remote_publisher == Some(shard) {
                     entry.remote_publisher = None;
                 }
@@ -313,14 +333,13 @@ impl State {
             return;
         };
         let mut wanted = false;
-        for index in &entry.viewers {
-            if let Some(Peer::Viewer(viewer)) = self.table.entry(*index).map(|e| &mut e.peer) {
+        for index in entry.viewers.clone() {
+            if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
                 viewer.set_publisher_live(now, live);
                 wanted |= live && viewer.wants_keyframe();
             }
+            self.schedule(index);
         }
-        let indices = entry.viewers.clone();
-        indices.into_iter().for_each(|index| self.schedule(index));
         if wanted {
             self.request_keyframe(now, device);
         }
@@ -396,6 +415,7 @@ impl State {
         {
             self.ready.push(index);
         }
+        self.send_from_ring(now, index);
         self.handle_session_events(now, index, via);
         if self.out.slab.room() < 64 * 1024 {
             self.flush();
@@ -448,11 +468,7 @@ impl State {
             match event {
                 SessionEvent::Bound(addr) => self.bind(index, addr, via),
                 SessionEvent::Connected => self.connected(now, index),
-                SessionEvent::KeyframeWanted => {
-                    if let Some(device) = self.table.entry(index).map(|e| e.device.clone()) {
-                        self.request_keyframe(now, &device);
-                    }
-                }
+                SessionEvent::KeyframeWanted => self.keyframe_wanted(now, index),
                 SessionEvent::Ended(end) => ended = Some(end),
             }
         }
@@ -486,6 +502,7 @@ impl State {
             let known = self.devices.make(&device);
             known.publisher = Some(index);
             known.remote_publisher = None;
+            known.ring = Ring::default();
             self.set_publisher_live(now, &device, true);
             self.notify_others(Notice::Publisher {
                 device,
@@ -516,6 +533,7 @@ impl State {
             entry.scheduled = None;
             if entry.peer.session().poll_timeout() <= now {
                 entry.peer.session().handle_timeout(now, &mut self.out);
+                self.send_from_ring(now, index);
             }
             self.handle_session_events(now, index, None);
             if self.out.slab.room() < 64 * 1024 {

@@ -5,7 +5,9 @@ use crate::cells::{IceState, SessionCells};
 use crate::negotiated::Role;
 use crate::output::{End, SessionEvent};
 use crate::rtcp::Item;
-use crate::testing::{AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VP8_DELTA, VP8_KEY, packet};
+use crate::testing::{
+    AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VIDEO_RTX_PT, VP8_DELTA, VP8_KEY, packet,
+};
 use std::sync::Arc;
 
 fn ms(ms: u64) -> Duration {
@@ -291,4 +293,104 @@ fn a_session_that_is_not_set_up_in_fifteen_seconds_ends() {
     assert_eq!(bench.events, []);
     bench.run(ms(20), &mut session, &mut peer, |_, _| false);
     assert_eq!(bench.events, [SessionEvent::Ended(End::SetupTimeout)]);
+}
+
+/// Numbers that the session asked for again since the last call.
+fn nacks(peer: &mut Peer) -> Vec<u16> {
+    let items = peer.take_reports();
+    let lost = items.iter().filter_map(|item| match item {
+        Item::Lost { ssrc: 7, seq } => Some(*seq),
+        _ => None,
+    });
+    lost.collect()
+}
+
+#[test]
+fn a_gap_is_asked_for_and_the_retransmission_comes_out_as_the_packet_that_was_lost() {
+    let (mut bench, mut peer, mut session, cells) = connected();
+    for seq in [1, 2, 5, 6, 4] {
+        let media = packet(VIDEO_PT, seq, u32::from(seq) * 3_000, 7, true, VP8_DELTA);
+        send(&mut bench, &mut session, &mut peer, &media);
+    }
+    assert!(nacks(&mut peer).is_empty(), "it may only be late");
+    bench.run(ms(40), &mut session, &mut peer, |_, _| false);
+    assert_eq!(nacks(&mut peer), [3]);
+    session.take_batch();
+    let payload = [&3u16.to_be_bytes(), &VP8_DELTA[..]].concat();
+    let again = packet(VIDEO_RTX_PT, 77, 9_000, 70, true, &payload);
+    send(&mut bench, &mut session, &mut peer, &again);
+    let batch = session.take_batch();
+    let media = &batch.packets()[0];
+    assert_eq!(
+        (media.seq, media.timestamp, media.kind),
+        (3, 9_000, Kind::Video)
+    );
+    assert_eq!(batch.slice(&media.payload), VP8_DELTA);
+    // Once more, and one that was never missed, as a device that probes its line sends them.
+    for (rtx_seq, seq) in [(78, 3u16), (79, 6)] {
+        let payload = [&seq.to_be_bytes(), &VP8_DELTA[..]].concat();
+        let again = packet(VIDEO_RTX_PT, rtx_seq, 9_000, 70, true, &payload);
+        send(&mut bench, &mut session, &mut peer, &again);
+    }
+    assert!(!session.has_batch());
+    assert_eq!(bench.shard.drops(Drop::Duplicate), 2);
+    bench.run(ms(1_000), &mut session, &mut peer, |_, _| false);
+    assert!(nacks(&mut peer).is_empty(), "it came");
+    assert_eq!(
+        (bench.shard.nacked_out(), bench.shard.retransmitted_in()),
+        (1, 1)
+    );
+    let loss = cells.loss_ratio().expect("known");
+    assert!(
+        (loss - 1.0 / 6.0).abs() < 0.01,
+        "lost on the line all the same: {loss}"
+    );
+}
+
+#[test]
+fn five_percent_loss_is_repaired_but_for_less_than_one_in_a_hundred() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    let (mut random, mut rtx_seq, mut lost) = (7u32, 0u16, 0);
+    let mut chance = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        random >> 16 & 0xff
+    };
+    let mut arrived = std::collections::HashSet::new();
+    for seq in 0..2_500u16 {
+        let sealed = peer.seal_rtp(&packet(
+            VIDEO_PT,
+            seq,
+            u32::from(seq) * 450,
+            7,
+            true,
+            VP8_DELTA,
+        ));
+        if chance() < 13 {
+            lost += 1;
+        } else {
+            bench.feed(&mut session, peer.addr, &sealed);
+        }
+        bench.run(ms(10), &mut session, &mut peer, |_, _| false);
+        // Repairs are lost as often.
+        for seq in nacks(&mut peer) {
+            let payload = [&seq.to_be_bytes(), &VP8_DELTA[..]].concat();
+            rtx_seq += 1;
+            let timestamp = u32::from(seq) * 450;
+            let sealed = peer.seal_rtp(&packet(
+                VIDEO_RTX_PT,
+                rtx_seq,
+                timestamp,
+                70,
+                true,
+                &payload,
+            ));
+            if chance() >= 13 {
+                bench.feed(&mut session, peer.addr, &sealed);
+            }
+        }
+        arrived.extend(session.take_batch().packets().iter().map(|p| p.seq));
+    }
+    assert!(lost > 100, "{lost}");
+    let missing = 2_500 - arrived.len();
+    assert!(missing * 100 <= lost, "{missing} of {lost} not repaired");
 }

@@ -3,7 +3,7 @@
 use super::codecs::{self, OfferedCodec};
 use super::{Agreement, Offer};
 use crate::ids::{IcePwd, Ufrag};
-use crate::negotiated::{Fingerprint, Kind, Role, Track};
+use crate::negotiated::{Fingerprint, Kind, PayloadType, Role, Track};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -55,7 +55,9 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
         let pts: Vec<String> = track
             .payload_types
             .iter()
-            .map(|p| p.pt.to_string())
+            .flat_map(|p| [Some(p.pt), p.rtx])
+            .flatten()
+            .map(|pt| pt.to_string())
             .collect();
         sdp.line(format_args!(
             "m={} 9 {} {}",
@@ -86,7 +88,11 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
         }
         for payload_type in &track.payload_types {
             if let Some(codec) = media.codecs.iter().find(|c| c.pt() == payload_type.pt) {
-                describe(&mut sdp, codec, payload_type.pli);
+                describe(&mut sdp, codec, payload_type);
+            }
+            if let Some(pt) = payload_type.rtx {
+                sdp.line(format_args!("a=rtpmap:{pt} rtx/90000"));
+                sdp.line(format_args!("a=fmtp:{pt} apt={}", payload_type.pt));
             }
         }
         if negotiated.role == Role::Viewer {
@@ -123,13 +129,16 @@ fn candidates(sdp: &mut Sdp, addresses: &[SocketAddr]) {
     sdp.line("a=end-of-candidates");
 }
 
-fn describe(sdp: &mut Sdp, codec: &OfferedCodec, pli: bool) {
+fn describe(sdp: &mut Sdp, codec: &OfferedCodec, agreed: &PayloadType) {
     let pt = codec.pt();
     sdp.line(format_args!("a=rtpmap:{pt} {}", codec.encoding()));
     if codec.fir {
         sdp.line(format_args!("a=rtcp-fb:{pt} ccm fir"));
     }
-    if pli {
+    if agreed.nack {
+        sdp.line(format_args!("a=rtcp-fb:{pt} nack"));
+    }
+    if agreed.pli {
         sdp.line(format_args!("a=rtcp-fb:{pt} nack pli"));
     }
     if let Some(fmtp) = codecs::answered_fmtp(codec) {
@@ -143,7 +152,10 @@ fn sender(sdp: &mut Sdp, track: &Track, cname: &str) {
         Kind::Video => "video",
     };
     sdp.line(format_args!("a=msid:{cname} {cname}-{id}"));
-    if let Some(ssrc) = track.ssrc {
+    if let (Some(ssrc), Some(rtx)) = (track.ssrc, track.rtx_ssrc) {
+        sdp.line(format_args!("a=ssrc-group:FID {ssrc} {rtx}"));
+    }
+    for ssrc in [track.ssrc, track.rtx_ssrc].into_iter().flatten() {
         sdp.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
         sdp.line(format_args!("a=ssrc:{ssrc} msid:{cname} {cname}-{id}"));
     }

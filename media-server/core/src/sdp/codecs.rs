@@ -14,6 +14,7 @@ pub(super) struct OfferedCodec {
     clock: u32,
     channels: u8,
     pub(super) fmtp: Option<String>,
+    nack: bool,
     pli: bool,
     pub(super) fir: bool,
 }
@@ -36,6 +37,13 @@ impl OfferedCodec {
         parameters(self.fmtp.as_deref()?)
             .find(|(name, _)| name.eq_ignore_ascii_case(key))
             .map(|(_, value)| value)
+    }
+
+    /// The payload type that this one retransmits, if it is RTX (RFC 4588 §8.6).
+    fn repairs(&self) -> Option<u8> {
+        self.name
+            .eq_ignore_ascii_case("rtx")
+            .then(|| self.parameter("apt")?.parse().ok())?
     }
 
     fn codec(&self, kind: Kind) -> Option<Codec> {
@@ -119,6 +127,7 @@ pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
             fmtp: values("fmtp")
                 .find(|(to, _)| to == format)
                 .map(|(_, value)| value.trim().to_owned()),
+            nack: feedback(format, "nack"),
             pli: feedback(format, "nack pli"),
             fir: feedback(format, "ccm fir"),
         });
@@ -126,7 +135,8 @@ pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
     codecs
 }
 
-/// The payload types that both sides know, in the offer's order.
+/// The payload types that both sides know, in the offer's order, each with that of its
+/// retransmissions.
 pub(super) fn common(kind: Kind, offered: &[OfferedCodec]) -> Vec<PayloadType> {
     let known: Vec<PayloadType> = offered
         .iter()
@@ -134,8 +144,12 @@ pub(super) fn common(kind: Kind, offered: &[OfferedCodec]) -> Vec<PayloadType> {
             Some(PayloadType {
                 pt: codec.pt,
                 codec: codec.codec(kind)?,
-                nack: false,
+                nack: codec.nack,
                 pli: codec.pli,
+                rtx: offered
+                    .iter()
+                    .find(|other| other.repairs() == Some(codec.pt))
+                    .map(|other| other.pt),
             })
         })
         .take(MAX_COMMON)

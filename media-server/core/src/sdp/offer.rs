@@ -134,7 +134,7 @@ impl Offer {
 
     /// Agrees on tracks and codecs.
     ///
-    /// `ssrcs` are ours to send with, one for each kind in the order of [`Kind`]; a publisher has
+    /// `ssrcs` are ours to send with: audio, video, and retransmissions of video; a publisher has
     /// none. `cname` names our end in sender reports.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl Offer {
     pub fn agree(
         &self,
         role: Role,
-        ssrcs: [u32; 2],
+        ssrcs: [u32; 3],
         cname: String,
     ) -> Result<Agreement, OfferError> {
         check_kinds(&self.media)?;
@@ -202,9 +202,17 @@ fn track(
     role: Role,
     kind: Kind,
     media: &OfferedMedia,
-    payload_types: Vec<PayloadType>,
-    ssrcs: [u32; 2],
+    mut payload_types: Vec<PayloadType>,
+    ssrcs: [u32; 3],
 ) -> Track {
+    for payload_type in &mut payload_types {
+        // Audio conceals what it lost. To a viewer nothing is sent twice but by RTX, because an
+        // index of an SSRC is sealed once; a device may send the lost packet itself once more.
+        let repairs = kind == Kind::Video && payload_type.nack;
+        payload_type.rtx = payload_type.rtx.filter(|_| repairs);
+        payload_type.nack = repairs && (role == Role::Publisher || payload_type.rtx.is_some());
+    }
+    let repaired = payload_types.iter().any(|p| p.rtx.is_some());
     Track {
         kind,
         mid: media.mid.clone(),
@@ -217,6 +225,7 @@ fn track(
             Role::Publisher => media.ssrc,
             Role::Viewer => Some(ssrcs[usize::from(kind == Kind::Video)]),
         },
+        rtx_ssrc: (role == Role::Viewer && repaired).then_some(ssrcs[2]),
     }
 }
 

@@ -10,7 +10,7 @@ const WEBRTC_RS: &str = include_str!("data/webrtc-rs-publish.sdp");
 
 fn agreed(sdp: &str, role: Role) -> Result<(Offer, Agreement), OfferError> {
     let offer = Offer::parse(sdp.as_bytes())?;
-    let agreement = offer.agree(role, [111, 222], "cname".to_owned())?;
+    let agreement = offer.agree(role, [111, 222, 333], "cname".to_owned())?;
     Ok((offer, agreement))
 }
 
@@ -55,19 +55,25 @@ fn a_chromium_publisher_is_answered_recvonly_with_every_common_codec() {
         "{answer}"
     );
     assert!(
-        answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 96 103 107 109 115 117 39 45 98 100 119\r\n"),
+        answer.contains(
+            "m=video 9 UDP/TLS/RTP/SAVPF 96 97 103 104 107 108 109 114 115 116 117 118 39 40 45 46 \
+             98 99 100 101 119 120\r\n"
+        ),
         "{answer}"
     );
+    assert_eq!(count(&answer, "a=rtpmap:97 rtx/90000"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=fmtp:97 apt=96"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=rtcp-fb:96 nack"), 1, "{answer}");
     assert_eq!(
         count(&answer, "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"),
         2
     );
     assert!(answer.contains("a=rtcp-fb:96 nack pli\r\n"), "{answer}");
     for absent in [
-        "rtx",
         "goog-remb",
         "transport-cc",
-        "nack\r\n",
+        "a=rtcp-fb:111 nack",
+        "apt=123",
         "a=ssrc",
         "a=msid:",
         "PCMU",
@@ -103,6 +109,8 @@ fn a_viewer_is_answered_sendonly_with_one_stream() {
     assert_eq!(count(&answer, "a=msid:cname cname-video"), 1, "{answer}");
     assert_eq!(count(&answer, "a=ssrc:111 cname:cname"), 1, "{answer}");
     assert_eq!(count(&answer, "a=ssrc:222 cname:cname"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=ssrc-group:FID 222 333"), 1, "{answer}");
+    assert_eq!(count(&answer, "a=ssrc:333 cname:cname"), 1, "{answer}");
 }
 
 #[test]
@@ -145,7 +153,14 @@ fn a_publisher_agreement_has_what_the_session_needs() {
     );
     assert!(codecs.contains(&&Codec::Av1 { profile: 0 }));
     assert!(codecs.contains(&&Codec::Vp9 { profile: 2 }));
-    assert!(video.payload_types.iter().all(|p| p.pli && !p.nack));
+    assert!(video.payload_types.iter().all(|p| p.pli && p.nack));
+    assert!(
+        audio
+            .payload_types
+            .iter()
+            .all(|p| !p.nack && p.rtx.is_none())
+    );
+    assert_eq!(video.payload_types[0].rtx, Some(97));
 }
 
 #[test]
@@ -335,7 +350,7 @@ fn no_cut_or_changed_offer_panics() {
             let at = (random >> 8) as usize % bytes.len();
             let old = std::mem::replace(&mut bytes[at], random as u8);
             if let Ok(offer) = Offer::parse(&bytes) {
-                let _ = offer.agree(Role::Viewer, [1, 2], String::new());
+                let _ = offer.agree(Role::Viewer, [1, 2, 3], String::new());
             }
             let _ = Fragment::parse(&bytes);
             bytes[at] = old;

@@ -1,13 +1,18 @@
 //! A publisher and a viewer, each against an independent peer, on a virtual clock.
 
+use super::track::payload_type;
 use super::*;
 use crate::cells::SessionCells;
 use crate::clock::compact;
-use crate::negotiated::Role;
+use crate::negotiated::{Codec, PayloadType, Role};
 use crate::publisher::Publisher;
-use crate::rtcp::Item;
+use crate::rtcp::{Item, ReportBlock};
+use crate::stats::ticks;
 use crate::testing::{AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VP8_DELTA, VP8_KEY, packet};
 use std::sync::Arc;
+
+mod joins;
+mod repair;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -19,6 +24,7 @@ struct Stage {
     publisher: Publisher,
     watcher: Peer,
     viewer: Viewer,
+    ring: Ring,
     cells: Arc<SessionCells>,
 }
 
@@ -44,6 +50,7 @@ impl Stage {
             publisher,
             watcher,
             viewer,
+            ring: Ring::default(),
             cells,
         }
     }
@@ -57,16 +64,20 @@ impl Stage {
     }
 
     fn forward(&mut self) -> bool {
-        let batch = self.publisher.take_batch();
-        let wanted = self
-            .viewer
-            .forward(self.bench.now, &batch, &mut self.bench.out);
-        self.publisher.recycle(batch);
+        let batch = Arc::new(self.publisher.take_batch());
+        self.ring.push(&batch);
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        let wanted = self.viewer.forward(now, &batch, &self.ring, out);
+        self.deliver();
+        wanted
+    }
+
+    /// What the viewer's session sent arrives.
+    fn deliver(&mut self) {
         for (to, datagram) in self.bench.sent() {
             assert_eq!(to, self.watcher.addr);
             self.watcher.receive(self.bench.now, &datagram);
         }
-        wanted
     }
 
     fn succeed(&mut self, seed: u8) {
@@ -243,16 +254,23 @@ fn h264_profiles_may_differ_but_packetization_modes_may_not() {
         codec,
         nack: false,
         pli: true,
+        rtx: None,
     };
     let own = [
         pt(102, h264(1, 0x42e0)),
         pt(103, h264(1, 0x640c)),
         pt(104, Codec::Vp8),
     ];
-    assert_eq!(payload_type(&own, &h264(1, 0x640c)), Some(103));
-    assert_eq!(payload_type(&own, &h264(1, 0x4d00)), Some(102));
-    assert_eq!(payload_type(&own, &h264(0, 0x42e0)), None);
-    assert_eq!(payload_type(&own, &Codec::Vp9 { profile: 0 }), None);
+    assert_eq!(
+        payload_type(&own, &h264(1, 0x640c)).map(|p| p.pt),
+        Some(103)
+    );
+    assert_eq!(
+        payload_type(&own, &h264(1, 0x4d00)).map(|p| p.pt),
+        Some(102)
+    );
+    assert!(payload_type(&own, &h264(0, 0x42e0)).is_none());
+    assert!(payload_type(&own, &Codec::Vp9 { profile: 0 }).is_none());
 }
 
 #[test]
@@ -395,22 +413,29 @@ fn a_new_address_gets_little_until_a_second_check_proves_it() {
     let mut publisher = Publisher::new(bench.now, config);
     bench.connect(&mut publisher, &mut stage_device);
     let payload = [VP8_KEY, &[0; 1_000]].concat();
-    let mut forward = |bench: &mut Bench, viewer: &mut Viewer, seqs: std::ops::Range<u16>| {
-        for seq in seqs {
-            let sealed = stage_device.seal_rtp(&packet(VIDEO_PT, seq, 0, 7, false, &payload));
-            bench.feed(&mut publisher, stage_device.addr, &sealed);
+    let mut ring = Ring::default();
+    ring.limit(crate::ring::WATCHED_BYTES);
+    for seq in 0..200 {
+        let sealed = stage_device.seal_rtp(&packet(VIDEO_PT, seq, 0, 7, false, &payload));
+        bench.feed(&mut publisher, stage_device.addr, &sealed);
+    }
+    let batch = Arc::new(publisher.take_batch());
+    ring.push(&batch);
+    viewer.forward(bench.now, &batch, &ring, &mut bench.out);
+    let mut sent = bench.sent().len();
+    let mut catch_up = |bench: &mut Bench, viewer: &mut Viewer| {
+        for _ in 0..100 {
+            bench.now += SLOT;
+            viewer.catch_up(bench.now, &ring, &mut bench.out);
+            sent += bench.sent().len();
         }
-        let batch = publisher.take_batch();
-        viewer.forward(bench.now, &batch, &mut bench.out);
-        bench.sent().len()
+        sent
     };
-    assert_eq!(
-        forward(&mut bench, &mut viewer, 0..200),
-        128 * 1024 / payload.len()
-    );
+    let few = 128 * 1024 / payload.len();
+    assert_eq!(catch_up(&mut bench, &mut viewer), few);
     let check = watcher.check(true);
     bench.feed(&mut viewer, watcher.addr, &check);
-    assert_eq!(forward(&mut bench, &mut viewer, 200..400), 200);
+    assert_eq!(catch_up(&mut bench, &mut viewer), 200);
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! Viewers that join from the ring, and what of it they get when.
+
+use super::*;
+use crate::ring::WATCHED_BYTES;
+
+const DELTA: &[u8] = &[0x10, 0x01];
+const KEY: &[u8] = &[0x10, 0x00];
+
+impl Stage {
+    /// A device that has sent a keyframe and `deltas` frames of 33 ms, of `packets` packets of
+    /// `bytes` each; the viewer has seen nothing of it.
+    fn playing(deltas: u32, packets: u16, bytes: usize) -> (Self, Camera) {
+        let mut stage = Stage::new(GCM);
+        stage.ring.limit(WATCHED_BYTES);
+        let mut camera = Camera {
+            seq: 1,
+            timestamp: 500,
+            packets,
+            bytes,
+        };
+        for frame in 0..=deltas {
+            camera.frame(&mut stage, frame == 0);
+        }
+        (stage, camera)
+    }
+
+    fn keep(&mut self) -> Arc<MediaBatch> {
+        let batch = Arc::new(self.publisher.take_batch());
+        self.ring.push(&batch);
+        batch
+    }
+
+    fn join(&mut self) -> bool {
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        let wanted = self.viewer.join(now, &self.ring, out);
+        self.deliver();
+        wanted
+    }
+
+    fn catch_up(&mut self) {
+        self.bench.now += SLOT;
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        self.viewer.catch_up(now, &self.ring, out);
+        self.deliver();
+    }
+}
+
+struct Camera {
+    seq: u16,
+    timestamp: u32,
+    packets: u16,
+    bytes: usize,
+}
+
+impl Camera {
+    /// A frame into the ring alone.
+    fn frame(&mut self, stage: &mut Stage, key: bool) -> Arc<MediaBatch> {
+        for at in 0..self.packets {
+            let start = if key && at == 0 { KEY } else { DELTA };
+            let payload = [start, &vec![at as u8; self.bytes - 2]].concat();
+            let marker = at + 1 == self.packets;
+            let plain = packet(VIDEO_PT, self.seq, self.timestamp, 7, marker, &payload);
+            let sealed = stage.device.seal_rtp(&plain);
+            stage
+                .bench
+                .feed(&mut stage.publisher, stage.device.addr, &sealed);
+            self.seq += 1;
+        }
+        self.timestamp = self.timestamp.wrapping_add(3_000);
+        stage.bench.now += ms(33);
+        stage.keep()
+    }
+
+    /// A frame that the viewer is offered too.
+    fn live(&mut self, stage: &mut Stage) {
+        let batch = self.frame(stage, false);
+        let (now, out) = (stage.bench.now, &mut stage.bench.out);
+        stage.viewer.forward(now, &batch, &stage.ring, out);
+        stage.deliver();
+    }
+}
+
+#[test]
+fn a_viewer_that_joins_gets_the_cached_keyframe_and_all_after_it_without_asking_the_device() {
+    let (mut stage, mut camera) = Stage::playing(10, 3, 500);
+    assert!(!stage.join(), "no keyframe is wanted");
+    assert!(stage.viewer.is_behind() || stage.watcher.rtp.len() == 33);
+    camera.live(&mut stage);
+    let video = stage.video();
+    assert_eq!(video.len(), 36, "eleven frames of the ring and one live");
+    assert!(video.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
+    assert!(!stage.viewer.is_behind() && !stage.viewer.wants_keyframe());
+    assert_eq!(stage.bench.shard.joins_from_cache(), 1);
+    assert_eq!(stage.bench.shard.joins_from_keyframe(), 0);
+}
+
+#[test]
+fn frames_of_the_ring_are_due_at_once_and_live_ones_at_their_own_distance() {
+    let (mut stage, mut camera) = Stage::playing(30, 1, 500);
+    stage.join();
+    (0..3).for_each(|_| camera.live(&mut stage));
+    let times: Vec<u32> = stage.video().iter().map(|v| v.1).collect();
+    assert_eq!(times.len(), 34);
+    let steps: Vec<u32> = times.windows(2).map(|w| w[1].wrapping_sub(w[0])).collect();
+    // A second of video within 31 ms, every frame with a timestamp of its own.
+    assert!(
+        steps[..30].iter().all(|step| (93..=94).contains(step)),
+        "{steps:?}"
+    );
+    assert_eq!(steps[30..], [3_000, 3_000, 3_000]);
+}
+
+#[test]
+fn a_large_keyframe_is_paced_and_nothing_is_lost_or_overtaken() {
+    let (mut stage, mut camera) = Stage::playing(3, 100, 1_000);
+    stage.join();
+    let burst = stage.watcher.rtp.len();
+    assert_eq!(burst, BURST_BYTES / 1_000);
+    camera.live(&mut stage);
+    let mut slots = 0;
+    while stage.viewer.is_behind() {
+        let before = stage.watcher.rtp.len();
+        stage.catch_up();
+        let share = (stage.watcher.rtp.len() - before) * 1_000;
+        let rate = CATCH_UP_RATE.max(CATCH_UP_FACTOR * stage.ring.bits_per_second());
+        let most = rate as usize / 8 / 200 + 1_000;
+        assert!(share <= most, "{share} bytes in 5 ms are more than {most}");
+        slots += 1;
+        assert!(slots < 1_000);
+    }
+    let video = stage.video();
+    assert_eq!(video.len(), 500);
+    assert!(video.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
+}
+
+#[test]
+fn a_ring_without_a_start_makes_the_viewer_wait_for_a_keyframe() {
+    let (mut stage, mut camera) = Stage::playing(100, 1, 100);
+    assert!(stage.join(), "more than ninety frames");
+    camera.live(&mut stage);
+    assert_eq!(stage.video(), []);
+    let batch = camera.frame(&mut stage, true);
+    let (now, out) = (stage.bench.now, &mut stage.bench.out);
+    stage.viewer.forward(now, &batch, &stage.ring, out);
+    stage.deliver();
+    camera.live(&mut stage);
+    assert_eq!(stage.video().len(), 2);
+    assert_eq!(stage.bench.shard.joins_from_keyframe(), 1);
+}
+
+#[test]
+fn a_viewer_whose_place_in_the_ring_is_gone_needs_a_keyframe_again() {
+    let (mut stage, mut camera) = Stage::playing(3, 100, 1_000);
+    stage.join();
+    assert!(stage.viewer.is_behind());
+    stage.ring.limit(10_000);
+    stage.catch_up();
+    assert!(!stage.viewer.is_behind());
+    assert!(stage.viewer.wants_keyframe());
+    stage.video();
+    camera.live(&mut stage);
+    assert_eq!(stage.video(), []);
+}
+
+#[test]
+fn a_packet_that_is_repaired_late_reaches_viewers_that_have_gone_past_it() {
+    let (mut stage, _) = Stage::playing(3, 2, 100);
+    stage.join();
+    stage.video();
+    // Number 10 comes after 11.
+    for seq in [9, 11, 10] {
+        stage.send(&packet(VIDEO_PT, seq, 90_000, 7, false, DELTA));
+    }
+    let seqs: Vec<u16> = stage.video().iter().map(|v| v.0).collect();
+    assert_eq!(seqs.len(), 3);
+    assert_eq!(seqs[1], seqs[0].wrapping_add(2));
+    assert_eq!(seqs[2], seqs[0].wrapping_add(1));
+}
+
+#[test]
+fn a_viewer_without_the_devices_codec_asks_for_no_keyframe() {
+    let (mut stage, _) = Stage::playing(1, 1, 100);
+    stage.device = Peer::new(2, &[GCM], ms(100));
+    let (mut config, _) = stage.bench.config(2, Role::Publisher, &stage.device);
+    config.negotiated.tracks[1].payload_types[0].codec = Codec::Av1 { profile: 0 };
+    stage.publisher = Publisher::new(stage.bench.now, config);
+    stage.bench.connect(&mut stage.publisher, &mut stage.device);
+    stage.send(&packet(VIDEO_PT, 1, 0, 7, true, &[0x18, 1]));
+    assert!(!stage.viewer.wants_keyframe());
+    assert!(
+        stage
+            .viewer
+            .join(stage.bench.now, &stage.ring, &mut stage.bench.out)
+            == false
+    );
+}

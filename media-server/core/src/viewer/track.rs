@@ -1,0 +1,302 @@
+//! One track of a viewer: under which numbers and times a publisher's packets go out.
+//!
+//! Pure bookkeeping, sends nothing. To the viewer its stream never breaks: a new source goes on right
+//! behind what was sent last.
+
+use crate::cells::Drop;
+use crate::media::{MediaPacket, TimeMapping, clock_rate};
+use crate::negotiated::{self, Codec, Extensions, Kind, PayloadType};
+use crate::ring::Start;
+use crate::rtcp::ReportBlock;
+use crate::stats::ticks;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// First sequence numbers are random below this, so that the roll-over count is 0 for any receiver
+/// that misses the first packets (RFC 3711 §3.3.1).
+pub(super) const MAX_FIRST_SEQ: u64 = 1 << 15;
+/// Segments remembered for retransmissions; each begins with a keyframe, so these are some seconds.
+const MAX_SEGMENTS: usize = 64;
+/// Frames that a viewer gets at once when it joins are this much closer in time than they were taken.
+/// Receivers show a frame when its timestamp is due: at their own distance the viewer would lag behind
+/// by the age of the keyframe. Frames 8 ms apart still differ, by 22 ticks.
+const SQUEEZE: u32 = 32;
+
+/// Packets of one source, mapped onto the viewer's stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) source: u64,
+    /// Packets below were withheld, or came too late.
+    first_seq: u64,
+    /// Added to the source's sequence number.
+    seq_offset: u64,
+    timestamp_offset: u32,
+    /// The source's timestamps before this one are squeezed towards it.
+    squeezed_to: Option<u32>,
+}
+
+impl Segment {
+    fn index(&self, seq: u64) -> u64 {
+        seq.wrapping_add(self.seq_offset)
+    }
+
+    pub(super) fn seq(&self, index: u64) -> u64 {
+        index.wrapping_sub(self.seq_offset)
+    }
+
+    pub(super) fn timestamp(&self, timestamp: u32) -> u32 {
+        squeezed(timestamp, self.squeezed_to).wrapping_add(self.timestamp_offset)
+    }
+}
+
+fn squeezed(timestamp: u32, to: Option<u32>) -> u32 {
+    let Some(to) = to else { return timestamp };
+    match to.wrapping_sub(timestamp).cast_signed() {
+        ahead @ 1.. => to.wrapping_sub(ahead.cast_unsigned() / SQUEEZE),
+        _ => timestamp,
+    }
+}
+
+/// Under what a packet goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admitted {
+    pub(super) pt: u8,
+    pub(super) index: u64,
+    pub(super) timestamp: u32,
+}
+
+pub(super) struct Track {
+    pub(super) kind: Kind,
+    pub(super) ssrc: u32,
+    pub(super) mid: Box<str>,
+    payload_types: Vec<PayloadType>,
+    pub(super) extensions: Extensions,
+    /// The publisher's codec of the last packet and ours for it, if negotiated.
+    codec: Option<(Codec, Option<PayloadType>)>,
+    /// The last one is in use.
+    segments: VecDeque<Segment>,
+    /// Source whose deltas are withheld.
+    pub(super) waiting: Option<u64>,
+    /// Next packet to send from the ring, while the track is behind the source.
+    pub(super) cursor: Option<u64>,
+    next_seq: u64,
+    pub(super) last: Option<(u32, Instant)>,
+    pub(super) mapping: Option<TimeMapping>,
+    /// Sent until a report shows that the viewer knows the SSRC.
+    pub(super) send_mid: bool,
+    pub(super) packets: u32,
+    pub(super) octets: u32,
+    /// Highest sequence number and total loss of the last report block.
+    reported: Option<(u32, i32)>,
+}
+
+impl Track {
+    /// `random` decides the first sequence number, and the SSRC if none was agreed on.
+    pub(super) fn new(agreed: &negotiated::Track, random: u64) -> Self {
+        Track {
+            kind: agreed.kind,
+            ssrc: agreed.ssrc.unwrap_or(random as u32),
+            mid: agreed.mid.as_str().into(),
+            payload_types: agreed.payload_types.clone(),
+            extensions: agreed.extensions,
+            codec: None,
+            segments: VecDeque::new(),
+            waiting: None,
+            cursor: None,
+            next_seq: random % MAX_FIRST_SEQ,
+            last: None,
+            mapping: None,
+            send_mid: true,
+            packets: 0,
+            octets: 0,
+            reported: None,
+        }
+    }
+
+    /// Whether nothing goes out before the next keyframe. One of a codec that the viewer lacks would
+    /// not help it.
+    pub(super) fn needs_keyframe(&self) -> bool {
+        let lacking = matches!(self.codec, Some((_, None)));
+        !lacking && (self.segments.is_empty() || self.waiting.is_some())
+    }
+
+    /// The source whose packets go out.
+    pub(super) fn source(&self) -> Option<u64> {
+        self.segments.back().map(|s| s.source)
+    }
+
+    /// Whether the packet is still to come from the ring.
+    pub(super) fn is_behind(&self, packet: &MediaPacket) -> bool {
+        self.cursor.is_some_and(|cursor| packet.seq >= cursor)
+            && self.source() == Some(packet.source)
+    }
+
+    /// Our payload type for a codec of the publisher.
+    pub(super) fn payload_type(&self, codec: &Codec) -> Option<&PayloadType> {
+        payload_type(&self.payload_types, codec)
+    }
+
+    /// Under what the packet goes out, or why it does not. A video track that begins here is behind
+    /// from this packet on.
+    pub(super) fn admit(&mut self, now: Instant, packet: &MediaPacket) -> Result<Admitted, Drop> {
+        let changed = self
+            .codec
+            .as_ref()
+            .is_none_or(|(codec, _)| *codec != packet.codec);
+        if changed {
+            let own = self.payload_type(&packet.codec).cloned();
+            self.codec = Some((packet.codec.clone(), own));
+        }
+        let own = self.codec.as_ref().and_then(|(_, own)| own.as_ref());
+        let pt = own.ok_or(Drop::CodecMismatch)?.pt;
+        let current = self.segments.back().copied();
+        let same_source = current.filter(|s| s.source == packet.source);
+        let is_video = self.kind == Kind::Video;
+        let segment = match same_source {
+            Some(segment) if !(changed && is_video) && self.waiting.is_none() => segment,
+            _ if is_video && !packet.starts_keyframe => {
+                self.waiting = Some(packet.source);
+                self.cursor = None;
+                return Err(Drop::NoKeyframe);
+            }
+            _ => self.attach(now, packet.source, packet.seq, packet.timestamp, None),
+        };
+        if packet.seq < segment.first_seq {
+            return Err(Drop::NoKeyframe);
+        }
+        let index = segment.index(packet.seq);
+        self.next_seq = self.next_seq.max(index + 1);
+        Ok(Admitted {
+            pt,
+            index,
+            timestamp: segment.timestamp(packet.timestamp),
+        })
+    }
+
+    /// Begins with a keyframe of the ring, whose first packet is `first`; `false` if the viewer lacks
+    /// its codec.
+    pub(super) fn start(&mut self, now: Instant, first: &MediaPacket, start: Start) -> bool {
+        let own = self.payload_type(&first.codec).cloned();
+        let known = own.is_some();
+        self.codec = Some((first.codec.clone(), own));
+        if known {
+            let newest = Some(start.newest);
+            self.attach(now, start.source, start.seq, start.timestamp, newest);
+        }
+        known
+    }
+
+    /// Goes on with this packet, right behind what was sent last. Timestamps before `squeezed_to` are
+    /// squeezed.
+    fn attach(
+        &mut self,
+        now: Instant,
+        source: u64,
+        seq: u64,
+        timestamp: u32,
+        squeezed_to: Option<u32>,
+    ) -> Segment {
+        let current = self.segments.back().copied();
+        let same_source = current.filter(|s| s.source == source && squeezed_to.is_none());
+        let timestamp_offset = match (same_source, self.last) {
+            (Some(segment), _) => segment.timestamp_offset,
+            // The time that passed, and at least a tick, so that no two frames share a timestamp.
+            (None, Some((last, at))) => {
+                let passed = ticks(now.saturating_duration_since(at), clock_rate(self.kind)).max(1);
+                last.wrapping_add(passed)
+                    .wrapping_sub(squeezed(timestamp, squeezed_to))
+            }
+            (None, None) => self.ssrc.rotate_left(13),
+        };
+        let segment = Segment {
+            source,
+            first_seq: seq,
+            seq_offset: self.next_seq.wrapping_sub(seq),
+            timestamp_offset,
+            squeezed_to,
+        };
+        if self.kind == Kind::Audio {
+            // Nothing of it is asked for again.
+            self.segments.clear();
+        } else if self.segments.len() == MAX_SEGMENTS {
+            self.segments.pop_front();
+        }
+        self.segments.push_back(segment);
+        self.waiting = None;
+        self.mapping = None;
+        if self.kind == Kind::Video {
+            self.cursor = Some(seq);
+        }
+        segment
+    }
+
+    /// The index that went out under a sequence number, and the segment it is of, if that is known.
+    pub(super) fn sent_as(&self, seq: u16) -> Option<(Segment, u64)> {
+        let newest = self.next_seq.checked_sub(1)?;
+        let step = i64::from(seq.wrapping_sub(newest as u16).cast_signed());
+        let index = newest.checked_add_signed(step).filter(|i| *i <= newest)?;
+        let segment = self
+            .segments
+            .iter()
+            .rev()
+            .find(|s| s.index(s.first_seq) <= index)?;
+        Some((*segment, index))
+    }
+
+    pub(super) fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload as u32);
+        let newer = self
+            .last
+            .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() >= 0);
+        if newer {
+            self.last = Some((timestamp, now));
+        }
+    }
+
+    /// Our timestamp for a moment, from the publisher's sender reports.
+    pub(super) fn timestamp_at(&self, ntp: u64) -> Option<u32> {
+        let (segment, mapping) = (self.segments.back()?, self.mapping?);
+        let since = i128::from(ntp.wrapping_sub(mapping.ntp).cast_signed());
+        let passed = (since * i128::from(clock_rate(self.kind))) >> 32;
+        Some(
+            mapping
+                .timestamp
+                .wrapping_add(segment.timestamp_offset)
+                .wrapping_add(passed as u32),
+        )
+    }
+
+    /// Packets expected and lost since the last report.
+    pub(super) fn handle_report(&mut self, block: &ReportBlock) -> Option<(u32, u32)> {
+        self.send_mid = false;
+        let (highest, lost) = self
+            .reported
+            .replace((block.highest_seq, block.total_lost))?;
+        let expected = block.highest_seq.wrapping_sub(highest);
+        // Reports that overtook each other count backwards.
+        (expected < 1 << 24).then(|| {
+            (
+                expected,
+                block.total_lost.saturating_sub(lost).max(0).cast_unsigned(),
+            )
+        })
+    }
+}
+
+/// The viewer's payload type for a publisher's codec: the same codec, or H.264 of another profile
+/// in the same packetization mode, which decoders cope with.
+pub(super) fn payload_type<'a>(own: &'a [PayloadType], codec: &Codec) -> Option<&'a PayloadType> {
+    let mode = |codec: &Codec| match codec {
+        Codec::H264 {
+            packetization_mode, ..
+        } => Some(*packetization_mode),
+        _ => None,
+    };
+    let same = own.iter().find(|p| p.codec == *codec);
+    let similar = || {
+        own.iter()
+            .find(|p| mode(codec).is_some() && mode(&p.codec) == mode(codec))
+    };
+    same.or_else(similar)
+}
