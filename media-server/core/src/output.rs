@@ -113,7 +113,9 @@ pub enum SessionEvent {
     Bound(SocketAddr),
     /// Keys exist.
     Connected,
-    /// A viewer cannot go on without a keyframe.
+    /// A check came with the credentials of the last restart; those before are worth nothing now.
+    Restarted,
+    /// A viewer cannot go on without a keyframe, or a session's path has moved.
     KeyframeWanted,
     /// The session is over; nothing more comes from it.
     Ended(End),

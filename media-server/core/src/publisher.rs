@@ -10,7 +10,7 @@ use crate::negotiated::{Extensions, Kind, PayloadType};
 use crate::output::Output;
 use crate::rtcp::{self, ReportBlock};
 use crate::rtp::{self, keyframe};
-use crate::session::{Received, Session, SessionConfig, TICK, Transport};
+use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Jitter, Loss, Rates, ticks};
 use missing::Missing;
@@ -379,6 +379,10 @@ impl Session for Publisher {
         own.into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
+    }
+
+    fn restart(&mut self, credentials: Credentials) {
+        self.transport.restart(credentials);
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {

@@ -11,7 +11,7 @@ mod offer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Local, write_answer};
+pub use answer::{Bundle, Local, write_answer, write_restart};
 pub use fragment::{Fragment, FragmentError};
 pub use offer::{Direction, Offer, OfferedMedia};
 

@@ -3,6 +3,7 @@
 
 mod transport;
 
+pub use transport::Credentials;
 pub(crate) use transport::{Received, Transport};
 
 use crate::cells::SessionCells;
@@ -47,6 +48,10 @@ pub trait Session {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next. Moves with every other call.
     fn poll_timeout(&self) -> Instant;
+
+    /// Takes the ICE credentials of a restart. Media goes on where it went until a check with them
+    /// moves it.
+    fn restart(&mut self, credentials: Credentials);
 
     /// Says goodbye to the peer. Nothing is called afterwards.
     fn close(&mut self, now: Instant, out: &mut Output);

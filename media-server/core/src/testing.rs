@@ -49,6 +49,7 @@ pub(crate) struct Peer {
     pub(crate) closed: bool,
     pwd: IcePwd,
     ufrag: Ufrag,
+    remote_ufrag: &'static str,
 }
 
 fn association() -> SocketAddr {
@@ -101,7 +102,14 @@ impl Peer {
             closed: false,
             pwd: pwd(seed),
             ufrag: ufrag(seed),
+            remote_ufrag: REMOTE_UFRAG,
         }
+    }
+
+    /// Checks are made with these from now on.
+    pub(crate) fn restart(&mut self, seed: u8, remote_ufrag: &'static str) {
+        (self.ufrag, self.pwd) = (ufrag(seed), pwd(seed));
+        self.remote_ufrag = remote_ufrag;
     }
 
     pub(crate) fn check(&mut self, use_candidate: bool) -> Vec<u8> {
@@ -109,8 +117,9 @@ impl Peer {
         let mut transaction = [0; 12];
         transaction[..8].copy_from_slice(&self.transactions.to_be_bytes());
         let username = format!(
-            "{}:{REMOTE_UFRAG}",
-            std::str::from_utf8(&self.ufrag.0).expect("ASCII")
+            "{}:{}",
+            std::str::from_utf8(&self.ufrag.0).expect("ASCII"),
+            self.remote_ufrag
         );
         stun::tests::request(&username, &self.pwd.0, transaction, use_candidate)
     }

@@ -15,7 +15,7 @@ use crate::output::{End, Output, SessionEvent};
 use crate::ring::Ring;
 use crate::rtcp;
 use crate::rtp::{self, Outgoing, Passed};
-use crate::session::{Received, Session, SessionConfig, TICK, Transport};
+use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
 use repair::Repair;
@@ -471,6 +471,10 @@ impl Session for Viewer {
             .into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
+    }
+
+    fn restart(&mut self, credentials: Credentials) {
+        self.transport.restart(credentials);
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {

@@ -1,9 +1,10 @@
-//! Writes the answer: one bundled ICE-lite transport with all candidates, passive DTLS.
+//! Writes the answer: one bundled ICE-lite transport with all candidates, passive DTLS. Also the
+//! fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
 
 use super::codecs::{self, OfferedCodec};
 use super::{Agreement, Offer};
 use crate::ids::{IcePwd, Ufrag};
-use crate::negotiated::{Fingerprint, Kind, PayloadType, Role, Track};
+use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -37,7 +38,7 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     sdp.line("t=0 0");
     let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
     sdp.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
-    sdp.line("a=ice-lite");
+    ice_session(&mut sdp);
     sdp.line(format_args!("a=msid-semantic: WMS {}", negotiated.cname));
     let mut tagged = false;
     for (media, track) in offer.media.iter().zip(&agreement.tracks) {
@@ -102,9 +103,63 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     sdp.0
 }
 
+/// The bundle of a session, as a fragment names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Kind of the first m-line in use, whose transport all share.
+    pub kind: Kind,
+    /// All of them, the first one first, with a space between.
+    pub mids: Box<str>,
+}
+
+impl Bundle {
+    /// The bundle of an answer; `None` without tracks, which no answer is.
+    pub fn of(negotiated: &Negotiated) -> Option<Bundle> {
+        let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
+        Some(Bundle {
+            kind: negotiated.tracks.first()?.kind,
+            mids: mids.join(" ").into(),
+        })
+    }
+}
+
+/// Writes the fragment that answers an ICE restart: new credentials and all candidates, for the
+/// m-line that carries the bundle (RFC 8840 §9, RFC 9725 §4.3.3).
+pub fn write_restart(
+    bundle: &Bundle,
+    ufrag: Ufrag,
+    pwd: &IcePwd,
+    addresses: &[SocketAddr],
+) -> String {
+    let mut sdp = Sdp(String::with_capacity(512));
+    ice_session(&mut sdp);
+    sdp.line(format_args!("a=group:BUNDLE {}", bundle.mids));
+    let media = match bundle.kind {
+        Kind::Audio => "audio",
+        Kind::Video => "video",
+    };
+    // Protocol and format of a fragment's m-line say nothing (RFC 8840 §9).
+    sdp.line(format_args!("m={media} 9 UDP/TLS/RTP/SAVPF 0"));
+    let first = bundle.mids.split(' ').next().unwrap_or_default();
+    sdp.line(format_args!("a=mid:{first}"));
+    credentials(&mut sdp, ufrag, pwd);
+    candidates(&mut sdp, addresses);
+    sdp.0
+}
+
+/// What holds for the whole session and never changes in it.
+fn ice_session(sdp: &mut Sdp) {
+    sdp.line("a=ice-lite");
+    sdp.line("a=ice-options:trickle ice2");
+}
+
+fn credentials(sdp: &mut Sdp, ufrag: Ufrag, pwd: &IcePwd) {
+    sdp.line(format_args!("a=ice-ufrag:{ufrag}"));
+    sdp.line(format_args!("a=ice-pwd:{}", pwd.as_str()));
+}
+
 fn transport(sdp: &mut Sdp, local: &Local<'_>) {
-    sdp.line(format_args!("a=ice-ufrag:{}", local.ufrag));
-    sdp.line(format_args!("a=ice-pwd:{}", local.pwd.as_str()));
+    credentials(sdp, local.ufrag, &local.pwd);
     let digits: Vec<String> = local
         .fingerprint
         .iter()

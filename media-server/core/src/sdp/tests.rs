@@ -391,3 +391,28 @@ fn a_malformed_fragment_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_restart_is_answered_with_the_same_ice_lines_as_the_offer_was() {
+    let answer = answered(PUBLISH, Role::Publisher);
+    let (_, agreement) = agreed(PUBLISH, Role::Publisher).expect("a right offer");
+    let bundle = Bundle::of(&agreement.negotiated).expect("tracks");
+    let fragment = write_restart(
+        &bundle,
+        Ufrag::new(&[0; 16], 0, 0, [3; 6]),
+        &IcePwd::new([4; 24]),
+        &["192.0.2.1:8443".parse().expect("address")],
+    );
+    for start in ["a=ice-lite", "a=ice-options:", "a=group:BUNDLE ", "a=mid:"] {
+        let first = |text: &str| {
+            text.lines()
+                .find(|l| l.starts_with(start))
+                .map(str::to_owned)
+        };
+        assert_eq!(first(&fragment), first(&answer), "{start}");
+    }
+    let read = Fragment::parse(fragment.as_bytes()).expect("a right fragment");
+    assert_eq!((read.candidates, read.end_of_candidates), (1, true));
+    assert_eq!(read.pwd.map(|pwd| pwd.len()), Some(32));
+    assert!(fragment.contains("m=audio 9 "), "{fragment}");
+}

@@ -1,7 +1,8 @@
 //! What publishers and viewers share: ICE-lite, the path, DTLS, SRTCP and the set-up limits.
 //!
 //! Decides which address a session talks to, and that nothing but STUN answers goes anywhere
-//! before an address authenticated itself. Owns no media.
+//! before an address authenticated itself. An ICE restart changes credentials and, with them, the
+//! path; keys and counters go on. Owns no media.
 
 use crate::cells::{Drop, IceState, SessionCells};
 use crate::clock::WallClock;
@@ -39,6 +40,22 @@ struct Path {
     budget: Option<usize>,
 }
 
+/// What a check must have been made with (RFC 8445 §7.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub ufrag: Ufrag,
+    pub pwd: IcePwd,
+    pub remote_ufrag: Box<str>,
+}
+
+impl Credentials {
+    fn authenticate(&self, request: &BindingRequest<'_>) -> bool {
+        request.local_ufrag == self.ufrag.0
+            && request.remote_ufrag == self.remote_ufrag.as_bytes()
+            && request.is_authentic(&self.pwd.0)
+    }
+}
+
 /// Keys of the control channel; those of media go to publisher or viewer.
 struct Control {
     rtcp_out: ControlSealer,
@@ -64,9 +81,9 @@ pub(crate) enum Received<'a> {
 }
 
 pub(crate) struct Transport {
-    ufrag: Ufrag,
-    pwd: IcePwd,
-    remote_ufrag: Box<str>,
+    credentials: Credentials,
+    /// Those before the restart that is under way.
+    previous: Option<Box<Credentials>>,
     fingerprint: Fingerprint,
     identity: Identity,
     pub(crate) clock: WallClock,
@@ -87,9 +104,12 @@ pub(crate) struct Transport {
 impl Transport {
     pub(crate) fn new(now: Instant, config: SessionConfig) -> Self {
         Transport {
-            ufrag: config.ufrag,
-            pwd: config.pwd,
-            remote_ufrag: config.negotiated.remote_ufrag.into(),
+            credentials: Credentials {
+                ufrag: config.ufrag,
+                pwd: config.pwd,
+                remote_ufrag: config.negotiated.remote_ufrag.into(),
+            },
+            previous: None,
             fingerprint: config.negotiated.fingerprint,
             identity: config.identity,
             clock: config.clock,
@@ -105,6 +125,14 @@ impl Transport {
             control: None,
             ended: false,
         }
+    }
+
+    /// Takes new ICE credentials (RFC 8445 §9). The last ones that a check came with are accepted
+    /// until one comes with the new: a peer that never hears of the restart goes on as it was. DTLS,
+    /// keys and counters stay as they are.
+    pub(crate) fn restart(&mut self, credentials: Credentials) {
+        let before = std::mem::replace(&mut self.credentials, credentials);
+        self.previous.get_or_insert_with(|| Box::new(before));
     }
 
     pub(crate) fn is_keyed(&self) -> bool {
@@ -184,12 +212,17 @@ impl Transport {
         let Some(request) = BindingRequest::parse(datagram) else {
             return out.drop(Drop::Malformed);
         };
-        if request.local_ufrag != self.ufrag.0
-            || request.remote_ufrag != self.remote_ufrag.as_bytes()
-            || !request.is_authentic(&self.pwd.0)
-        {
-            return out.drop(Drop::StunUnauthenticated);
-        }
+        let pwd = if self.credentials.authenticate(&request) {
+            if self.previous.take().is_some() {
+                out.events.push(SessionEvent::Restarted);
+            }
+            self.credentials.pwd
+        } else {
+            match self.previous.as_ref().filter(|p| p.authenticate(&request)) {
+                Some(previous) => previous.pwd,
+                None => return out.drop(Drop::StunUnauthenticated),
+            }
+        };
         let transaction = request.transaction();
         match self.transactions.iter().find(|(id, _)| *id == transaction) {
             // Somebody recorded a check and plays it from elsewhere.
@@ -215,6 +248,10 @@ impl Transport {
                 if !request.use_candidate
                     && now.saturating_duration_since(path.heard) < SILENT_PATH => {}
             _ => {
+                // What went to the path before is lost, and with it what later frames build on.
+                if self.path.is_some() && self.control.is_some() {
+                    out.events.push(SessionEvent::KeyframeWanted);
+                }
                 let budget = Some(UNPROVEN_BYTES);
                 self.path = Some(Path {
                     addr: from,
@@ -226,7 +263,7 @@ impl Transport {
             }
         }
         let mut answer = [0; stun::MAX_ANSWER];
-        let len = request.write_success(from, &self.pwd.0, &mut answer);
+        let len = request.write_success(from, &pwd.0, &mut answer);
         out.slab.push(from, &answer[..len]);
     }
 

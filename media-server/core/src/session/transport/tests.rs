@@ -4,9 +4,10 @@ use crate::cells::Drop;
 use crate::negotiated::Role;
 use crate::output::SessionEvent;
 use crate::publisher::Publisher;
-use crate::session::Session;
+use crate::session::{Credentials, Session};
 use crate::stun;
-use crate::testing::{Bench, GCM, Peer, REMOTE_UFRAG, packet, pwd};
+use crate::testing::{Bench, GCM, Peer, REMOTE_UFRAG, VIDEO_PT, VP8_KEY, packet, pwd, ufrag};
+use crate::viewer::Viewer;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +23,19 @@ fn bound() -> (Bench, Peer, Publisher) {
     let mut session = Publisher::new(bench.now, config);
     bench.connect(&mut session, &mut peer);
     (bench, peer, session)
+}
+
+/// Credentials of a restart.
+fn fresh(seed: u8, remote_ufrag: &str) -> Credentials {
+    Credentials {
+        ufrag: ufrag(seed),
+        pwd: pwd(seed),
+        remote_ufrag: remote_ufrag.into(),
+    }
+}
+
+fn count(bench: &Bench, event: SessionEvent) -> usize {
+    bench.events.iter().filter(|e| **e == event).count()
 }
 
 fn bindings(bench: &Bench) -> Vec<SocketAddr> {
@@ -138,4 +152,91 @@ fn forged_control_packets_are_dropped_and_counted() {
     );
     bench.feed(&mut session, peer.addr, &sealed);
     assert_eq!(bench.shard.drops(Drop::SrtpReplay), 1, "and taken once");
+}
+
+#[test]
+fn a_restart_takes_the_session_to_a_new_network_with_the_keys_it_had() {
+    let (mut bench, mut peer, mut session) = bound();
+    let before = peer.seal_rtp(&packet(VIDEO_PT, 1, 1, 7, true, VP8_KEY));
+    bench.feed(&mut session, peer.addr, &before);
+    assert_eq!(session.take_batch().packets().len(), 1);
+
+    session.restart(fresh(2, "anew"));
+    let old_check = peer.check(false);
+    assert_eq!(
+        bench.feed(&mut session, peer.addr, &old_check).len(),
+        1,
+        "the old credentials hold until the new ones are used"
+    );
+    assert_eq!(count(&bench, SessionEvent::Restarted), 0);
+
+    peer.restart(2, "anew");
+    peer.addr = ELSEWHERE;
+    let check = peer.check(true);
+    assert_eq!(bench.feed(&mut session, ELSEWHERE, &check).len(), 1);
+    assert_eq!(count(&bench, SessionEvent::Restarted), 1);
+    assert_eq!(count(&bench, SessionEvent::KeyframeWanted), 1);
+    assert_eq!(bindings(&bench).last(), Some(&ELSEWHERE));
+
+    let after = peer.seal_rtp(&packet(VIDEO_PT, 2, 2, 7, true, VP8_KEY));
+    bench.feed(&mut session, ELSEWHERE, &after);
+    assert_eq!(session.take_batch().packets().len(), 1, "the same keys");
+    bench.run(Duration::from_secs(2), &mut session, &mut peer, |_, _| {
+        false
+    });
+    assert!(
+        !peer.take_reports().is_empty(),
+        "and reports to the new address"
+    );
+}
+
+#[test]
+fn the_credentials_before_a_restart_end_with_the_first_check_of_the_new() {
+    let (mut bench, mut peer, mut session) = bound();
+    let old_check = peer.check(true);
+    session.restart(fresh(2, "anew"));
+    peer.restart(2, "anew");
+    let check = peer.check(false);
+    bench.feed(&mut session, peer.addr, &check);
+    assert_eq!(bench.feed(&mut session, peer.addr, &old_check), []);
+    assert_eq!(bench.shard.drops(Drop::StunUnauthenticated), 1);
+    let check = peer.check(true);
+    assert_eq!(bench.feed(&mut session, peer.addr, &check).len(), 1);
+    assert_eq!(count(&bench, SessionEvent::Restarted), 1, "only once");
+    assert_eq!(bindings(&bench).len(), 1, "the path was right all the time");
+}
+
+#[test]
+fn a_restart_whose_answer_was_lost_is_followed_by_another() {
+    let (mut bench, mut peer, mut session) = bound();
+    session.restart(fresh(2, "lost"));
+    session.restart(fresh(3, "anew"));
+    let check = peer.check(true);
+    assert_eq!(
+        bench.feed(&mut session, peer.addr, &check).len(),
+        1,
+        "what worked before the first still works"
+    );
+    peer.restart(2, "lost");
+    let check = peer.check(true);
+    assert_eq!(bench.feed(&mut session, peer.addr, &check), []);
+    peer.restart(3, "anew");
+    let check = peer.check(true);
+    assert_eq!(bench.feed(&mut session, peer.addr, &check).len(), 1);
+    assert_eq!(count(&bench, SessionEvent::Restarted), 1);
+}
+
+#[test]
+fn a_viewer_whose_path_moved_gets_a_keyframe_asked_for() {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
+    let (config, _) = bench.config(1, Role::Viewer, &peer);
+    let mut session = Viewer::new(bench.now, config);
+    bench.connect(&mut session, &mut peer);
+    let before = count(&bench, SessionEvent::KeyframeWanted);
+    session.restart(fresh(2, "anew"));
+    peer.restart(2, "anew");
+    let check = peer.check(true);
+    bench.feed(&mut session, ELSEWHERE, &check);
+    assert_eq!(count(&bench, SessionEvent::KeyframeWanted), before + 1);
 }
