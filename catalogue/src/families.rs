@@ -100,6 +100,9 @@ pub const CLOSE_REASONS: &[&str] = &[
     "limit",
 ];
 
+/// Every value of the label `limit` of `media_refused_total`.
+pub const REFUSAL_LIMITS: &[&str] = &["subject", "device", "sessions", "viewers", "handshakes"];
+
 const fn family(
     name: &'static str,
     kind: Kind,
@@ -205,6 +208,34 @@ pub const FAMILIES: &[Family] = &[
         &["role"],
         &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0],
         "Time from the POST to the end of the DTLS handshake, of sessions that connected.",
+    ),
+    family(
+        "media_handshakes",
+        Gauge,
+        Unit::Count,
+        &["state"],
+        "Session set-ups under way: in_flight (200 at most), waiting for a place (2000 at most, for 10 s).",
+    ),
+    family(
+        "media_refused_total",
+        Counter,
+        Unit::Count,
+        &["limit"],
+        "Requests refused by a limit: with 429 subject and device (rates); with 503 sessions, viewers and handshakes.",
+    ),
+    family(
+        "media_ice_restarts_total",
+        Counter,
+        Unit::Count,
+        &[],
+        "ICE restarts that sessions asked for and got.",
+    ),
+    family(
+        "media_video_limit_bps",
+        Gauge,
+        Unit::BitsPerSecond,
+        &[],
+        "Bits per second of one video that publishers are asked to keep (b=AS of the answer).",
     ),
     // Transport of one session.
     of_session(family(

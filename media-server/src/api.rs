@@ -6,6 +6,7 @@
 mod admin;
 mod cors;
 pub mod error;
+mod patch;
 mod sessions;
 mod whip;
 
@@ -21,8 +22,12 @@ use bytes::Bytes;
 use error::ApiError;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// Offers and answers.
+const SDP: &str = "application/sdp";
+/// Trickled candidates and ICE restarts (RFC 8840 §9).
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 /// Largest request body, of any route.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A body that takes longer is an attack or a dead link.
@@ -80,6 +85,20 @@ fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
             .count("media_auth_failures_total", &[error.reason()]);
         ApiError::Unauthorized(error)
     })
+}
+
+/// Counts a request of a subject. Without tokens everybody is one, and nobody is counted.
+fn check_rate(app: &App, principal: &Principal) -> Result<(), ApiError> {
+    let Some(subject) = &principal.subject else {
+        return Ok(());
+    };
+    app.limiter
+        .subjects
+        .take(Instant::now(), subject)
+        .map_err(|wait| ApiError::Rate {
+            limit: "subject",
+            wait,
+        })
 }
 
 /// A device is named by 1 to 128 of `A-Z a-z 0-9 . _ -`.

@@ -9,13 +9,15 @@ use crate::api::count_setup;
 use crate::auth::{Authorizer, KeyError};
 use crate::cgroup;
 use crate::config::Config;
+use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
+use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::{hkdf, rand};
-use catalogue::families::CLOSE_REASONS;
+use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -25,6 +27,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often keys are read again.
 const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(5);
+/// How often sessions that last too long are looked for.
+const END_OLD_EVERY: Duration = Duration::from_secs(1);
 /// How often series of devices are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
@@ -40,6 +44,8 @@ pub enum AppError {
     Shards(#[from] StartError),
     #[error("failed to read the token key")]
     Key(#[from] KeyError),
+    #[error("failed to read the TURN secret")]
+    TurnSecret(#[from] SecretError),
     #[error("failed to listen")]
     Listen(#[from] ListenError),
     #[error("failed to read the cluster key {path}")]
@@ -78,6 +84,8 @@ pub struct App {
     pub shards: Shards,
     pub registry: Registry,
     pub auth: Authorizer,
+    pub limiter: Limiter,
+    pub ice_servers: IceServers,
     pub addresses: Addresses,
     pub metrics: Metrics,
     pub usage: Usage,
@@ -144,7 +152,7 @@ impl App {
         self.metrics.observe(
             "media_setup_seconds",
             &[role_name(record.role())],
-            record.created.elapsed().as_secs_f64(),
+            record.asked.elapsed().as_secs_f64(),
         );
         tracing::info!(session = %record.id, device = %record.device, "session connected");
     }
@@ -206,6 +214,7 @@ impl Server {
     /// [`AppError`] with what was attempted.
     pub async fn start(config: Config) -> Result<Server, AppError> {
         let auth = Authorizer::new(config.auth.clone())?;
+        let ice_servers = IceServers::new(config.turn.clone())?;
         let ufrag_key = ufrag_key(&config)?;
         let (shards, events) = Shards::start(ShardConfig {
             listen: config.media,
@@ -222,6 +231,8 @@ impl Server {
             ),
             metrics: Metrics::new(config.series.max_per_family),
             auth,
+            limiter: Limiter::new(Instant::now()),
+            ice_servers,
             addresses: Addresses::default(),
             usage: Usage::default(),
             ufrag_key,
@@ -230,6 +241,10 @@ impl Server {
             shards,
             config,
         });
+        for limit in REFUSAL_LIMITS {
+            app.metrics.touch("media_refused_total", &[limit]);
+        }
+        app.metrics.touch("media_ice_restarts_total", &[]);
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
@@ -300,6 +315,7 @@ impl Server {
             tokio::spawn(refresh_addresses(app.clone())),
             tokio::spawn(reload_keys(app.clone())),
             tokio::spawn(expire_series(app.clone())),
+            tokio::spawn(end_old_sessions(app.clone())),
         ];
         #[cfg(feature = "demo")]
         let demo = start_demo(&app, listen);
@@ -423,6 +439,28 @@ async fn reload_keys(app: Arc<App>) {
     loop {
         every.tick().await;
         app.auth.reload();
+        app.ice_servers.reload();
+    }
+}
+
+/// Ends sessions that have lasted as long as the configuration lets them.
+async fn end_old_sessions(app: Arc<App>) {
+    let Some(limit) = app.config.limits.max_session else {
+        return;
+    };
+    let mut every = tokio::time::interval(END_OLD_EVERY);
+    loop {
+        every.tick().await;
+        let mut old = app.registry.sessions();
+        old.retain(|record| record.created.elapsed() >= limit && record.begin_ending());
+        for record in old {
+            if let Err(error) = app.shards.close(record.id, CloseReason::Limit).await {
+                // Tried again at the next look.
+                record.resume();
+                app.metrics.count("media_errors_total", &["busy", "limit"]);
+                tracing::warn!(session = %record.id, %error, "old session not closed yet");
+            }
+        }
     }
 }
 

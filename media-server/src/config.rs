@@ -1,8 +1,8 @@
 //! Flags, environment and configuration file → [`Config`], once, at the start.
 //!
 //! Owns every name that a user sets: flags, their variables `MEDIA_…`, the names of the service that
-//! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`), and the keys of the file. A flag beats its
-//! variable, which beats the file, which beats the default. Reads no secret; called by `main.rs`.
+//! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`, and those of `config/turn.rs`), and the
+//! keys of the file. A flag beats its variable, which beats the file, which beats the default. Reads no secret; called by `main.rs`.
 //!
 //! The file (`--config`), with every key and its default:
 //!
@@ -35,7 +35,13 @@
 //! [limits]
 //! sessions_per_pod = 2000
 //! viewers_per_device = 8000
-//! video_kbps = 12000
+//! video_kbps = 12000               # b=AS of answers
+//! max_session_seconds = 0          # 0: sessions may last for ever
+//!
+//! [turn]
+//! urls = []                        # "turn:turn.example.com:3478", "stun:…"; at most 8
+//! secret_file = "…"                # shared with the TURN server; re-read every 5 s
+//! ttl_seconds = 21600              # lifetime of TURN credentials, 600 to 86400
 //!
 //! [metrics]
 //! per_session_series = true
@@ -50,8 +56,11 @@
 //! ```
 
 mod file;
+mod turn;
 
 use self::file::File;
+use self::turn::TurnArgs;
+pub use self::turn::TurnConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -172,6 +181,11 @@ pub struct ServeArgs {
     /// Viewers of one device at most [default: 8000]
     #[arg(long, env = "MEDIA_VIEWERS_PER_DEVICE", value_name = "N")]
     viewers_per_device: Option<u32>,
+    /// Seconds that a session may last, 0 for ever [default: 0]
+    #[arg(long, env = "MEDIA_MAX_SESSION_SECONDS", value_name = "SECONDS")]
+    max_session_seconds: Option<u32>,
+    #[command(flatten)]
+    turn: TurnArgs,
     /// Configuration file (TOML)
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -239,6 +253,7 @@ pub struct Config {
     /// `None`: no token is asked for.
     pub auth: Option<JwtConfig>,
     pub limits: Limits,
+    pub turn: TurnConfig,
     pub series: SeriesPolicy,
     pub drain_timeout: Duration,
     pub log_level: String,
@@ -282,6 +297,8 @@ pub struct Limits {
     pub sessions_per_pod: u32,
     pub viewers_per_device: u32,
     pub video_kbps: u32,
+    /// `None`: for ever.
+    pub max_session: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -429,7 +446,13 @@ impl Config {
                     .or(file.limits.viewers_per_device)
                     .unwrap_or(8000),
                 video_kbps: file.limits.video_kbps.unwrap_or(12_000),
+                max_session: args
+                    .max_session_seconds
+                    .or(file.limits.max_session_seconds)
+                    .filter(|seconds| *seconds > 0)
+                    .map(|seconds| Duration::from_secs(seconds.into())),
             },
+            turn: turn::merge(args.turn, file.turn, env)?,
             series: SeriesPolicy {
                 per_session: file.metrics.per_session_series.unwrap_or(true),
                 max_per_family: file.metrics.max_series_per_family.unwrap_or(20_000),
@@ -589,6 +612,10 @@ mod tests {
         assert_eq!(config.limits.sessions_per_pod, 500);
         assert_eq!(config.limits.viewers_per_device, 100);
         assert_eq!(config.limits.video_kbps, 6000);
+        assert_eq!(config.limits.max_session, Some(Duration::from_secs(86_400)));
+        assert_eq!(config.turn.urls.len(), 2);
+        assert_eq!(config.turn.ttl, Duration::from_secs(3600));
+        assert!(config.turn.secret_file.is_some());
         let auth = config.auth.expect("tokens are asked for");
         assert_eq!(auth.issuer, "https://login.example.com");
         assert_eq!(auth.audience, "studio");

@@ -9,6 +9,7 @@ mod cgroup;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod limits;
 mod listener;
 mod log;
 mod metrics;
@@ -16,6 +17,7 @@ mod pages;
 mod registry;
 mod resources;
 mod shard;
+mod turn;
 
 use anyhow::Context as _;
 use clap::Parser as _;

@@ -4,10 +4,12 @@
 //! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
 //! and find, and by the app with the shards' events.
 
+use crate::limits::Handshake;
 use crate::metrics::totals::Totals;
 use media_core::cells::SessionCells;
 use media_core::ids::SessionId;
 use media_core::negotiated::Role;
+use media_core::sdp::Bundle;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,38 +59,59 @@ pub struct Record {
     pub device: Arc<str>,
     /// Who made it, where tokens are asked for.
     pub subject: Option<String>,
+    /// When its POST came.
+    pub asked: Instant,
     pub created: Instant,
     pub created_at: SystemTime,
-    /// Value of the `ETag` header, with its quotes.
-    pub etag: String,
-    pub remote_ufrag: String,
+    /// Held while an ICE restart is under way, so that of two at once the second sees the first.
+    pub ice: tokio::sync::Mutex<Ice>,
+    pub bundle: Bundle,
     pub cells: Arc<SessionCells>,
+    /// Its place among the set-ups, until it has keys or is gone.
+    handshake: Mutex<Option<Handshake>>,
     connected: AtomicBool,
     /// Set when its end was asked for: from then on nobody finds it.
     ending: AtomicBool,
 }
 
+/// The ICE generation of a session.
+#[derive(Debug)]
+pub struct Ice {
+    /// Value of the `ETag` header, with its quotes.
+    pub etag: String,
+    pub remote_ufrag: String,
+    pub remote_pwd: String,
+    /// Remote candidates of this generation that were counted.
+    pub candidates: u32,
+}
+
+/// What a record is made from.
+pub struct NewSession {
+    pub id: SessionId,
+    pub protocol: Protocol,
+    pub device: Arc<str>,
+    pub subject: Option<String>,
+    pub asked: Instant,
+    pub ice: Ice,
+    pub bundle: Bundle,
+    pub cells: Arc<SessionCells>,
+    pub handshake: Option<Handshake>,
+}
+
 impl Record {
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        id: SessionId,
-        protocol: Protocol,
-        device: Arc<str>,
-        subject: Option<String>,
-        etag: String,
-        remote_ufrag: String,
-        cells: Arc<SessionCells>,
-    ) -> Record {
+    pub fn new(new: NewSession) -> Record {
         Record {
-            id,
-            protocol,
-            device,
-            subject,
+            id: new.id,
+            protocol: new.protocol,
+            device: new.device,
+            subject: new.subject,
+            asked: new.asked,
             created: Instant::now(),
             created_at: SystemTime::now(),
-            etag,
-            remote_ufrag,
-            cells,
+            ice: tokio::sync::Mutex::new(new.ice),
+            bundle: new.bundle,
+            cells: new.cells,
+            handshake: Mutex::new(new.handshake),
             connected: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         }
@@ -106,6 +129,10 @@ impl Record {
     /// Marks the end as asked for; `false` if somebody has done so before.
     pub fn begin_ending(&self) -> bool {
         !self.ending.swap(true, Relaxed)
+    }
+
+    fn end_handshake(&self) {
+        lock(&self.handshake).take();
     }
 
     /// Takes the mark back: the shard did not take the order, and the session lives on.
@@ -243,6 +270,7 @@ impl Registry {
     /// Notes that a session's keys exist. Returns it the first time.
     pub fn connected(&self, id: SessionId) -> Option<Arc<Record>> {
         let record = lock(self.slot(id)).get(&id).cloned()?;
+        record.end_handshake();
         (!record.connected.swap(true, Relaxed)).then_some(record)
     }
 
@@ -251,6 +279,7 @@ impl Registry {
         let mut devices = lock(&self.devices);
         let record = lock(self.slot(id)).remove(&id)?;
         record.ending.store(true, Relaxed);
+        record.end_handshake();
         match record.role() {
             Role::Publisher => self.publishers.fetch_sub(1, Relaxed),
             Role::Viewer => self.viewers.fetch_sub(1, Relaxed),
@@ -342,18 +371,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use media_core::negotiated::Kind;
     use std::time::Duration;
 
     fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
-        Arc::new(Record::new(
-            SessionId::new(0, 0, [n; 16]),
+        Arc::new(Record::new(NewSession {
+            id: SessionId::new(0, 0, [n; 16]),
             protocol,
-            device.into(),
-            None,
-            String::new(),
-            String::new(),
-            Arc::new(SessionCells::new()),
-        ))
+            device: device.into(),
+            subject: None,
+            asked: Instant::now(),
+            ice: Ice {
+                etag: String::new(),
+                remote_ufrag: String::new(),
+                remote_pwd: String::new(),
+                candidates: 0,
+            },
+            bundle: Bundle {
+                kind: Kind::Video,
+                mids: "0".into(),
+            },
+            cells: Arc::new(SessionCells::new()),
+            handshake: None,
+        }))
     }
 
     fn live(registry: &Registry, n: u8, device: &str) -> Arc<Record> {

@@ -21,6 +21,7 @@ use media_core::clock::WallClock;
 use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::{Fingerprint, Negotiated, Role};
+use media_core::session::Credentials;
 use media_wire::{UdpSocket, Waiter, Waker};
 use placement::Placement;
 use std::net::SocketAddr;
@@ -82,6 +83,8 @@ pub enum CloseReason {
     Superseded,
     Drained,
     PublisherGone,
+    /// It lived as long as a session may.
+    Limit,
 }
 
 impl CloseReason {
@@ -95,6 +98,7 @@ impl CloseReason {
             CloseReason::Superseded => "superseded",
             CloseReason::Drained => "drained",
             CloseReason::PublisherGone => "publisher_gone",
+            CloseReason::Limit => "limit",
         }
     }
 }
@@ -128,6 +132,7 @@ pub enum MailboxError {
 /// What the handle asks of a shard.
 enum Command {
     Open(Box<OpenSession>, oneshot::Sender<()>),
+    Restart(SessionId, Box<Credentials>, oneshot::Sender<bool>),
     Close(SessionId, CloseReason, oneshot::Sender<bool>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -261,6 +266,22 @@ impl Shards {
     pub async fn open(&self, open: OpenSession) -> Result<(), MailboxError> {
         let (reply, answer) = oneshot::channel();
         self.send(open.id, Command::Open(Box::new(open), reply))?;
+        wait(answer).await
+    }
+
+    /// Gives a session the ICE credentials of a restart; `false` if there is none of that id. On
+    /// return it answers checks with them, and with those before until one came with the new.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; the credentials before are as good as ever. After `Timeout` the new ones may
+    /// be too.
+    pub async fn restart(
+        &self,
+        id: SessionId,
+        credentials: Credentials,
+    ) -> Result<bool, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Command::Restart(id, Box::new(credentials), reply))?;
         wait(answer).await
     }
 

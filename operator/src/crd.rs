@@ -9,6 +9,7 @@ mod media;
 mod monitoring;
 mod pod;
 mod status;
+mod turn;
 
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
@@ -19,6 +20,7 @@ pub use media::{Limits, Media, Signalling};
 pub use monitoring::Monitoring;
 pub use pod::Pod;
 pub use status::{Addresses, MediaServiceStatus};
+pub use turn::Turn;
 
 /// What a MediaService shall be.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -95,6 +97,10 @@ pub struct MediaServiceSpec {
     /// What one pod and one device may use.
     #[serde(default)]
     pub limits: Limits,
+
+    /// STUN and TURN servers that clients are told of. Default: none.
+    #[serde(default)]
+    pub turn: Turn,
 
     /// Narrow changes to the media pod. Any change replaces the pod.
     #[serde(default)]

@@ -225,15 +225,49 @@ const ROWS: &[Row] = &[
                 red_from: Some(1.0),
             },
             Panel {
-                title: "Share of the session limit",
-                description: "Beyond it new sessions are answered with 503.",
+                title: "Share of limits",
+                description: "Sessions: beyond the limit new ones are answered with 503. Video: the session with the most, of the bandwidth that publishers are asked to keep.",
                 kind: Lines,
                 unit: Unit::Ratio,
-                queries: &[Query {
-                    expr: "media_active_sessions{$S} / media_session_limit{$S}",
-                    legend: "{{pod}}",
-                }],
+                queries: &[
+                    Query {
+                        expr: "media_active_sessions{$S} / media_session_limit{$S}",
+                        legend: "{{pod}} sessions",
+                    },
+                    Query {
+                        expr: "max by (pod) (media_video_bitrate_bps{$S}) / max by (pod) (media_video_limit_bps{$S})",
+                        legend: "{{pod}} video",
+                    },
+                ],
                 red_from: Some(0.9),
+            },
+            Panel {
+                title: "Refused by limits",
+                description: "Requests refused because one asks too often (429: subject, device) or the pod has enough (503: sessions, viewers, handshakes).",
+                kind: Lines,
+                unit: Unit::PerSecond,
+                queries: &[Query {
+                    expr: "sum by (limit) (rate(media_refused_total{$S}[$__rate_interval]))",
+                    legend: "{{limit}}",
+                }],
+                red_from: None,
+            },
+            Panel {
+                title: "Set-ups under way",
+                description: "Sessions between their POST and their keys, those that wait for a place among them, and ICE restarts a minute.",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[
+                    Query {
+                        expr: "sum by (state) (media_handshakes{$S})",
+                        legend: "{{state}}",
+                    },
+                    Query {
+                        expr: "60 * sum(rate(media_ice_restarts_total{$S}[$__rate_interval]))",
+                        legend: "ICE restarts a minute",
+                    },
+                ],
+                red_from: None,
             },
             Panel {
                 title: "Candidates from clients",

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use media_core::sdp::{FragmentError, OfferError};
 use serde_json::json;
+use std::time::Duration;
 
 /// When a client that was refused for load should try again, in seconds.
 const RETRY_AFTER: &str = "2";
@@ -43,6 +44,10 @@ pub enum ApiError {
     NoPublisher { device: String },
     #[error("{0}; try again later")]
     Limit(AdmitError),
+    #[error("requests of this {limit} come too fast; try again in {} s", seconds(.wait))]
+    Rate { limit: &'static str, wait: Duration },
+    #[error("too many sessions are being set up; try again")]
+    Handshakes,
     #[error("the server cannot take the session now: {0}; try again")]
     Busy(MailboxError),
     #[error("the server is about to stop and takes no new sessions; try again")]
@@ -53,16 +58,15 @@ pub enum ApiError {
     IfMatchMissing,
     #[error("If-Match is not the session's ETag, which is {current}")]
     IfMatchStale { current: String },
-    #[error(
-        "the fragment has other ICE credentials than the session, which asks for an ICE restart; \
-         restarts are not supported here: POST a new offer"
-    )]
-    Restart,
 }
 
-/// Value of the `type` label of `media_errors_total`; the middleware finds it in the response.
+/// Labels of the error in `media_errors_total` and, where a limit was met, in
+/// `media_refused_total`; the middleware finds them in the response.
 #[derive(Debug, Clone, Copy)]
-pub struct ErrorKind(pub &'static str);
+pub struct ErrorKind {
+    pub kind: &'static str,
+    pub limit: Option<&'static str>,
+}
 
 impl ApiError {
     fn status(&self) -> StatusCode {
@@ -78,12 +82,16 @@ impl ApiError {
             ApiError::BodySlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
-            ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
-            | ApiError::Restart => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::NoPublisher { .. } => StatusCode::CONFLICT,
-            ApiError::Limit(_) | ApiError::Busy(_) | ApiError::Draining | ApiError::NoAddress => {
-                StatusCode::SERVICE_UNAVAILABLE
+            ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
+            ApiError::NoPublisher { .. } => StatusCode::CONFLICT,
+            ApiError::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Limit(_)
+            | ApiError::Handshakes
+            | ApiError::Busy(_)
+            | ApiError::Draining
+            | ApiError::NoAddress => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::IfMatchMissing => StatusCode::PRECONDITION_REQUIRED,
             ApiError::IfMatchStale { .. } => StatusCode::PRECONDITION_FAILED,
         }
@@ -108,12 +116,24 @@ impl ApiError {
             ApiError::UnknownSession => "unknown_session",
             ApiError::NoPublisher { .. } => "no_publisher",
             ApiError::Limit(_) => "limit",
+            ApiError::Rate { .. } => "rate",
+            ApiError::Handshakes => "handshakes",
             ApiError::Busy(_) => "busy",
             ApiError::Draining => "draining",
             ApiError::NoAddress => "no_address",
             ApiError::IfMatchMissing => "if_match_missing",
             ApiError::IfMatchStale { .. } => "if_match_stale",
-            ApiError::Restart => "restart_unsupported",
+        }
+    }
+
+    /// The limit that was met, if it was one.
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            ApiError::Rate { limit, .. } => Some(limit),
+            ApiError::Limit(AdmitError::Sessions(_)) => Some("sessions"),
+            ApiError::Limit(AdmitError::Viewers(_)) => Some("viewers"),
+            ApiError::Handshakes => Some("handshakes"),
+            _ => None,
         }
     }
 
@@ -135,16 +155,17 @@ impl ApiError {
             ApiError::UnknownSession => "No such session",
             ApiError::NoPublisher { .. } => "Device not live",
             ApiError::Limit(_) => "Limit reached",
+            ApiError::Rate { .. } => "Too many requests",
+            ApiError::Handshakes => "Server busy",
             ApiError::Busy(_) => "Server busy",
             ApiError::Draining => "Server stopping",
             ApiError::NoAddress => "Address not known yet",
             ApiError::IfMatchMissing => "If-Match needed",
             ApiError::IfMatchStale { .. } => "ETag does not match",
-            ApiError::Restart => "ICE restart not supported",
         }
     }
 
-    /// `Retry-After` and `WWW-Authenticate`, where the status calls for one.
+    /// `Retry-After`, `WWW-Authenticate` and `Accept-…`, where the status calls for one.
     fn headers(&self) -> Option<(header::HeaderName, HeaderValue)> {
         match self {
             // RFC 6750 §3: without credentials no error code is told.
@@ -160,8 +181,22 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"media\", error=\"insufficient_scope\""),
             )),
+            ApiError::Rate { wait, .. } => {
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds(wait))))
+            }
+            // RFC 5789 §2.2; the same for POST after W3C LDP §7.1.
+            ApiError::MediaType { wanted, .. } => {
+                let name = if *wanted == super::FRAGMENT {
+                    "accept-patch"
+                } else {
+                    "accept-post"
+                };
+                let name = header::HeaderName::from_static(name);
+                Some((name, HeaderValue::from_static(wanted)))
+            }
             ApiError::NoPublisher { .. }
             | ApiError::Limit(_)
+            | ApiError::Handshakes
             | ApiError::Busy(_)
             | ApiError::Draining
             | ApiError::NoAddress => {
@@ -170,6 +205,11 @@ impl ApiError {
             _ => None,
         }
     }
+}
+
+/// Whole seconds, rounded up: whoever comes then is let in.
+fn seconds(wait: &Duration) -> u64 {
+    wait.as_millis().div_ceil(1_000).max(1) as u64
 }
 
 impl IntoResponse for ApiError {
@@ -189,7 +229,10 @@ impl IntoResponse for ApiError {
         if let Some((name, value)) = self.headers() {
             response.headers_mut().insert(name, value);
         }
-        response.extensions_mut().insert(ErrorKind(self.kind()));
+        response.extensions_mut().insert(ErrorKind {
+            kind: self.kind(),
+            limit: self.limit(),
+        });
         response
     }
 }

@@ -4,10 +4,11 @@
 //! needs a live publisher. Turns an offer into a session on a shard and an answer.
 
 use super::error::ApiError;
-use super::{device_name, expect_type, principal, read_body};
+use super::patch::patch;
+use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read_body};
 use crate::app::{App, DrainState};
 use crate::auth::Principal;
-use crate::registry::{AdmitError, Protocol, Record, role_name};
+use crate::registry::{AdmitError, Ice, NewSession, Protocol, Record, role_name};
 use crate::shard::{CloseReason, MailboxError, OpenSession};
 use axum::Router;
 use axum::body::Body;
@@ -20,13 +21,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use media_core::cells::SessionCells;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::Role;
-use media_core::sdp::{Fragment, Local, Offer, write_answer};
+use media_core::sdp::{Bundle, Local, Offer, write_answer};
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
-const SDP: &str = "application/sdp";
-const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-/// Remote candidates of a session that are counted; more are dropped silently.
-const MAX_CANDIDATES: u32 = 50;
+/// Remote candidates of one ICE generation that are counted; more are dropped silently.
+pub(super) const MAX_CANDIDATES: u32 = 50;
 
 /// Routes of both protocols.
 pub fn routes() -> Router<Arc<App>> {
@@ -51,12 +51,21 @@ fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
             Protocol::Whep => [(header::CONTENT_TYPE, SDP)].into_response(),
         })
     })
-    .options(async || {
-        (
-            StatusCode::OK,
-            [("allow", "GET, HEAD, POST, OPTIONS"), ("accept-post", SDP)],
-        )
-    })
+    .options(
+        async move |State(app): Shared, Path(device): Path<String>, headers: HeaderMap| {
+            let allowed = [("allow", "GET, HEAD, POST, OPTIONS"), ("accept-post", SDP)];
+            let mut response = (StatusCode::OK, allowed).into_response();
+            if asks_for_ice_servers(&headers) {
+                let device = device_name(&device)?;
+                let principal = principal(&app, &headers)?;
+                check_rate(&app, &principal)?;
+                check_grant(&app, protocol, &principal, &device)?;
+                // There is no session yet to name the credentials after.
+                link_ice_servers(&app, SessionId(app.random()), &mut response);
+            }
+            Ok::<_, ApiError>(response)
+        },
+    )
     .post(
         async move |State(app): Shared,
                     Path(device): Path<String>,
@@ -69,30 +78,37 @@ fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
     type Ids = Path<(String, String)>;
     get(
         async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
-            let record = find(&app, protocol, &ids, &headers)?;
-            Ok::<_, ApiError>((
-                StatusCode::NO_CONTENT,
-                [(header::ETAG, record.etag.clone())],
-            ))
+            let record = find(&app, protocol, &ids, &principal(&app, &headers)?)?;
+            let etag = record.ice.lock().await.etag.clone();
+            Ok::<_, ApiError>((StatusCode::NO_CONTENT, [(header::ETAG, etag)]))
         },
     )
-    .options(async || {
-        (
-            StatusCode::OK,
-            [
+    .options(
+        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+            let allowed = [
                 ("allow", "GET, HEAD, PATCH, DELETE, OPTIONS"),
                 ("accept-patch", FRAGMENT),
-            ],
-        )
-    })
+            ];
+            let mut response = (StatusCode::OK, allowed).into_response();
+            if asks_for_ice_servers(&headers) {
+                let principal = principal(&app, &headers)?;
+                check_rate(&app, &principal)?;
+                let record = find(&app, protocol, &ids, &principal)?;
+                link_ice_servers(&app, record.id, &mut response);
+            }
+            Ok::<_, ApiError>(response)
+        },
+    )
     .patch(
         async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap, body: Body| {
-            trickle(&app, protocol, &ids, &headers, body).await
+            patch(&app, protocol, &ids, &headers, body).await
         },
     )
     .delete(
         async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
-            let record = find(&app, protocol, &ids, &headers)?;
+            let principal = principal(&app, &headers)?;
+            check_rate(&app, &principal)?;
+            let record = find(&app, protocol, &ids, &principal)?;
             delete(&app, &record).await
         },
     )
@@ -105,16 +121,38 @@ async fn create(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let asked = Instant::now();
     let device = device_name(device)?;
     let principal = principal(&app, headers)?;
+    check_rate(&app, &principal)?;
     check_grant(&app, protocol, &principal, &device)?;
-    let created = admitted(&app, protocol, device, principal, headers, body).await;
-    if let Err(ApiError::Limit(_) | ApiError::Busy(_) | ApiError::Draining | ApiError::NoAddress) =
-        &created
+    let created = admitted(&app, protocol, device, principal, asked, headers, body).await;
+    if let Err(
+        ApiError::Limit(_)
+        | ApiError::Handshakes
+        | ApiError::Busy(_)
+        | ApiError::Draining
+        | ApiError::NoAddress,
+    ) = &created
     {
         count_setup(&app, protocol, "refused");
     }
     created
+}
+
+/// An OPTIONS with a token is a client that asks for ICE servers (RFC 9725 §4.6); a browser's
+/// preflight is not, whatever it carries.
+fn asks_for_ice_servers(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        && !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Adds a `Link` for each ICE server, with credentials named after `id`.
+fn link_ice_servers(app: &App, id: SessionId, response: &mut Response) {
+    let links = app.ice_servers.links(SystemTime::now(), &id.to_string());
+    for link in links {
+        response.headers_mut().append(header::LINK, link);
+    }
 }
 
 fn check_grant(
@@ -142,6 +180,7 @@ async fn admitted(
     protocol: Protocol,
     device: Arc<str>,
     principal: Principal,
+    asked: Instant,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -164,6 +203,19 @@ async fn admitted(
     if candidates.is_empty() {
         return Err(ApiError::NoAddress);
     }
+    if protocol == Protocol::Whip {
+        let rate = app.limiter.devices.take(Instant::now(), &device);
+        rate.map_err(|wait| ApiError::Rate {
+            limit: "device",
+            wait,
+        })?;
+    }
+    let handshake = app.limiter.handshakes.begin().await;
+    let handshake = handshake.map_err(|_| ApiError::Handshakes)?;
+    // It may have waited for its place.
+    if app.drain_state() != DrainState::Accepting {
+        return Err(ApiError::Draining);
+    }
     let shard = app.shards.place(protocol.role(), &device);
     let id = SessionId::new(app.config.ordinal, shard, app.random());
     let ufrag = Ufrag::new(&app.ufrag_key, app.config.ordinal, shard, app.random());
@@ -181,16 +233,25 @@ async fn admitted(
         },
     );
     let cells = Arc::new(SessionCells::new());
-    cells.add_candidates(offer.candidates.min(MAX_CANDIDATES));
-    let record = Arc::new(Record::new(
+    let counted = offer.candidates.min(MAX_CANDIDATES);
+    cells.add_candidates(counted);
+    let etag = format!("\"{ufrag}\"");
+    let record = Arc::new(Record::new(NewSession {
         id,
         protocol,
-        device.clone(),
-        principal.subject,
-        format!("\"{ufrag}\""),
-        agreement.negotiated.remote_ufrag.clone(),
-        cells.clone(),
-    ));
+        device: device.clone(),
+        subject: principal.subject,
+        asked,
+        ice: Ice {
+            etag: etag.clone(),
+            remote_ufrag: offer.ice_ufrag.clone(),
+            remote_pwd: offer.ice_pwd.clone(),
+            candidates: counted,
+        },
+        bundle: Bundle::of(&agreement.negotiated).expect("an answer has a track"),
+        cells: cells.clone(),
+        handshake: Some(handshake),
+    }));
     let open = OpenSession {
         id,
         ufrag,
@@ -202,7 +263,7 @@ async fn admitted(
     // A task of its own: a client that hangs up now must not leave half a session behind.
     let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
     opened.await.expect("opening a session does not panic")?;
-    Ok((
+    let mut response = (
         StatusCode::CREATED,
         [
             (header::CONTENT_TYPE, SDP.to_owned()),
@@ -210,7 +271,7 @@ async fn admitted(
                 header::LOCATION,
                 format!("/{}/{}/{id}", protocol.as_str(), record.device),
             ),
-            (header::ETAG, record.etag.clone()),
+            (header::ETAG, etag),
             (
                 header::HeaderName::from_static("accept-patch"),
                 FRAGMENT.to_owned(),
@@ -218,7 +279,9 @@ async fn admitted(
         ],
         answer,
     )
-        .into_response())
+        .into_response();
+    link_ice_servers(app, id, &mut response);
+    Ok(response)
 }
 
 /// The streams of one session must differ.
@@ -277,50 +340,6 @@ async fn open_session(
     Ok(())
 }
 
-async fn trickle(
-    app: &App,
-    protocol: Protocol,
-    ids: &(String, String),
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<StatusCode, ApiError> {
-    let record = find(app, protocol, ids, headers)?;
-    expect_type(headers, FRAGMENT)?;
-    let body = read_body(body).await?;
-    let fragment = Fragment::parse(&body)?;
-    check_if_match(headers, &record.etag)?;
-    if fragment
-        .ufrag
-        .as_deref()
-        .is_some_and(|ufrag| ufrag != record.remote_ufrag)
-    {
-        return Err(ApiError::Restart);
-    }
-    let room = MAX_CANDIDATES.saturating_sub(record.cells.candidates_added());
-    record.cells.add_candidates(fragment.candidates.min(room));
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// RFC 9725 §4.3.2: the ETag, or `*`, which some clients send in quotes.
-fn check_if_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Err(ApiError::IfMatchMissing);
-    };
-    let matches = value.to_str().is_ok_and(|value| {
-        value
-            .split(',')
-            .map(str::trim)
-            .any(|tag| tag == etag || tag == "*" || tag == "\"*\"")
-    });
-    if matches {
-        Ok(())
-    } else {
-        Err(ApiError::IfMatchStale {
-            current: etag.to_owned(),
-        })
-    }
-}
-
 async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
     if !record.begin_ending() {
         return Err(ApiError::UnknownSession);
@@ -337,13 +356,12 @@ async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
 }
 
 /// The session of a resource path. Unknown, of another device and of another subject are one answer.
-fn find(
+pub(super) fn find(
     app: &App,
     protocol: Protocol,
     (device, session): &(String, String),
-    headers: &HeaderMap,
+    principal: &Principal,
 ) -> Result<Arc<Record>, ApiError> {
-    let principal = principal(app, headers)?;
     session
         .parse::<SessionId>()
         .ok()

@@ -1,6 +1,7 @@
 //! The configuration file: its keys as they are written, all of them optional. `config.rs` documents
 //! each and merges them with flags and environment.
 
+use super::turn::FileTurn;
 use super::{AuthMode, ConfigError};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ pub(super) struct File {
     pub(super) auth: FileAuth,
     pub(super) cluster: FileCluster,
     pub(super) limits: FileLimits,
+    pub(super) turn: FileTurn,
     pub(super) metrics: FileMetrics,
     pub(super) drain: FileDrain,
     pub(super) log: FileLog,
@@ -62,6 +64,7 @@ pub(super) struct FileLimits {
     pub(super) sessions_per_pod: Option<u32>,
     pub(super) viewers_per_device: Option<u32>,
     pub(super) video_kbps: Option<u32>,
+    pub(super) max_session_seconds: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

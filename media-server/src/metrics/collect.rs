@@ -68,6 +68,18 @@ fn set_totals(app: &App, metrics: &Metrics) {
         &[],
         f64::from(app.config.limits.sessions_per_pod),
     );
+    metrics.set(
+        "media_video_limit_bps",
+        &[],
+        f64::from(app.config.limits.video_kbps) * 1e3,
+    );
+    let handshakes = &app.limiter.handshakes;
+    for (state, count) in [
+        ("in_flight", handshakes.in_flight()),
+        ("waiting", handshakes.waiting()),
+    ] {
+        metrics.set("media_handshakes", &[state], count as f64);
+    }
     metrics.set("media_drain_state", &[], app.drain_state() as u8 as f64);
     metrics.set(
         "media_advertised_addresses",

@@ -36,8 +36,11 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
         &[&method, &path],
         started.elapsed().as_secs_f64(),
     );
-    if let Some(ErrorKind(kind)) = response.extensions().get() {
+    if let Some(ErrorKind { kind, limit }) = response.extensions().get() {
         metrics.count("media_errors_total", &[kind, operation(&method, &path)]);
+        if let Some(limit) = limit {
+            metrics.count("media_refused_total", &[limit]);
+        }
     }
     response
 }
@@ -48,6 +51,7 @@ fn operation(method: &str, path: &str) -> &'static str {
         ("POST", "/whip/{device}") => "whip_create",
         ("POST", "/whep/{device}") => "whep_create",
         ("PATCH", "/whip/{device}/{session}" | "/whep/{device}/{session}") => "session_patch",
+        ("OPTIONS", "/whip/{device}" | "/whep/{device}") => "ice_servers",
         ("DELETE", "/whip/{device}/{session}" | "/whep/{device}/{session}") => "session_delete",
         (_, path) if path.starts_with("/whip/") || path.starts_with("/whep/") => "session_read",
         (_, path) if path.starts_with("/api/v1/") => "api_read",

@@ -4,7 +4,7 @@ use super::OpenSession;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::Role;
 use media_core::publisher::Publisher;
-use media_core::session::{Session, SessionConfig};
+use media_core::session::{Credentials, Session, SessionConfig};
 use media_core::stun::BindingRequest;
 use media_core::viewer::Viewer;
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) scheduled: Option<Instant>,
     ufrag: Ufrag,
     pwd: IcePwd,
+    /// Those before the ICE restart that is under way; they still lead here.
+    previous: Option<(Ufrag, IcePwd)>,
 }
 
 #[derive(Default)]
@@ -93,6 +95,7 @@ impl Table {
             scheduled: None,
             ufrag,
             pwd,
+            previous: None,
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -104,15 +107,39 @@ impl Table {
         index
     }
 
-    /// Takes a session out. Its user fragment is remembered for a while, see [`forbid`](Self::forbid);
-    /// `true` if another had to be forgotten early for it.
+    /// Gives a session new ICE credentials. The user fragment of the last ones that a check came with
+    /// leads to it too, until [`restarted`](Self::restarted).
+    pub(super) fn restart(&mut self, index: Index, credentials: Credentials) {
+        let Some(entry) = self.entries.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let before = (entry.ufrag, entry.pwd);
+        (entry.ufrag, entry.pwd) = (credentials.ufrag, credentials.pwd);
+        if entry.previous.is_none() {
+            entry.previous = Some(before);
+        } else {
+            self.by_ufrag.remove(&before.0.0);
+        }
+        entry.peer.session().restart(credentials);
+        self.by_ufrag.insert(entry.ufrag.0, index);
+    }
+
+    /// A check came with the credentials of the last restart.
+    pub(super) fn restarted(&mut self, index: Index) {
+        let entry = self.entries.get_mut(index).and_then(Option::as_mut);
+        if let Some((ufrag, _)) = entry.and_then(|entry| entry.previous.take()) {
+            self.by_ufrag.remove(&ufrag.0);
+        }
+    }
+
+    /// Takes a session out. Its user fragments are remembered for a while, see
+    /// [`forbid`](Self::forbid); `true` if another had to be forgotten early for it.
     pub(super) fn remove(&mut self, now: Instant, index: Index) -> (Option<Entry>, bool) {
         let Some(entry) = self.entries.get_mut(index).and_then(Option::take) else {
             return (None, false);
         };
         self.free.push(index);
         self.by_id.remove(&entry.id);
-        self.by_ufrag.remove(&entry.ufrag.0);
         if let Some(addr) = entry
             .addr
             .filter(|addr| self.by_addr.get(addr) == Some(&index))
@@ -120,12 +147,19 @@ impl Table {
             self.by_addr.remove(&addr);
         }
         self.forget_over(now);
-        let early = self.burials.len() >= MAX_GRAVES;
-        if early {
-            self.forget_oldest();
+        let mut early = false;
+        for (ufrag, pwd) in [Some((entry.ufrag, entry.pwd)), entry.previous]
+            .into_iter()
+            .flatten()
+        {
+            self.by_ufrag.remove(&ufrag.0);
+            if self.burials.len() >= MAX_GRAVES {
+                early = true;
+                self.forget_oldest();
+            }
+            self.graves.insert(ufrag.0, pwd);
+            self.burials.push_back((now + GRAVE, ufrag.0));
         }
-        self.graves.insert(entry.ufrag.0, entry.pwd);
-        self.burials.push_back((now + GRAVE, entry.ufrag.0));
         (Some(entry), early)
     }
 

@@ -134,6 +134,13 @@ impl State {
                     self.open(now, *open);
                     let _ = reply.send(());
                 }
+                Command::Restart(id, credentials, reply) => {
+                    let index = self.table.by_id(id);
+                    if let Some(index) = index {
+                        self.table.restart(index, *credentials);
+                    }
+                    let _ = reply.send(index.is_some());
+                }
                 Command::Close(id, reason, reply) => {
                     let index = self.table.by_id(id);
                     if let Some(index) = index {
@@ -468,6 +475,7 @@ impl State {
             match event {
                 SessionEvent::Bound(addr) => self.bind(index, addr, via),
                 SessionEvent::Connected => self.connected(now, index),
+                SessionEvent::Restarted => self.table.restarted(index),
                 SessionEvent::KeyframeWanted => self.keyframe_wanted(now, index),
                 SessionEvent::Ended(end) => ended = Some(end),
             }

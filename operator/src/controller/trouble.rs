@@ -117,6 +117,7 @@ fn of_pod_events(fetched: &Fetched, service: &ValidService, pod: &Pod) -> Option
         .find(|warning| warning.object == name && warning.reason == "FailedMount")?;
     let hint = [&service.keys.cluster_key, &service.keys.jwt_hmac]
         .into_iter()
+        .chain(&service.keys.turn)
         .find(|key| {
             warning
                 .message

@@ -56,6 +56,8 @@ impl AddressTable {
 pub struct Keys {
     pub cluster_key: KeyRef,
     pub jwt_hmac: KeyRef,
+    /// Secret shared with the TURN server, if there is one.
+    pub turn: Option<KeyRef>,
     /// Name of the Secret to make, if a key has no reference.
     pub generated: Option<String>,
 }
@@ -235,6 +237,10 @@ fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
     Keys {
         cluster_key: resolve(&spec.cluster_key_secret_ref, "cluster-key"),
         jwt_hmac: resolve(&spec.auth.hmac_secret_ref, "jwt-hmac"),
+        turn: spec.turn.secret_ref.as_ref().map(|given| KeyRef {
+            secret: given.name.clone(),
+            key: given.key.clone(),
+        }),
         generated: (!both_given).then_some(generated),
     }
 }
@@ -250,6 +256,7 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "corsOrigins": spec.signalling.cors_origins,
             "port": spec.media.port,
             "limits": spec.limits,
+            "turn": spec.turn,
             "pod": spec.pod,
         })
     };

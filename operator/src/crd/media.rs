@@ -116,6 +116,11 @@ pub struct Limits {
     /// 12000. A change replaces the pod.
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 100 && self <= 50000", "videoKbps must be 100 to 50000, in kbit/s")))]
     pub video_kbps: i32,
+
+    /// Seconds that a session may last, 0-31536000. Default 0: for ever. A session that is older is
+    /// closed, and its client may open another. A change replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 31536000", "maxSessionSeconds must be 0 to 31536000, in seconds; 0 is for ever")))]
+    pub max_session_seconds: i32,
 }
 
 impl Default for Limits {
@@ -124,6 +129,7 @@ impl Default for Limits {
             sessions_per_pod: 2000,
             viewers_per_device: 8000,
             video_kbps: 12000,
+            max_session_seconds: 0,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::meta;
 use crate::controller::validate::ValidService;
@@ -14,6 +14,8 @@ pub const SECRETS_DIR: &str = "/etc/media/secrets";
 pub const ADDRESSES_DIR: &str = "/etc/media/addresses";
 pub const POD_DIR: &str = "/etc/media/pod";
 pub const FILE: &str = "config.toml";
+/// File below [`SECRETS_DIR`].
+pub const TURN_SECRET: &str = "turn";
 
 pub const HTTP_PORT: i32 = 8080;
 pub const METRICS_PORT: i32 = 9090;
@@ -43,7 +45,16 @@ fn toml(service: &ValidService) -> String {
         .iter()
         .map(|origin| origin.0.as_str())
         .collect();
-    let tables = [
+    let mut limits = json!({
+        "sessions_per_pod": spec.limits.sessions_per_pod,
+        "viewers_per_device": spec.limits.viewers_per_device,
+        "video_kbps": spec.limits.video_kbps,
+    });
+    // What is at its default is left out, because a server from before the key refuses it.
+    if spec.limits.max_session_seconds > 0 {
+        limits["max_session_seconds"] = json!(spec.limits.max_session_seconds);
+    }
+    let mut tables = vec![
         (
             "http",
             json!({
@@ -76,16 +87,12 @@ fn toml(service: &ValidService) -> String {
                 "uid": service.uid.as_deref().unwrap_or_default(),
             }),
         ),
-        (
-            "limits",
-            json!({
-                "sessions_per_pod": spec.limits.sessions_per_pod,
-                "viewers_per_device": spec.limits.viewers_per_device,
-                "video_kbps": spec.limits.video_kbps,
-            }),
-        ),
+        ("limits", limits),
         ("drain", json!({"timeout_seconds": DRAIN_SECONDS})),
     ];
+    if !spec.turn.urls.is_empty() {
+        tables.push(("turn", turn(service)));
+    }
     let mut out = String::new();
     for (name, table) in tables {
         let _ = writeln!(out, "[{name}]");
@@ -97,4 +104,14 @@ fn toml(service: &ValidService) -> String {
         }
     }
     out
+}
+
+fn turn(service: &ValidService) -> Value {
+    let spec = &service.spec.turn;
+    let urls: Vec<&str> = spec.urls.iter().map(|url| url.0.as_str()).collect();
+    let mut turn = json!({"urls": urls, "ttl_seconds": spec.ttl_seconds});
+    if service.keys.turn.is_some() {
+        turn["secret_file"] = json!(format!("{SECRETS_DIR}/{TURN_SECRET}"));
+    }
+    turn
 }

@@ -190,6 +190,13 @@ fn container(service: &ValidService) -> Container {
 /// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and
 /// a Secret that is gone must not hold back new addresses or the drain annotation.
 fn volumes(service: &ValidService) -> Vec<Volume> {
+    let mut secrets = vec![
+        secret_file(&service.keys.cluster_key, "cluster-key"),
+        secret_file(&service.keys.jwt_hmac, "jwt-hmac"),
+    ];
+    if let Some(turn) = &service.keys.turn {
+        secrets.push(secret_file(turn, config::TURN_SECRET));
+    }
     vec![
         Volume {
             name: "config".into(),
@@ -203,10 +210,7 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
             name: "secrets".into(),
             projected: Some(ProjectedVolumeSource {
                 default_mode: Some(0o440),
-                sources: Some(vec![
-                    secret_file(&service.keys.cluster_key, "cluster-key"),
-                    secret_file(&service.keys.jwt_hmac, "jwt-hmac"),
-                ]),
+                sources: Some(secrets),
             }),
             ..Volume::default()
         },
