@@ -1,4 +1,5 @@
-//! The HTTP half of WHIP and WHEP: the POST that opens a session and the DELETE that ends it.
+//! The HTTP half of WHIP and WHEP: the POST that opens a session, the PATCH that restarts its ICE and
+//! the DELETE that ends it.
 //!
 //! It never touches media. `publisher` and `viewer` call it.
 
@@ -6,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Method, Url};
 
@@ -108,6 +109,34 @@ impl Http {
             .map_err(|error| broken(&format!("the Location {location} is no address: {error}")))?;
         let etag = Some(response.header(ETAG.as_str())).filter(|etag| !etag.is_empty());
         Ok((response.body, Resource { url, etag }))
+    }
+
+    /// Restarts the ICE of a session: PATCHes the fragment, returns the server's, and takes the new
+    /// `ETag` over.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], or [`ClientError::Answer`] if a 200 lacks what RFC 9725 §4.3.3
+    /// demands.
+    pub(crate) async fn patch_restart(
+        &self,
+        resource: &mut Resource,
+        fragment: String,
+    ) -> Result<String, ClientError> {
+        let mut headers = self.headers();
+        let media_type = HeaderValue::from_static("application/trickle-ice-sdpfrag");
+        headers.insert(CONTENT_TYPE, media_type);
+        headers.insert(IF_MATCH, HeaderValue::from_static("*"));
+        let response = self
+            .send(Method::PATCH, "PATCH", &resource.url, headers, fragment)
+            .await?;
+        if response.status != 200 {
+            return Err(ClientError::Answer {
+                url: resource.url.to_string(),
+                reason: format!("status {} is not 200", response.status),
+            });
+        }
+        resource.etag = Some(response.header(ETAG.as_str())).filter(|etag| !etag.is_empty());
+        Ok(response.body)
     }
 
     /// Ends a session. One that the server no longer knows is ended too.

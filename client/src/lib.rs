@@ -3,10 +3,12 @@
 //!
 //! It owns signalling over HTTP, one `webrtc` PeerConnection per session and the counting of what
 //! arrives. It never depends on a crate of the server: it is written against the RFCs, so that one
-//! bug cannot hide in both ends. Callers are the demo device, the load tool and the tests.
+//! bug cannot hide in both ends. Callers are the demo device, the load tool, the conformance checks
+//! and the tests.
 #![forbid(unsafe_code)]
 
 mod codec;
+pub mod conformance;
 mod error;
 mod http;
 mod peer;
@@ -14,6 +16,7 @@ mod peer;
 pub mod picture;
 mod publisher;
 mod reception;
+mod restart;
 pub mod synthetic;
 mod tap;
 mod viewer;

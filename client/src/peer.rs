@@ -11,6 +11,7 @@ use reqwest::Url;
 use rtc::interceptor::{
     NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder, Slot,
 };
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCDtlsTransportState;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use webrtc::peer_connection::{
 
 use crate::codec::Role;
 use crate::tap::{PacketSink, Tap, TapShared};
-use crate::{ClientError, Codec};
+use crate::{ClientError, Codec, Http, Resource, restart};
 
 /// How a session's media is carried.
 #[derive(Debug, Clone)]
@@ -91,6 +92,8 @@ pub(crate) struct Peer {
     events: Arc<Events>,
     state: watch::Receiver<PeerState>,
     watch: Option<JoinHandle<()>>,
+    /// The answer that the session was set up with, or its last restart.
+    answer: String,
     closed: bool,
 }
 
@@ -133,6 +136,9 @@ impl PeerConnectionEventHandler for Events {
             .push(track);
     }
 }
+
+/// Longest wait from the answer to an ICE restart to a connected session.
+pub(crate) const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest wait for the sockets to be bound: there is nothing to ask but the kernel.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -190,6 +196,8 @@ impl Peer {
             .with_setting_engine(
                 SettingEngineBuilder::new()
                     .with_srtp_protection_profiles(profiles)
+                    // An ICE restart takes new sockets, as one on a new network does.
+                    .with_discard_local_candidates_during_ice_restart(true)
                     .build(),
             )
             .with_handler(events.clone())
@@ -203,17 +211,26 @@ impl Peer {
             events,
             state,
             watch: None,
+            answer: String::new(),
             closed: false,
         })
     }
 
     /// The offer, with every candidate in it.
     pub async fn offer(&self) -> Result<String, ClientError> {
+        self.offer_with(None).await
+    }
+
+    async fn offer_with(&self, options: Option<RTCOfferOptions>) -> Result<String, ClientError> {
         let failed = |source| ClientError::Peer {
             attempt: "make the offer",
             source,
         };
-        let offer = self.connection.create_offer(None).await.map_err(failed)?;
+        let offer = self
+            .connection
+            .create_offer(options)
+            .await
+            .map_err(failed)?;
         self.connection
             .set_local_description(offer)
             .await
@@ -245,6 +262,7 @@ impl Peer {
             attempt: "apply the answer",
             source,
         };
+        self.answer.clone_from(&answer);
         let answer = RTCSessionDescription::answer(answer).map_err(failed)?;
         self.connection
             .set_remote_description(answer)
@@ -255,7 +273,8 @@ impl Peer {
         match tokio::time::timeout(timeout, connected).await {
             Ok(Ok(state)) if *state == PeerState::Connected => {
                 let (connection, events) = (self.connection.clone(), self.events.clone());
-                self.watch = Some(tokio::spawn(watch_dtls(connection, events)));
+                self.watch
+                    .get_or_insert_with(|| tokio::spawn(watch_dtls(connection, events)));
                 Ok(())
             }
             Ok(_) => Err(ClientError::NotConnected {
@@ -266,6 +285,29 @@ impl Peer {
                 after: timeout,
             }),
         }
+    }
+
+    /// Restarts ICE on new sockets (RFC 9725 §4.3.3) and waits until media can flow again. DTLS and
+    /// the streams go on.
+    pub async fn restart_ice(
+        &mut self,
+        http: &Http,
+        resource: &mut Resource,
+        timeout: Duration,
+    ) -> Result<(), ClientError> {
+        self.events.gathered.send_replace(false);
+        let offer = self
+            .offer_with(Some(RTCOfferOptions { ice_restart: true }))
+            .await?;
+        let fragment = http
+            .patch_restart(resource, restart::fragment(&offer))
+            .await?;
+        let answer =
+            restart::answer(&self.answer, &fragment).ok_or_else(|| ClientError::Answer {
+                url: resource.url.to_string(),
+                reason: "the fragment lacks credentials or candidates".to_owned(),
+            })?;
+        self.accept_answer(answer, timeout).await
     }
 
     pub fn state(&self) -> PeerState {

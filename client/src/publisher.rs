@@ -14,7 +14,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use crate::codec::Role;
 use crate::http::endpoint;
-use crate::peer::{Peer, SetupClock};
+use crate::peer::{Peer, RESTART_TIMEOUT, SetupClock};
 use crate::{ClientError, Codec, Http, Kind, Options, PeerState, Resource, SetupTimes};
 
 /// A connected session that media can be sent on.
@@ -125,6 +125,17 @@ impl Publisher {
     /// The session resource on the server.
     pub fn resource(&self) -> &Resource {
         &self.resource
+    }
+
+    /// Restarts ICE on new sockets and waits until media can flow again; the session goes on.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's words, or why nothing connected. The session is
+    /// left as it is: what the server refuses it keeps, and so should its client.
+    pub async fn restart_ice(&mut self) -> Result<(), ClientError> {
+        self.peer
+            .restart_ice(&self.http, &mut self.resource, RESTART_TIMEOUT)
+            .await
     }
 
     /// Ends the session: DELETE, then closes the connection.

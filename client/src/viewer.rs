@@ -8,7 +8,7 @@ use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
 use crate::codec::Role;
 use crate::http::endpoint;
-use crate::peer::{Peer, SetupClock};
+use crate::peer::{Peer, RESTART_TIMEOUT, SetupClock};
 use crate::publisher::end;
 use crate::{
     ClientError, Codec, Http, Kind, Options, PacketSink, PeerState, Reception, Resource, SetupTimes,
@@ -137,6 +137,17 @@ impl Viewer {
     /// The session resource on the server.
     pub fn resource(&self) -> &Resource {
         &self.resource
+    }
+
+    /// Restarts ICE on new sockets and waits until media can flow again; the session goes on.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's words, or why nothing connected. The session is
+    /// left as it is: what the server refuses it keeps, and so should its client.
+    pub async fn restart_ice(&mut self) -> Result<(), ClientError> {
+        self.peer
+            .restart_ice(&self.http, &mut self.resource, RESTART_TIMEOUT)
+            .await
     }
 
     /// Ends the session: DELETE, then closes the connection.

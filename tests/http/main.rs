@@ -4,8 +4,11 @@
 //! Every test starts a server of its own. Media itself is tested in `tests/media`.
 #![forbid(unsafe_code)]
 
+mod conformance;
+mod limits;
 mod media_port;
 mod operations;
 mod requests;
+mod restart;
 mod signalling;
 mod tokens;

@@ -161,8 +161,22 @@ async fn trickled_candidates_are_taken_and_counted_up_to_their_bound() {
     .await;
     let bare = request(&server, Method::PATCH, &path, FRAGMENT, good.clone());
     problem(send(bare).await, 428, "If-Match").await;
-    let restart = good.replace("EsAw", "Other");
-    problem(send(patch(restart, FRAGMENT, "*")).await, 422, "restart").await;
+}
+
+#[tokio::test]
+async fn a_wrong_type_is_answered_with_the_right_one() {
+    let server = MediaServer::open(&[]).await;
+    let path = open(&server, "/whip/cam-1", PUBLISH).await;
+    let posted = send(request(&server, Method::POST, "/whip/cam-1", FRAGMENT, "")).await;
+    assert_eq!(
+        (posted.status().as_u16(), header(&posted, "accept-post")),
+        (415, SDP.to_owned())
+    );
+    let patched = send(request(&server, Method::PATCH, &path, SDP, "")).await;
+    assert_eq!(
+        (patched.status().as_u16(), header(&patched, "accept-patch")),
+        (415, FRAGMENT.to_owned())
+    );
 }
 
 #[tokio::test]

@@ -9,4 +9,5 @@ mod demo;
 mod forwarding;
 mod load;
 mod media;
+mod restart;
 mod sessions;

@@ -58,7 +58,9 @@ impl MediaServer {
                 command.env_remove(&name);
             }
         }
-        command.env_remove("PORT").env_remove("JWT_SECRET");
+        for name in ["PORT", "JWT_SECRET", "TURN_URLS", "STUN_SERVERS"] {
+            command.env_remove(name);
+        }
         let mut process = Process::start("media-server", &mut command);
         let serving = serving(&mut process).await;
         let address = |field: &str| {
@@ -152,6 +154,14 @@ pub fn binary() -> PathBuf {
 /// # Panics
 /// If the command fails.
 pub fn mint_token(file: &Path, device: &str, grants: &str) -> String {
+    mint_token_for(file, device, grants, "ann")
+}
+
+/// The same for a holder of that name.
+///
+/// # Panics
+/// If the command fails.
+pub fn mint_token_for(file: &Path, device: &str, grants: &str, subject: &str) -> String {
     let output = Command::new(binary())
         .args([
             "token",
@@ -161,6 +171,8 @@ pub fn mint_token(file: &Path, device: &str, grants: &str) -> String {
             grants,
             "--ttl",
             "1h",
+            "--subject",
+            subject,
             "--jwt-hmac-file",
         ])
         .arg(file)

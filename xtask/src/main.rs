@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod conformance;
 mod demo;
 mod r#gen;
 mod image;
@@ -39,6 +40,8 @@ enum Command {
     Image(image::Args),
     /// A whole cluster on this machine, with a live picture to watch
     Demo(demo::Args),
+    /// The WHIP and WHEP checklist against any server, as a table
+    Conformance(conformance::Args),
     /// Carries ports of this machine into the local cluster; started by the demo
     #[command(hide = true)]
     Forward(demo::forward::Args),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(args),
         Command::Image(args) => image::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Conformance(args) => conformance::run(args),
         Command::Forward(args) => demo::forward::run(args),
         Command::Tidy => tidy::run(),
     };

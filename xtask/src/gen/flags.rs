@@ -8,7 +8,12 @@ use anyhow::ensure;
 
 use crate::sh;
 
-const PROGRAMS: &[&str] = &["media-server", "operator", "media-load"];
+const PROGRAMS: &[&str] = &[
+    "media-server",
+    "operator",
+    "media-load",
+    "media-conformance",
+];
 
 /// The page.
 ///
