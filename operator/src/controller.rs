@@ -22,7 +22,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject};
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
@@ -40,9 +41,15 @@ use crate::capabilities::{self, Availability};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
 
+/// A MediaService, or why this operator can't read it: one such object must not end the watch of all
+/// the others. The CRD of a newer operator may let through what this one does not know.
+type Guarded = DeserializeGuard<MediaService>;
+
 /// Everything that ends a reconciliation early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("this version of the operator can't read it")]
+    Decode(#[source] InvalidObject),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
@@ -59,6 +66,7 @@ impl Error {
     /// Condition reason, event reason and `reason` label.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Decode(_) => "InvalidSpec",
             Self::Fetch(error) => error.reason(),
             Self::Validate(error) => error.reason(),
             Self::Apply(error) => error.reason(),
@@ -75,7 +83,7 @@ pub struct Context {
     pub recorder: Recorder,
     pub monitoring: watch::Receiver<Availability>,
     /// Failures in a row, by object.
-    failures: Mutex<HashMap<ObjectRef<MediaService>, u32>>,
+    failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
 
 impl Context {
@@ -155,7 +163,7 @@ async fn run_scope(
         ))
     };
     let mut controller = Controller::new(
-        api::<MediaService>(&client, namespace),
+        api::<Guarded>(&client, namespace),
         watcher::Config::default(),
     )
     .with_config(
@@ -192,8 +200,18 @@ async fn run_scope(
         })
         .run(reconcile, after_error, context)
         .for_each(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%error, "not reconciled");
+            match result {
+                // Deleted meanwhile, or told by `after_error` already.
+                Err(
+                    error @ (controller::Error::ObjectNotFound(_)
+                    | controller::Error::ReconcilerFailed(..)),
+                ) => {
+                    tracing::debug!(error = with_sources(&error), "not reconciled");
+                }
+                Err(error) => {
+                    tracing::warn!(error = with_sources(&error), "can't watch");
+                }
+                Ok(_) => {}
             }
             future::ready(())
         })
@@ -211,7 +229,7 @@ where
 }
 
 /// A pod belongs to a StatefulSet; the MediaService is named by its label.
-fn service_of(pod: &Pod) -> Option<ObjectRef<MediaService>> {
+fn service_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
     let name = pod.labels().get(meta::INSTANCE_LABEL)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
 }
@@ -259,10 +277,24 @@ fn address_changes(nodes: Store<Node>) -> impl futures::Stream<Item = ()> + Send
     })
 }
 
-async fn reconcile(service: Arc<MediaService>, context: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(service: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let key = ObjectRef::from_obj(&*service);
-    let result = steps(service, &context).await;
+    let result = match decoded(&service) {
+        Ok(service) => steps(service, &context).await,
+        Err(error) => {
+            // Its status may be unreadable as well; an event reaches who looks at the object.
+            publish(
+                &context,
+                &*service,
+                EventType::Warning,
+                error.reason(),
+                with_sources(&error),
+            )
+            .await;
+            Err(error)
+        }
+    };
     let reason = result.as_ref().err().map(Error::reason);
     context
         .metrics
@@ -275,6 +307,13 @@ async fn reconcile(service: Arc<MediaService>, context: Arc<Context>) -> Result<
             .remove(&key);
     }
     result
+}
+
+fn decoded(service: &Guarded) -> Result<Arc<MediaService>, Error> {
+    match &service.0 {
+        Ok(service) => Ok(Arc::new(service.clone())),
+        Err(invalid) => Err(Error::Decode(invalid.clone())),
+    }
 }
 
 async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, Error> {
@@ -342,7 +381,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
             );
             publish(
                 context,
-                &fetched.service,
+                &*fetched.service,
                 EventType::Normal,
                 "ReplacingPod",
                 note,
@@ -420,7 +459,7 @@ async fn report(
         };
         publish(
             context,
-            &fetched.service,
+            &*fetched.service,
             type_,
             &condition.reason,
             condition.message.clone(),
@@ -433,7 +472,7 @@ async fn report(
 /// Events help people; failing to write one is no reason to stop.
 async fn publish(
     context: &Context,
-    service: &MediaService,
+    service: &impl Resource<DynamicType = ()>,
     type_: EventType,
     reason: &str,
     note: String,
@@ -464,7 +503,7 @@ fn is_true(status: &MediaServiceStatus, type_: &str) -> bool {
 }
 
 /// 1 s, doubling to 300 s, for each object by itself.
-fn after_error(service: Arc<MediaService>, error: &Error, context: Arc<Context>) -> Action {
+fn after_error(service: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let mut failures = context.failures.lock().expect("no panic while it is held");
     // Objects that were deleted while they failed leave a count behind; they may not pile up.
     if failures.len() > 10_000 {
@@ -525,4 +564,27 @@ pub fn build_offline(
     let valid = validate::validate(fetched)?;
     let children = build::build(&valid);
     Ok((valid, children))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_can_not_be_read_is_an_error_of_its_own_and_names_what_is_wrong() {
+        let service = |exposure: &str| -> Guarded {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "mediaservice.io/v1alpha1", "kind": "MediaService",
+                "metadata": {"name": "cam", "namespace": "media"},
+                "spec": {"media": {"exposure": exposure}},
+            }))
+            .expect("a list goes on with the next object")
+        };
+        assert!(decoded(&service("HostPort")).is_ok());
+        let unread = service("Gateway");
+        assert_eq!(unread.name_any(), "cam");
+        let error = decoded(&unread).expect_err("there is no such exposure here");
+        assert_eq!(error.reason(), "InvalidSpec");
+        assert!(with_sources(&error).contains("Gateway"), "{error}");
+    }
 }

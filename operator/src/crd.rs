@@ -127,9 +127,10 @@ pub fn rule(rule: &str, message: &str) -> serde_json::Value {
     serde_json::json!([{"rule": rule, "message": message}])
 }
 
-/// A field whose content is passed on as it is: the API server keeps every key below it, and
-/// refuses a wrong one when the pod is made. Spelling these types out would take most of the CRD's
-/// size.
+/// A field whose content is a part of a pod's spec: the API server keeps every key below it and looks
+/// at none. Spelling these types out would take most of the CRD's size. Its Rust type must be
+/// [`serde_json::Value`]: one object that can't be decoded keeps the watch from every other. What it
+/// holds is decoded by `validate`.
 pub fn opaque_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

@@ -49,6 +49,29 @@ async fn an_image_that_does_not_exist_shows_and_its_correction_replaces_the_pod_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_pod_that_no_pod_can_have_shows_and_no_other_service_waits_for_it() {
+    let odd = Service::apply(
+        "reconcile-odd",
+        "{media: {exposure: HostPort, port: 8444}, pod: {tolerations: [{key: a, tolerationSeconds: '60'}]}}",
+    );
+    let degraded = odd.condition("Degraded", "True", START).await;
+    assert_eq!(degraded["reason"], "InvalidSpec", "{degraded}");
+    let message = degraded["message"].as_str().unwrap_or_default();
+    assert!(message.contains("spec.pod.tolerations[0]"), "{message}");
+    // A new operator lists all of them before it does anything.
+    let operator = tests::Kubectl::new(tests::operator::NAMESPACE);
+    let restart = ["rollout", "restart", "deployment/mediaservice-operator"];
+    operator.run(&restart).expect("it can be restarted");
+    let status = ["rollout", "status", "deployment/mediaservice-operator"];
+    operator.run(&status).expect("it comes back");
+    let other = Service::apply("reconcile-beside-odd", "{media: {exposure: HostPort}}");
+    other.settled().await;
+    drop(other);
+    odd.patch(r#"{"spec":{"pod":{"tolerations":[{"key":"a","tolerationSeconds":60,"operator":"Exists","effect":"NoExecute"}]}}}"#);
+    odd.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_is_named_with_the_command_that_makes_it() {
     let spec = "{media: {exposure: HostPort}, clusterKeySecretRef: {name: my-keys, key: root}}";
     let service = Service::apply("reconcile-secret", spec);

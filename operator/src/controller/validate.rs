@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::fetch::{Fetched, Nodes};
 use super::quantity;
@@ -26,12 +29,21 @@ pub struct ValidService {
     pub image: String,
     /// Forwarding threads, 1-64.
     pub shards: u8,
+    pub placement: Placement,
     pub addresses: AddressTable,
     pub keys: Keys,
     /// Whether monitoring objects can be made.
     pub monitoring: Availability,
     /// Over the user's inputs that a pod depends on; pods with another hash are replaced.
     pub spec_hash: String,
+}
+
+/// Where the pod may run, from the fields of `spec.pod` whose content the CRD does not describe.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Placement {
+    pub tolerations: Vec<Toleration>,
+    pub affinity: Option<Affinity>,
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
 }
 
 /// Where pods find their addresses, as `ip:port`.
@@ -84,6 +96,8 @@ pub enum ValidateError {
     NoImage,
     #[error("spec.pod.resources.requests.cpu is {value}, not a quantity such as 2 or 500m")]
     CpuRequest { value: String },
+    #[error("spec.pod.{field} is not as in the spec of a pod: {why}")]
+    PodField { field: String, why: String },
     #[error("spec.media.externalAddresses has {value}, not an IP address")]
     ExternalAddress { value: String },
     #[error("spec.media.port is {port}, not 1 to 65535")]
@@ -138,6 +152,7 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         uid: fetched.service.uid(),
         image: image(fetched)?,
         shards: shards(&spec.pod)?,
+        placement: placement(&spec.pod)?,
         addresses: addresses(&spec, port, &fetched.nodes)?,
         keys: keys(&name, &spec),
         monitoring: fetched.monitoring,
@@ -192,6 +207,36 @@ fn shards(pod: &Pod) -> Result<u8, ValidateError> {
         value: value.clone(),
     })?;
     Ok(cores.ceil().clamp(1.0, 64.0) as u8)
+}
+
+fn placement(pod: &Pod) -> Result<Placement, ValidateError> {
+    Ok(Placement {
+        tolerations: list("tolerations", &pod.tolerations)?,
+        affinity: pod
+            .affinity
+            .as_ref()
+            .map(|value| part("affinity".into(), value))
+            .transpose()?,
+        topology_spread_constraints: list(
+            "topologySpreadConstraints",
+            &pod.topology_spread_constraints,
+        )?,
+    })
+}
+
+fn list<T: DeserializeOwned>(field: &str, values: &[Value]) -> Result<Vec<T>, ValidateError> {
+    values
+        .iter()
+        .enumerate()
+        .map(|(at, value)| part(format!("{field}[{at}]"), value))
+        .collect()
+}
+
+fn part<T: DeserializeOwned>(field: String, value: &Value) -> Result<T, ValidateError> {
+    T::deserialize(value).map_err(|error| ValidateError::PodField {
+        field,
+        why: error.to_string(),
+    })
 }
 
 fn addresses(

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{LocalRef, opaque_list, opaque_object, rule};
 
@@ -32,16 +32,16 @@ pub struct Pod {
 
     /// Taints that the pod stands, as in a pod spec. Default: none.
     #[schemars(schema_with = "opaque_list")]
-    pub tolerations: Vec<Toleration>,
+    pub tolerations: Vec<Value>,
 
     /// Node and pod affinity, as in a pod spec. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "opaque_object")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Value>,
 
     /// Spread over zones and nodes, as in a pod spec. Default: none.
     #[schemars(schema_with = "opaque_list")]
-    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    pub topology_spread_constraints: Vec<Value>,
 
     /// Secrets for private registries. Default: none.
     #[schemars(length(max = 16))]

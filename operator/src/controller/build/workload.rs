@@ -89,6 +89,7 @@ fn pod_meta(service: &ValidService) -> ObjectMeta {
 
 fn pod_spec(service: &ValidService) -> PodSpec {
     let pod = &service.spec.pod;
+    let placement = &service.placement;
     PodSpec {
         service_account_name: Some(if pod.service_account_name.is_empty() {
             service_account_name(service)
@@ -112,10 +113,10 @@ fn pod_spec(service: &ValidService) -> PodSpec {
         containers: vec![container(service)],
         volumes: Some(volumes(service)),
         node_selector: some(&pod.node_selector),
-        tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
-        affinity: pod.affinity.clone(),
-        topology_spread_constraints: (!pod.topology_spread_constraints.is_empty())
-            .then(|| pod.topology_spread_constraints.clone()),
+        tolerations: (!placement.tolerations.is_empty()).then(|| placement.tolerations.clone()),
+        affinity: placement.affinity.clone(),
+        topology_spread_constraints: (!placement.topology_spread_constraints.is_empty())
+            .then(|| placement.topology_spread_constraints.clone()),
         image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| {
             pod.image_pull_secrets
                 .iter()

@@ -83,6 +83,35 @@ fn a_spelled_out_default_does_not_change_the_spec_hash() {
 }
 
 #[test]
+fn a_part_of_a_pod_that_no_pod_can_have_is_refused_with_its_place() {
+    for (pod, place) in [
+        (
+            serde_json::json!({"tolerations": [{"key": "a"}, {"key": "b", "tolerationSeconds": "60"}]}),
+            "spec.pod.tolerations[1] ",
+        ),
+        (
+            serde_json::json!({"topologySpreadConstraints": [{"maxSkew": "1"}]}),
+            "spec.pod.topologySpreadConstraints[0] ",
+        ),
+        (
+            serde_json::json!({"affinity": {"nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": "100", "preference": {}}],
+            }}}),
+            "spec.pod.affinity ",
+        ),
+    ] {
+        let spec = serde_json::json!({"media": {"exposure": "HostPort"}, "pod": pod});
+        let error = validate(&fetched(spec)).unwrap_err();
+        assert_eq!(error.reason(), "InvalidSpec");
+        assert!(error.to_string().starts_with(place), "{error}");
+        assert!(
+            error.to_string().contains("invalid type: string"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn shards_are_the_cpu_request_rounded_up() {
     for (cpu, shards) in [("500m", 1), ("1", 1), ("1500m", 2), ("8", 8), ("200", 64)] {
         let spec = serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"resources": {"requests": {"cpu": cpu}}}});
