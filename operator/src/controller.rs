@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod build;
 pub mod fetch;
+mod live;
 pub mod quantity;
 mod replace;
 mod status;

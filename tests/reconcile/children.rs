@@ -75,6 +75,112 @@ const CHILDREN: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
+/// Kind, name, a JSON patch (RFC 6902) that only adds, and where to look for it.
+const ADDED: &[(&str, &str, &str, &str)] = &[
+    (
+        "statefulset",
+        "cam",
+        r#"[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--insecure-no-auth"}]"#,
+        "/spec/template/spec/containers/0/args",
+    ),
+    (
+        "statefulset",
+        "cam",
+        r#"[{"op":"add","path":"/spec/template/spec/containers/0/env/-","value":{"name":"MEDIA_AUTH","value":"none"}}]"#,
+        "/spec/template/spec/containers/0/env",
+    ),
+    (
+        "statefulset",
+        "cam",
+        r#"[{"op":"add","path":"/spec/template/spec/containers/0/resources/limits/cpu","value":"100m"}]"#,
+        "/spec/template/spec/containers/0/resources",
+    ),
+    (
+        "configmap",
+        "cam-config",
+        r#"[{"op":"add","path":"/data/more","value":"x"}]"#,
+        "/data",
+    ),
+    (
+        "service",
+        "cam-pods",
+        r#"[{"op":"add","path":"/spec/ports/-","value":{"name":"more","port":1234}}]"#,
+        "/spec/ports",
+    ),
+    (
+        "service",
+        "cam",
+        r#"[{"op":"add","path":"/spec/selector/no","value":"such"}]"#,
+        "/spec/selector",
+    ),
+    (
+        "ingress",
+        "cam",
+        r#"[{"op":"add","path":"/spec/rules/-","value":{"host":"other.example.com"}}]"#,
+        "/spec/rules",
+    ),
+    (
+        "ingress",
+        "cam",
+        r#"[{"op":"add","path":"/spec/tls/0/hosts/-","value":"other.example.com"}]"#,
+        "/spec/tls",
+    ),
+    (
+        "servicemonitor",
+        "cam",
+        r#"[{"op":"add","path":"/spec/selector/matchLabels/no","value":"such"}]"#,
+        "/spec/selector",
+    ),
+    (
+        "servicemonitor",
+        "cam",
+        r#"[{"op":"add","path":"/spec/endpoints/-","value":{"port":"http"}}]"#,
+        "/spec/endpoints",
+    ),
+    (
+        "prometheusrule",
+        "cam",
+        r#"[{"op":"add","path":"/spec/groups/-","value":{"name":"more","rules":[{"record":"more:x","expr":"1"}]}}]"#,
+        "/spec/groups",
+    ),
+    (
+        "prometheusrule",
+        "cam",
+        r#"[{"op":"add","path":"/spec/groups/0/rules/-","value":{"record":"more:y","expr":"1"}}]"#,
+        "/spec/groups",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_to_a_child_is_taken_out_within_ten_seconds() {
+    let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}}";
+    let service = Service::apply("reconcile-added", spec);
+    service.settled().await;
+    for (kind, name, patch, field) in ADDED {
+        let wanted = wait_for(&format!("{kind} {name}"), START, || async {
+            service.kubectl.get(&[kind, name])
+        })
+        .await;
+        let at = |object: &Value| object.pointer(field).cloned();
+        service
+            .kubectl
+            .run(&["patch", kind, name, "--type=json", "--patch", patch])
+            .expect("the edit is accepted");
+        let edited = Instant::now();
+        wait_for(&format!("{field} of {kind} {name}"), BACK, || async {
+            let now = service.kubectl.get(&[kind, name])?;
+            ensure!(at(&now) == at(&wanted), "{:?}", at(&now));
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        println!(
+            "{kind} {name}: {field} is back after {:?}",
+            edited.elapsed()
+        );
+    }
+    service.settled().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
     let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}}";

@@ -1,8 +1,9 @@
 //! Fourth step: makes the cluster hold the children that were built, and no others of ours.
 //!
-//! Writes by server-side apply, and only if the live object lacks something or was last applied from
+//! Writes by server-side apply, and only if the live object is not as wanted or was last applied from
 //! other input: an apply that changes nothing can still raise the resourceVersion, and the watch
-//! would then start the next one. Secrets are created and never read. Prunes only what carries this
+//! would then start the next one. What somebody added to a list of ours stays theirs under
+//! server-side apply, and is taken out by a second write. Secrets are created and never read. Prunes only what carries this
 //! MediaService's uid, and only after everything else went well.
 
 use std::fmt::Debug;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 use super::build::{Applied, Built, Children, meta};
 use super::fetch::Live;
-use super::quantity;
+use super::live::{covers, only_desired};
 use crate::capabilities;
 use crate::hash;
 use crate::metrics::Metrics;
@@ -252,7 +253,7 @@ impl Writer<'_> {
             Some(object) => {
                 let same_input =
                     object.annotations().get(meta::APPLIED_HASH) == Some(&applied_hash);
-                if same_input && covers(&to_value(object), &value, false) {
+                if same_input && covers(&to_value(object), &value) {
                     return Ok(object.clone());
                 }
                 if !self.owns(object)
@@ -283,10 +284,37 @@ impl Writer<'_> {
         }
         tracing::info!(kind, name, namespace = self.namespace, "applying");
         self.metrics.wrote(&kind);
+        let failed = |source| ApplyError::Apply {
+            kind: kind.clone(),
+            name: name.clone(),
+            source,
+        };
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&name, &params, &Patch::Apply(&value))
+        let applied = api
+            .patch(&name, &params, &Patch::Apply(&value))
             .await
-            .map_err(|source| ApplyError::Apply { kind, name, source })
+            .map_err(failed)?;
+        let found = to_value(&applied);
+        if covers(&found, &value) {
+            return Ok(applied);
+        }
+        tracing::info!(
+            kind,
+            name,
+            namespace = self.namespace,
+            "taking out what was added"
+        );
+        self.metrics.wrote(&kind);
+        let mut patch = only_desired(&found, &value);
+        // Refused if somebody else wrote in between; the next reconciliation looks again.
+        patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"].clone();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        api.patch(&name, &params, &Patch::Merge(&patch))
+            .await
+            .map_err(failed)
     }
 
     async fn prune<K>(&self, api: Api<K>, live: &[K], wanted: &[String]) -> Result<(), ApplyError>
@@ -374,83 +402,4 @@ pub fn is_status(error: &kube::Error, code: u16) -> bool {
 
 fn to_value<K: Serialize>(object: &K) -> Value {
     serde_json::to_value(object).expect("Kubernetes objects are JSON")
-}
-
-/// Whether `live` has every field of `desired`. More fields are others' or defaults. What the API
-/// server drops because it is empty counts as there. Below `resources` two spellings of one amount
-/// are equal.
-fn covers(live: &Value, desired: &Value, amounts: bool) -> bool {
-    match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => {
-            desired.iter().all(|(key, wanted)| match live.get(key) {
-                Some(found) => covers(found, wanted, amounts || key == "resources"),
-                None => is_empty(wanted),
-            })
-        }
-        (Value::Array(live), Value::Array(desired)) => {
-            let in_place = live.len() == desired.len()
-                && live
-                    .iter()
-                    .zip(desired)
-                    .all(|(found, wanted)| covers(found, wanted, amounts));
-            in_place
-                || desired
-                    .iter()
-                    .all(|wanted| live.iter().any(|found| covers(found, wanted, amounts)))
-        }
-        (Value::String(live), Value::String(desired)) if amounts && live != desired => {
-            quantity::parse(live).is_some_and(|live| Some(live) == quantity::parse(desired))
-        }
-        _ => live == desired,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn fields_of_others_and_defaults_need_no_write() {
-        let desired = json!({"a": 1, "list": [{"name": "x"}], "gone": {}, "off": false});
-        let live = json!({"a": 1, "list": [{"name": "x", "default": true}], "more": 2});
-        assert!(covers(&live, &desired, false));
-    }
-
-    #[test]
-    fn a_changed_or_missing_field_needs_a_write() {
-        let desired = json!({"a": 1, "list": [{"name": "x"}]});
-        assert!(!covers(
-            &json!({"a": 2, "list": [{"name": "x"}]}),
-            &desired,
-            false
-        ));
-        assert!(!covers(&json!({"a": 1, "list": []}), &desired, false));
-        assert!(!covers(&json!({"list": [{"name": "x"}]}), &desired, false));
-    }
-
-    #[test]
-    fn two_spellings_of_one_amount_are_equal_only_below_resources() {
-        let live = json!({"resources": {"cpu": "1"}});
-        assert!(covers(
-            &live,
-            &json!({"resources": {"cpu": "1000m"}}),
-            false
-        ));
-        assert!(!covers(
-            &json!({"data": {"n": "1"}}),
-            &json!({"data": {"n": "1000m"}}),
-            false
-        ));
-    }
 }
