@@ -294,6 +294,13 @@ fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
 /// that a field which a later operator adds changes no hash.
 fn spec_hash(spec: &MediaServiceSpec) -> String {
     let of_pods = |spec: &MediaServiceSpec| {
+        let mut pod = serde_json::json!(spec.pod);
+        // Maps of the user's: what one leaves out is absent and no default, so each counts as a whole.
+        let resources = &spec.pod.resources;
+        pod["resources"] = serde_json::json!({
+            "requests": Vec::from_iter(&resources.requests),
+            "limits": Vec::from_iter(&resources.limits),
+        });
         serde_json::json!({
             "image": spec.image,
             "clusterKeySecretRef": spec.cluster_key_secret_ref,
@@ -302,7 +309,7 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "port": spec.media.port,
             "limits": spec.limits,
             "turn": spec.turn,
-            "pod": spec.pod,
+            "pod": pod,
         })
     };
     let defaults: MediaServiceSpec =

@@ -83,6 +83,26 @@ fn a_spelled_out_default_does_not_change_the_spec_hash() {
 }
 
 #[test]
+fn requests_that_differ_from_the_default_in_what_they_leave_out_have_different_hashes() {
+    let hashes: std::collections::BTreeSet<String> = [
+        serde_json::json!({"cpu": "500m", "memory": "512Mi"}),
+        serde_json::json!({"cpu": "500m"}),
+        serde_json::json!({"memory": "512Mi"}),
+        serde_json::json!({"memory": "1Gi"}),
+        serde_json::json!({"cpu": "500m", "memory": "1Gi"}),
+        serde_json::json!({}),
+    ]
+    .into_iter()
+    .map(|requests| {
+        hash_of(serde_json::json!({
+            "media": {"exposure": "HostPort"}, "pod": {"resources": {"requests": requests}},
+        }))
+    })
+    .collect();
+    assert_eq!(hashes.len(), 6);
+}
+
+#[test]
 fn a_part_of_a_pod_that_no_pod_can_have_is_refused_with_its_place() {
     for (pod, place) in [
         (
