@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_the_operator_writes_gives_each_node_its_own_address_with_the_port() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/operator/addresses.json");
+        for (node, wanted) in [
+            ("node-a", "203.0.113.1:8443"),
+            ("node-b", "[2001:db8::2]:8443"),
+        ] {
+            let names = from_file(&path, node).expect("the operator writes what is right");
+            assert_eq!(names, [wanted], "{node}");
+            names[0]
+                .parse::<SocketAddr>()
+                .expect("an address and a port");
+        }
+        assert!(from_file(&path, "node-c").expect("read").is_empty());
+    }
+
+    #[test]
     fn the_file_gives_load_balancers_and_the_own_node() {
         let dir = std::env::temp_dir().join(format!("media-addresses-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");

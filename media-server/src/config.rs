@@ -616,6 +616,7 @@ mod tests {
         assert_eq!(config.turn.urls.len(), 2);
         assert_eq!(config.turn.ttl, Duration::from_secs(3600));
         assert!(config.turn.secret_file.is_some());
+        assert_eq!(config.series.session_grace, Duration::from_secs(60));
         let auth = config.auth.expect("tokens are asked for");
         assert_eq!(auth.issuer, "https://login.example.com");
         assert_eq!(auth.audience, "studio");

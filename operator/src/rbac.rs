@@ -76,7 +76,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "",
         "pods",
-        &["get", "list", "watch", "patch", "delete"],
+        &["get", "list", "watch", "delete"],
         "pods are not replaced",
     ),
     rule("apps", "statefulsets", CHILD, "no pod is made"),

@@ -1,24 +1,21 @@
-//! Replaces pods whose spec hash is not the wanted one: annotated for drain, then deleted.
+//! Replaces pods whose spec hash is not the wanted one: deletes them, and SIGTERM drains them.
 //!
 //! The StatefulSet is `OnDelete`, so nobody else does this. A pod that never became ready is replaced
 //! like any other: a wrong spec must not stand in the way of its correction. The decision is pure;
-//! the writes name the pod's uid, so a successor of the same name is never hit.
+//! the write names the pod's uid, so a successor of the same name is never hit.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, ResourceExt};
-use serde_json::json;
 
-use super::apply::{FIELD_MANAGER, is_status};
+use super::apply::is_status;
 use super::build::meta;
 use crate::metrics::Metrics;
 
 /// What can fail while replacing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
-    #[error("failed to annotate pod {name} for drain")]
-    Annotate { name: String, source: kube::Error },
     #[error("failed to delete outdated pod {name}")]
     Delete { name: String, source: kube::Error },
 }
@@ -27,7 +24,6 @@ impl ReplaceError {
     /// Condition reason, event reason and `reason` label.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Annotate { .. } => "DrainFailed",
             Self::Delete { .. } => "PodDeleteFailed",
         }
     }
@@ -65,25 +61,13 @@ pub fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], spec_hash: &str) -> Plan<'a,
     }
 }
 
-/// Tells `pod` to drain and deletes it.
+/// Deletes `pod`; its StatefulSet makes the next one.
 ///
 /// # Errors
-/// If either write is refused for another reason than that the pod is gone.
+/// If it is refused for another reason than that the pod is gone.
 pub async fn replace(client: &Client, metrics: &Metrics, pod: &Pod) -> Result<(), ReplaceError> {
     let name = pod.name_any();
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    if pod.annotations().get(meta::DRAIN).map(String::as_str) != Some("true") {
-        let patch = json!({"metadata": {"uid": pod.uid(), "annotations": {(meta::DRAIN): "true"}}});
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        match api.patch(&name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => metrics.wrote("Pod"),
-            Err(error) if is_status(&error, 404) || is_status(&error, 409) => return Ok(()),
-            Err(source) => return Err(ReplaceError::Annotate { name, source }),
-        }
-    }
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: pod.uid(),
@@ -108,6 +92,7 @@ fn owned_by(pod: &Pod, set: &StatefulSet) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn set(generation: i64, observed: i64) -> StatefulSet {
         serde_json::from_value(json!({

@@ -30,7 +30,8 @@ pub struct ServiceMonitor {
     /// Labels by which your Prometheus selects. Default `release: kube-prometheus-stack`, what the
     /// chart of that name asks for.
     pub labels: BTreeMap<String, String>,
-    /// Seconds between scrapes, 1-3600. Default 15.
+    /// Seconds between scrapes, 1-3600. Default 15. A pod keeps the series of an ended session for two
+    /// of them; it takes a new value when it starts the next time.
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 3600", "intervalSeconds must be 1 to 3600")))]
     pub interval_seconds: i32,
     /// Seconds that a scrape may take, at most intervalSeconds. Default 10.

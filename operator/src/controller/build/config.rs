@@ -12,7 +12,6 @@ use crate::controller::validate::ValidService;
 pub const CONFIG_DIR: &str = "/etc/media/config";
 pub const SECRETS_DIR: &str = "/etc/media/secrets";
 pub const ADDRESSES_DIR: &str = "/etc/media/addresses";
-pub const POD_DIR: &str = "/etc/media/pod";
 pub const FILE: &str = "config.toml";
 /// File below [`SECRETS_DIR`].
 pub const TURN_SECRET: &str = "turn";
@@ -88,6 +87,10 @@ fn toml(service: &ValidService) -> String {
             }),
         ),
         ("limits", limits),
+        (
+            "metrics",
+            json!({"scrape_interval_seconds": spec.monitoring.service_monitor.interval_seconds}),
+        ),
         ("drain", json!({"timeout_seconds": DRAIN_SECONDS})),
     ];
     if !spec.turn.urls.is_empty() {

@@ -23,8 +23,6 @@ pub const SCRAPE_LABEL: &str = "mediaservice.io/scrape";
 pub const APPLIED_HASH: &str = "mediaservice.io/applied-hash";
 /// Hash of the user's inputs, on every pod.
 pub const SPEC_HASH: &str = "mediaservice.io/spec-hash";
-/// Tells a pod to take no more sessions.
-pub const DRAIN: &str = "mediaservice.io/drain";
 
 /// Selects the children of the MediaService `name`.
 pub fn children_selector(name: &str) -> String {

@@ -6,18 +6,24 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::{Built, Children};
 use crate::controller::fetch::Nodes;
 use crate::controller::{build_offline, offline};
 use crate::crd::MediaService;
 
-fn render(manifest: &str) -> String {
+/// The children on a cluster of two nodes.
+fn children(manifest: &str) -> Children<Built> {
     let service: MediaService = serde_yaml::from_str(manifest).unwrap();
     let mut fetched = offline(service, "registry.example.com/media-server:golden".into());
     fetched.nodes = Nodes::Known(BTreeMap::from([
         ("node-a".into(), vec!["203.0.113.1".into()]),
         ("node-b".into(), vec!["2001:db8::2".into()]),
     ]));
-    let (_, children) = build_offline(&fetched).unwrap();
+    build_offline(&fetched).unwrap().1
+}
+
+fn render(manifest: &str) -> String {
+    let children = children(manifest);
     let mut out = String::new();
     let mut push = |object: serde_yaml::Value| {
         out.push_str("---\n");
@@ -76,6 +82,8 @@ fn compare(name: &str, found: &str) {
     );
 }
 
+const MINIMAL: &str = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: alpha, namespace: beta, uid: gamma}\nspec: {media: {exposure: HostPort}}\n";
+
 /// The example with every field, in a namespace that has another name.
 fn full_manifest() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/examples/full.yaml");
@@ -87,8 +95,7 @@ fn full_manifest() -> String {
 
 #[test]
 fn a_minimal_service_gets_these_children() {
-    let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: alpha, namespace: beta, uid: gamma}\nspec: {media: {exposure: HostPort}}\n";
-    compare("minimal.yaml", &render(manifest));
+    compare("minimal.yaml", &render(MINIMAL));
 }
 
 #[test]
@@ -96,16 +103,14 @@ fn a_service_with_every_field_gets_these_children() {
     compare("full.yaml", &render(&full_manifest()));
 }
 
-/// What the server reads; its own tests load these two files.
+/// What the server reads; its own tests load these two files. Addresses of nodes are given only where
+/// the spec has none, and so not with every field.
 #[test]
 fn the_server_gets_this_configuration_and_these_addresses() {
-    let service: MediaService = serde_yaml::from_str(&full_manifest()).unwrap();
-    let (_, children) = build_offline(&offline(service, "i".into())).unwrap();
-    compare("config.toml", &children.config.data.unwrap()["config.toml"]);
-    compare(
-        "addresses.json",
-        &children.addresses.data.unwrap()["addresses.json"],
-    );
+    let full = children(&full_manifest());
+    compare("config.toml", &full.config.data.unwrap()["config.toml"]);
+    let addresses = children(MINIMAL).addresses.data.unwrap();
+    compare("addresses.json", &addresses["addresses.json"]);
 }
 
 #[test]

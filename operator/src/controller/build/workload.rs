@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, Secret, SecretProjection,
-    SecurityContext, ServiceAccount, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    Secret, SecretProjection, SecurityContext, ServiceAccount, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -145,7 +145,6 @@ fn container(service: &ValidService) -> Container {
                 value_from: None,
             },
             field_env("POD_NAME", "metadata.name"),
-            field_env("POD_NAMESPACE", "metadata.namespace"),
             field_env("NODE_NAME", "spec.nodeName"),
         ]),
         ports: Some(vec![
@@ -182,14 +181,13 @@ fn container(service: &ValidService) -> Container {
             mount("config", config::CONFIG_DIR),
             mount("secrets", config::SECRETS_DIR),
             mount("addresses", config::ADDRESSES_DIR),
-            mount("pod", config::POD_DIR),
         ]),
         ..Container::default()
     }
 }
 
 /// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and
-/// a Secret that is gone must not hold back new addresses or the drain annotation.
+/// a Secret that is gone must not hold back new addresses.
 fn volumes(service: &ValidService) -> Vec<Volume> {
     let mut secrets = vec![
         secret_file(&service.keys.cluster_key, "cluster-key"),
@@ -223,18 +221,6 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-        Volume {
-            name: "pod".into(),
-            downward_api: Some(DownwardAPIVolumeSource {
-                items: Some(vec![DownwardAPIVolumeFile {
-                    path: "annotations".into(),
-                    field_ref: Some(field("metadata.annotations")),
-                    ..DownwardAPIVolumeFile::default()
-                }]),
-                ..DownwardAPIVolumeSource::default()
-            }),
-            ..Volume::default()
-        },
     ]
 }
 
@@ -257,19 +243,15 @@ fn secret_file(key: &KeyRef, path: &str) -> VolumeProjection {
     }
 }
 
-fn field(path: &str) -> ObjectFieldSelector {
-    ObjectFieldSelector {
-        api_version: Some("v1".into()),
-        field_path: path.into(),
-    }
-}
-
 fn field_env(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.into(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(field(path)),
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".into()),
+                field_path: path.into(),
+            }),
             ..EnvVarSource::default()
         }),
     }
