@@ -35,6 +35,9 @@ pub struct Options {
     /// The local address for media. Default: loopback if the server's host is loopback, else
     /// every address of the machine.
     pub bind: Option<IpAddr>,
+    /// Where media goes instead of to the candidates of the answer: towards a server behind a port
+    /// mapping that its answers do not name, or through a link of a test.
+    pub media_address: Option<SocketAddr>,
     /// Longest wait from the answer to a connected session.
     pub connect_timeout: Duration,
 }
@@ -44,6 +47,7 @@ impl Default for Options {
         Self {
             srtp_profiles: vec![SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmSha1_80],
             bind: None,
+            media_address: None,
             connect_timeout: Duration::from_secs(15),
         }
     }
@@ -256,13 +260,18 @@ impl Peer {
     pub async fn accept_answer(
         &mut self,
         answer: String,
-        timeout: Duration,
+        options: &Options,
     ) -> Result<(), ClientError> {
         let failed = |source| ClientError::Peer {
             attempt: "apply the answer",
             source,
         };
         self.answer.clone_from(&answer);
+        let timeout = options.connect_timeout;
+        let answer = match options.media_address {
+            Some(address) => lead_media(&answer, address),
+            None => answer,
+        };
         let answer = RTCSessionDescription::answer(answer).map_err(failed)?;
         self.connection
             .set_remote_description(answer)
@@ -307,7 +316,11 @@ impl Peer {
                 url: resource.url.to_string(),
                 reason: "the fragment lacks credentials or candidates".to_owned(),
             })?;
-        self.accept_answer(answer, timeout).await
+        let options = Options {
+            connect_timeout: timeout,
+            ..Options::default()
+        };
+        self.accept_answer(answer, &options).await
     }
 
     pub fn state(&self) -> PeerState {
@@ -400,6 +413,27 @@ fn local_address(server: &Url, options: &Options) -> SocketAddr {
     SocketAddr::new(options.bind.or(loopback).unwrap_or(any), 0)
 }
 
+/// The answer with one candidate, `address`, in place of its own (RFC 8839 §5.1).
+fn lead_media(answer: &str, address: SocketAddr) -> String {
+    let mut led = String::with_capacity(answer.len());
+    let mut given = false;
+    for line in answer.lines() {
+        if !line.starts_with("a=candidate:") {
+            led.push_str(line);
+        } else if std::mem::replace(&mut given, true) {
+            continue;
+        } else {
+            let (ip, port) = (address.ip(), address.port());
+            // The priority of the only host candidate of a component (RFC 8445 §5.1.2.1).
+            led.push_str(&format!(
+                "a=candidate:1 1 udp 2130706431 {ip} {port} typ host"
+            ));
+        }
+        led.push_str("\r\n");
+    }
+    led
+}
+
 /// Times the steps of a set-up.
 pub(crate) struct SetupClock {
     start: Instant,
@@ -441,5 +475,18 @@ mod tests {
         assert_eq!(local("http://localhost:30006/whip/a"), "127.0.0.1");
         assert_eq!(local("http://[::1]:30006/whip/a"), "::1");
         assert_eq!(local("https://cam.example/whip/a"), "0.0.0.0");
+    }
+
+    #[test]
+    fn media_is_led_to_the_one_address_whatever_the_answer_names() {
+        let answer = "v=0\r\na=mid:0\r\na=candidate:1 1 udp 2130706431 192.0.2.1 8443 typ host\r\n\
+            a=candidate:2 1 tcp 1671430143 192.0.2.1 8443 typ host tcptype passive\r\n\
+            a=end-of-candidates\r\n";
+        let led = lead_media(answer, SocketAddr::from(([127, 0, 0, 1], 9)));
+        assert_eq!(
+            led,
+            "v=0\r\na=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n\
+            a=end-of-candidates\r\n"
+        );
     }
 }

@@ -72,7 +72,7 @@ impl Publisher {
             }
         };
         clock.times.answered = clock.elapsed();
-        if let Err(error) = peer.accept_answer(answer, options.connect_timeout).await {
+        if let Err(error) = peer.accept_answer(answer, options).await {
             end(http, &resource, &mut peer).await.ok();
             return Err(error);
         }

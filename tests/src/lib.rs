@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod kubectl;
+pub mod link;
 pub mod metrics;
 pub mod operator;
 pub mod page;
@@ -17,6 +18,7 @@ pub mod wait;
 
 pub use browser::Browser;
 pub use kubectl::Kubectl;
+pub use link::Link;
 pub use metrics::Metrics;
 pub use page::Page;
 pub use prometheus::Prometheus;
