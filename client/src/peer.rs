@@ -448,6 +448,15 @@ impl SetupClock {
         }
     }
 
+    /// A clock that started that long ago.
+    pub fn started(ago: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            start: now.checked_sub(ago).unwrap_or(now),
+            times: SetupTimes::default(),
+        }
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }

@@ -3,9 +3,11 @@
 //!
 //! No decoder will show them. The load tool and the tests send them.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::Codec;
+use crate::{Codec, Stamp};
 
 /// Makes frames of one codec, as RTP payloads.
 #[derive(Debug, Clone)]
@@ -14,6 +16,23 @@ pub struct FrameSource {
     packets_per_frame: usize,
     payload_bytes: usize,
     noise: u64,
+    next_frame: u32,
+}
+
+/// A payload that is stamped when it is sent.
+#[derive(Debug)]
+pub struct Unsent {
+    payload: BytesMut,
+    stamp: Stamp,
+}
+
+impl Unsent {
+    /// The payload, as sent at that moment of the clock that the receivers share.
+    pub fn sent_at(mut self, sent: Duration) -> Bytes {
+        // A payload has room for it: MIN_PAYLOAD.
+        Stamp { sent, ..self.stamp }.write(&mut self.payload);
+        self.payload.freeze()
+    }
 }
 
 impl FrameSource {
@@ -30,6 +49,7 @@ impl FrameSource {
             },
             payload_bytes: payload_bytes.max(MIN_PAYLOAD),
             noise: seed,
+            next_frame: 0,
         }
     }
 
@@ -37,13 +57,34 @@ impl FrameSource {
     pub fn frame(&mut self, keyframe: bool) -> Vec<Bytes> {
         let last = self.packets_per_frame - 1;
         (0..=last)
-            .map(|index| {
-                let mut payload = BytesMut::with_capacity(self.payload_bytes);
-                header(self.codec, keyframe, index, last, &mut payload);
-                self.fill(&mut payload);
-                payload.freeze()
+            .map(|index| self.payload(keyframe, index, last).freeze())
+            .collect()
+    }
+
+    /// As [`Self::frame`], with a [`Stamp`] at the end of each payload.
+    pub fn stamped_frame(&mut self, keyframe: bool) -> Vec<Unsent> {
+        let last = self.packets_per_frame - 1;
+        let frame = self.next_frame;
+        self.next_frame = frame.wrapping_add(1);
+        (0..=last)
+            .map(|index| Unsent {
+                payload: self.payload(keyframe, index, last),
+                stamp: Stamp {
+                    frame,
+                    index: index as u16,
+                    last: last as u16,
+                    keyframe,
+                    sent: Duration::ZERO,
+                },
             })
             .collect()
+    }
+
+    fn payload(&mut self, keyframe: bool, index: usize, last: usize) -> BytesMut {
+        let mut payload = BytesMut::with_capacity(self.payload_bytes);
+        header(self.codec, keyframe, index, last, &mut payload);
+        self.fill(&mut payload);
+        payload
     }
 
     /// Noise up to the payload's size (SplitMix64).
@@ -59,8 +100,8 @@ impl FrameSource {
     }
 }
 
-/// Room for the longest header below, with a byte of noise.
-const MIN_PAYLOAD: usize = 48;
+/// Room for the longest header below and a stamp.
+const MIN_PAYLOAD: usize = 24 + Stamp::LEN;
 
 /// A parameter set pair as openh264 writes it for 640x360, constrained baseline.
 const SPS: &[u8] = &[
@@ -158,6 +199,33 @@ mod tests {
                 for payload in frame {
                     assert_eq!(payload.len(), 1_188, "{codec}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stamped_payload_has_its_size_its_header_and_its_stamp() {
+        for codec in Codec::ALL {
+            let plain = FrameSource::new(codec, 3, 48, 1).frame(true);
+            let mut source = FrameSource::new(codec, 3, 48, 1);
+            let sent = Duration::from_micros(5);
+            let stamped: Vec<Bytes> = source
+                .stamped_frame(true)
+                .into_iter()
+                .map(|unsent| unsent.sent_at(sent))
+                .collect();
+            let last = stamped.len() - 1;
+            for (index, payload) in stamped.iter().enumerate() {
+                assert_eq!(payload.len(), 48, "{codec}");
+                assert_eq!(payload[..24], plain[index][..24], "{codec}");
+                let expected = Stamp {
+                    frame: 0,
+                    index: index as u16,
+                    last: last as u16,
+                    keyframe: true,
+                    sent,
+                };
+                assert_eq!(Stamp::read(payload), Some(expected), "{codec}");
             }
         }
     }

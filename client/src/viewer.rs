@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reqwest::Url;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
@@ -22,24 +23,31 @@ pub struct Viewer {
     clock: SetupClock,
 }
 
-impl Viewer {
-    /// Opens a session at the WHEP endpoint and waits until it is connected.
-    ///
-    /// `codecs` are the ones that it can take, the preferred first; there is one m-line for each
-    /// kind among them. Every packet goes to `sink`, if there is one; counting happens anyway.
+/// A viewer whose offer is ready and whose POST is still to come: the part of a set-up that costs the
+/// player and not the server. A crowd of them can arrive at once.
+pub struct PreparedViewer {
+    endpoint: Url,
+    peer: Peer,
+    offer: String,
+    options: Options,
+    prepared: Duration,
+}
+
+impl PreparedViewer {
+    /// Makes the offer. Nothing is sent.
     ///
     /// # Errors
-    /// As [`crate::Publisher::connect`]. Without a live publisher the server refuses with 409.
-    pub async fn connect(
+    /// [`ClientError::Url`], or [`ClientError::Peer`] and [`ClientError::Timeout`] of the local
+    /// preparations.
+    pub async fn new(
         url: &str,
-        http: &Http,
         options: &Options,
         codecs: &[Codec],
         sink: Option<Arc<dyn PacketSink>>,
     ) -> Result<Self, ClientError> {
         let endpoint = endpoint(url)?;
-        let mut clock = SetupClock::start();
-        let mut peer = Peer::new(Role::Viewer, codecs, &endpoint, options, sink).await?;
+        let clock = SetupClock::start();
+        let peer = Peer::new(Role::Viewer, codecs, &endpoint, options, sink).await?;
         for kind in [Kind::Video, Kind::Audio] {
             let Some(codec) = codecs.iter().find(|codec| codec.kind() == kind) else {
                 continue;
@@ -59,7 +67,30 @@ impl Viewer {
                 })?;
         }
         let offer = peer.offer().await?;
-        clock.times.offered = clock.elapsed();
+        Ok(Self {
+            endpoint,
+            peer,
+            offer,
+            options: options.clone(),
+            prepared: clock.elapsed(),
+        })
+    }
+
+    /// Opens the session and waits until it is connected. Time spent between [`Self::new`] and this
+    /// counts in none of the set-up times.
+    ///
+    /// # Errors
+    /// As [`Viewer::connect`].
+    pub async fn join(self, http: &Http) -> Result<Viewer, ClientError> {
+        let Self {
+            endpoint,
+            mut peer,
+            offer,
+            options,
+            prepared,
+        } = self;
+        let mut clock = SetupClock::started(prepared);
+        clock.times.offered = prepared;
         let (answer, resource) = match http.post_offer(&endpoint, offer).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -68,17 +99,39 @@ impl Viewer {
             }
         };
         clock.times.answered = clock.elapsed();
-        if let Err(error) = peer.accept_answer(answer, options).await {
+        if let Err(error) = peer.accept_answer(answer, &options).await {
             end(http, &resource, &mut peer).await.ok();
             return Err(error);
         }
         clock.times.connected = clock.elapsed();
-        Ok(Self {
+        Ok(Viewer {
             http: http.clone(),
             resource,
             peer,
             clock,
         })
+    }
+}
+
+impl Viewer {
+    /// Opens a session at the WHEP endpoint and waits until it is connected.
+    ///
+    /// `codecs` are the ones that it can take, the preferred first; there is one m-line for each
+    /// kind among them. Every packet goes to `sink`, if there is one; counting happens anyway.
+    ///
+    /// # Errors
+    /// As [`crate::Publisher::connect`]. Without a live publisher the server refuses with 409.
+    pub async fn connect(
+        url: &str,
+        http: &Http,
+        options: &Options,
+        codecs: &[Codec],
+        sink: Option<Arc<dyn PacketSink>>,
+    ) -> Result<Self, ClientError> {
+        PreparedViewer::new(url, options, codecs, sink)
+            .await?
+            .join(http)
+            .await
     }
 
     /// What arrived so far.
@@ -94,6 +147,11 @@ impl Viewer {
     /// Waits for the first media packet; returns when it came, from the start of the set-up.
     pub async fn first_packet(&self) -> Duration {
         let at: Instant = self.peer.tap.first_packet().await;
+        self.clock.since_start(at)
+    }
+
+    /// That moment, from the start of the set-up.
+    pub fn since_start(&self, at: Instant) -> Duration {
         self.clock.since_start(at)
     }
 
