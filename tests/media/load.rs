@@ -7,32 +7,33 @@ use tests::process::program;
 
 use crate::media::metric_becomes;
 
-#[tokio::test]
-async fn media_load_reports_every_packet_and_what_the_server_used() {
-    let server = MediaServer::open(&[]).await;
+/// Runs the tool against the server; returns what it wrote to standard output.
+async fn media_load(server: &MediaServer, args: &[&str]) -> String {
     let mut command = Command::new(program("MEDIA_LOAD_BIN", "media-load"));
-    command.args([
-        "--whip",
-        &server.url("/whip"),
-        "--whep",
-        &server.url("/whep"),
-        "--publishers",
-        "2",
-        "--viewers",
-        "6",
-        "--duration",
-        "2",
-        "--server-pid",
-        &server.pid().to_string(),
-    ]);
+    command
+        .args(["--whip", &server.url("/whip")])
+        .args(["--whep", &server.url("/whep")])
+        .args(args);
     let output = tokio::task::spawn_blocking(move || command.output())
         .await
         .expect("the tool's task ends")
         .expect("media-load can be started");
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{progress}");
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("standard output is one JSON report");
+    String::from_utf8(output.stdout).expect("a report is text")
+}
+
+fn json(report: &str) -> serde_json::Value {
+    serde_json::from_str(report).expect("standard output is one JSON report")
+}
+
+#[tokio::test]
+async fn media_load_reports_every_packet_and_what_the_server_used() {
+    let server = MediaServer::open(&[]).await;
+    let pid = server.pid().to_string();
+    let load = ["--publishers", "2", "--viewers", "6", "--duration", "2"];
+    let report = media_load(&server, &[&load[..], &["--server-pid", &pid]].concat()).await;
+    let report = json(&report);
 
     assert_eq!(report["viewers_connected"], 6, "{report:#}");
     assert_eq!(report["viewers_failed"], 0, "{report:#}");
@@ -46,7 +47,89 @@ async fn media_load_reports_every_packet_and_what_the_server_used() {
     assert_eq!(report["expected_packets"], expected, "{report:#}");
     assert_eq!(report["delivered_packets"], expected, "{report:#}");
     assert_eq!(report["lost_packets"], 0, "{report:#}");
-    let cost = &report["server"]["cpu_us_per_forwarded_packet"];
-    assert!(cost.as_f64().is_some_and(|cost| cost > 0.0), "{report:#}");
+    assert_eq!(report["viewers_without_picture"], 0, "{report:#}");
+    let positive = |value: &serde_json::Value| value.as_f64().is_some_and(|value| value > 0.0);
+    for cost in ["cpu_us_per_forwarded_packet", "cpu_ms_per_setup"] {
+        assert!(positive(&report["server"][cost]), "{cost}: {report:#}");
+    }
+    assert!(positive(&report["own_cpu_us_per_received_packet"]));
+    let latency = &report["forwarding_latency_ms"];
+    assert!(positive(&latency["p50"]), "{report:#}");
+    assert!(latency["p99"].as_f64() >= latency["p50"].as_f64());
+    // Every packet of the window was timed; those at its edges may be on one side only.
+    let samples = report["forwarding_latency_samples"].as_f64();
+    let window = report["window_delivered_packets"].as_f64();
+    let (samples, window) = samples.zip(window).expect("both are numbers");
+    assert!((samples - window).abs() <= 0.1 * window, "{report:#}");
     metric_becomes(&server, "media_active_sessions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_wave_and_churn_are_counted_apart_and_every_viewer_has_a_token_of_its_own() {
+    let server = MediaServer::closed(&[]).await;
+    let key = server.key_file().display().to_string();
+    let report = media_load(
+        &server,
+        &[
+            &["--jwt-hmac-file", &key, "--viewers", "2", "--duration", "2"][..],
+            &["--wave", "5", "--wave-seconds", "0.2", "--churn", "2"],
+            &["--joins-per-second", "10"],
+        ]
+        .concat(),
+    )
+    .await;
+    let report = json(&report);
+    assert_eq!(report["joined"], "live", "{report:#}");
+    assert_eq!(report["viewers_failed"], 0, "{report:#}");
+
+    let wave = &report["wave"];
+    for (name, value) in [
+        ("viewers", 5),
+        ("connected", 5),
+        ("failed", 0),
+        ("without_picture", 0),
+        ("earlier_viewers", 2),
+        ("lost_by_earlier_viewers", 0),
+    ] {
+        assert_eq!(wave[name], value, "{name}: {wave:#}");
+    }
+    let after = |name: &str| wave[name].as_f64().expect("seconds");
+    assert!(after("half_see_after_seconds") <= after("most_see_after_seconds"));
+    let setup = &wave["setup_ms"];
+    assert!(
+        setup["post_to_first_keyframe"]["p50"].as_f64() > Some(0.0),
+        "{wave:#}"
+    );
+
+    let churn = &report["churn"];
+    assert_eq!(churn["failed"], 0, "{churn:#}");
+    assert_eq!(churn["not_deleted"], 0, "{churn:#}");
+    let joined = churn["joined"].as_u64().expect("a count");
+    assert!(
+        (2..=6).contains(&joined),
+        "twice a second for 2 s: {churn:#}"
+    );
+    assert_eq!(churn["left"], joined, "{churn:#}");
+    assert_eq!(report["viewers_connected"], 7, "as many came as left");
+    let viewers = report["devices"][0]["viewers"].as_u64();
+    assert_eq!(viewers, Some(7 + joined), "{report:#}");
+    assert_eq!(report["lost_packets"], 0, "{report:#}");
+    metric_becomes(&server, "media_active_sessions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn the_text_report_says_what_a_person_wants_to_know_first() {
+    let server = MediaServer::open(&[]).await;
+    let pid = server.pid().to_string();
+    let load = ["--viewers", "2", "--duration", "1", "--report", "text"];
+    let report = media_load(&server, &[&load[..], &["--server-pid", &pid]].concat()).await;
+    for said in [
+        "2 connected, 0 failed, joined at rest",
+        "forwarding latency",
+        "POST to connected",
+        "µs a forwarded packet",
+        "KiB, ",
+    ] {
+        assert!(report.contains(said), "{said} is missing:\n{report}");
+    }
 }

@@ -1,24 +1,44 @@
-//! `media-load`: publishes to a media server and watches it from many viewers, then reports in
-//! JSON what was delivered, how long set-ups took and, for a server on this machine, what it cost.
+//! `media-load`: publishes to a media server and watches it from many viewers, then reports what was
+//! delivered and how fast, how long set-ups took and, for a server on this machine, what it cost.
 //!
-//! Standard output carries the report alone; progress goes to standard error.
+//! It speaks WHIP and WHEP, so any server of them will do. Standard output carries the report alone;
+//! progress goes to standard error.
 #![forbid(unsafe_code)]
 
+#[path = "load/churn.rs"]
+mod churn;
+#[path = "load/join.rs"]
+mod join;
+#[path = "load/meter.rs"]
+mod meter;
 #[path = "load/report.rs"]
 mod report;
 #[path = "load/run.rs"]
 mod run;
+#[path = "load/send.rs"]
+mod send;
 #[path = "load/server.rs"]
 mod server;
+#[path = "load/tally.rs"]
+mod tally;
+#[path = "load/text.rs"]
+mod text;
+#[path = "load/tokens.rs"]
+mod tokens;
+#[path = "load/wave.rs"]
+mod wave;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use client::{Codec, SrtpProfile};
+use join::Rhythm;
+use tokens::{Minter, Tokens};
 
-/// Publishes to a media server and watches it from many viewers; prints a JSON report.
+/// Publishes to a media server and watches it from many viewers; prints a report.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -32,6 +52,18 @@ struct Args {
     /// Bearer token for both.
     #[arg(long, env = "MEDIA_LOAD_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// File with the viewers' tokens, one a line; they take them in turn.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Key to sign with: each session gets a token of its own, as `media-server token` makes them.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "token_file"])]
+    jwt_hmac_file: Option<PathBuf>,
+    /// `iss` of these tokens.
+    #[arg(long, default_value = "cloudphone-platform", value_name = "TEXT")]
+    jwt_issuer: String,
+    /// `aud` of these tokens.
+    #[arg(long, default_value = "cloudphone-users", value_name = "TEXT")]
+    jwt_audience: String,
     /// Devices that publish. 0 watches the device named by `--device`, which must be live.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     publishers: u32,
@@ -60,8 +92,22 @@ struct Args {
     /// Set-ups under way at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     concurrency: u32,
+    /// Viewers join evenly at this rate while media flows, instead of as fast as `--concurrency`
+    /// lets them.
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    joins_per_second: Option<f64>,
+    /// Viewers that arrive beside the others within `--wave-seconds`, before the measured window.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=5_000))]
+    wave: u32,
+    /// Time over which a wave arrives, evenly.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds, value_name = "SECONDS")]
+    wave_seconds: f64,
+    /// In the measured window, so many times a second a viewer leaves and another joins.
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    churn: Option<f64>,
     /// The server's process on this machine: adds its CPU and memory to the report. Viewers then
-    /// join before media flows, so that the figures at rest are what a session alone costs.
+    /// join before media flows, so that the figures at rest are what a session alone costs; not
+    /// with `--joins-per-second`.
     #[arg(long)]
     server_pid: Option<u32>,
     /// SRTP profile: gcm or sha1-80. Default: both offered, gcm first.
@@ -76,6 +122,30 @@ struct Args {
     /// HOST=IP:PORT: reaches that host there instead of asking DNS. Repeatable.
     #[arg(long, value_parser = resolve)]
     resolve: Vec<(String, SocketAddr)>,
+    /// How the report is written to standard output.
+    #[arg(long, value_enum, default_value = "json")]
+    report: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+/// A rate for which a thousandth of a second is enough.
+fn rate(value: &str) -> Result<f64, String> {
+    match value.parse() {
+        Ok(rate) if (0.001..=1_000.0).contains(&rate) => Ok(rate),
+        _ => Err("give a number from 0.001 to 1000".to_owned()),
+    }
+}
+
+fn seconds(value: &str) -> Result<f64, String> {
+    match value.parse() {
+        Ok(seconds) if (0.0..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number from 0 to 600".to_owned()),
+    }
 }
 
 fn srtp_profile(name: &str) -> Result<SrtpProfile, String> {
@@ -99,12 +169,46 @@ impl Args {
         Duration::from_secs(self.duration)
     }
 
+    fn joins_at_rest(&self) -> bool {
+        self.server_pid.is_some() && self.publishers > 0 && self.joins_per_second.is_none()
+    }
+
+    fn rhythm(&self) -> Rhythm {
+        match self.joins_per_second {
+            Some(rate) => Rhythm::PerSecond(rate),
+            None => Rhythm::Concurrent(self.concurrency),
+        }
+    }
+
+    fn tokens(&self) -> anyhow::Result<Tokens> {
+        if let Some(file) = &self.token_file {
+            return Tokens::lines(file, self.token.clone());
+        }
+        let Some(file) = &self.jwt_hmac_file else {
+            return Ok(Tokens::One(self.token.clone()));
+        };
+        // An hour beyond the run, and never more than the day that a server takes.
+        let lifetime = (self.measured() + Duration::from_secs(3_600)).min(MAX_LIFETIME);
+        Ok(Tokens::Minted(Minter::new(
+            file,
+            &self.jwt_issuer,
+            &self.jwt_audience,
+            lifetime,
+        )?))
+    }
+
     fn devices(&self) -> Vec<String> {
         match self.publishers {
             0 | 1 => vec![self.device.clone()],
             n => (0..n).map(|i| format!("{}-{i}", self.device)).collect(),
         }
     }
+}
+
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+
+fn progress(line: &str) {
+    eprintln!("media-load: {line}");
 }
 
 /// The endpoint of one device.
@@ -135,9 +239,9 @@ async fn main() -> anyhow::Result<()> {
         args.publishers
     );
     anyhow::ensure!(
-        args.viewers == 0 || args.whep.is_some(),
-        "--viewers {} needs --whep, the address to watch at",
-        args.viewers
+        args.viewers + args.wave == 0 || args.whep.is_some(),
+        "{} viewers need --whep, the address to watch at",
+        args.viewers + args.wave
     );
     anyhow::ensure!(
         args.publishers < 2
@@ -154,10 +258,13 @@ async fn main() -> anyhow::Result<()> {
             anyhow::bail!("interrupted; the server ends the open sessions when their consent expires");
         }
     };
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&report).context("failed to write the report")?
-    );
+    match args.report {
+        Format::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("failed to write the report")?
+        ),
+        Format::Text => print!("{}", text::text(&report)),
+    }
     Ok(())
 }
 
@@ -171,6 +278,28 @@ mod tests {
         assert_eq!(endpoint("http://h/whip/", "a"), "http://h/whip/a");
         assert_eq!(endpoint("http://h/x/{device}/in", "a"), "http://h/x/a/in");
         assert_eq!(endpoint("http://h/whep/cam-1", "a"), "http://h/whep/cam-1");
+    }
+
+    #[test]
+    fn viewers_join_at_rest_where_a_server_is_measured_and_no_rate_is_asked_for() {
+        let at_rest = |more: &[&str]| {
+            let args = [&["media-load"], more].concat();
+            Args::parse_from(args).joins_at_rest()
+        };
+        assert!(!at_rest(&[]));
+        assert!(at_rest(&["--server-pid", "1"]));
+        assert!(!at_rest(&["--server-pid", "1", "--joins-per-second", "10"]));
+        assert!(!at_rest(&["--server-pid", "1", "--publishers", "0"]));
+    }
+
+    #[test]
+    fn rates_that_no_clock_can_keep_are_refused() {
+        assert_eq!(rate("2.5"), Ok(2.5));
+        for wrong in ["0", "-1", "NaN", "inf", "1e9", "x"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(seconds("0"), Ok(0.0));
+        assert!(seconds("NaN").is_err());
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! Viewers that leave and others that come in their place, at a rate, while media flows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::join::{Door, Group, Watching};
+use crate::report::{ChurnReport, SetupReport};
+use crate::tally::Departed;
+
+/// Set-ups and ends under way; a change that is due beyond them is left out and counted.
+const UNDER_WAY: usize = 64;
+
+/// Lets media flow for `time`, with so many changes a second. The ones who left are added to
+/// `departed`, who came is pushed to `watching`.
+pub async fn churn(
+    door: &Arc<Door>,
+    next_number: usize,
+    rate: f64,
+    time: Duration,
+    watching: &mut Vec<Watching>,
+    departed: &mut Departed,
+) -> ChurnReport {
+    let end = Instant::now() + time;
+    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut report = ChurnReport::default();
+    let mut number = next_number;
+    let mut joins = JoinSet::new();
+    let mut ends = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => break,
+            _ = tick.tick() => {
+                if joins.len() + ends.len() >= UNDER_WAY || watching.is_empty() {
+                    report.left_out += 1;
+                    continue;
+                }
+                // The longest there leaves; the others follow in their turn.
+                let leaver = watching.remove(0);
+                departed.add(&leaver);
+                ends.spawn(async move { leaver.viewer.close().await.is_ok() });
+                let (door, own) = (door.clone(), number);
+                number += 1;
+                joins.spawn(async move { door.prepare(own).await?.join(Group::Churn).await });
+            }
+            Some(ended) = ends.join_next() => {
+                report.left += 1;
+                report.not_deleted += u64::from(!ended.unwrap_or(false));
+            }
+            Some(result) = joins.join_next() => take(result, watching, &mut report),
+        }
+    }
+    // Who is on the way in still counts.
+    while let Some(result) = joins.join_next().await {
+        take(result, watching, &mut report);
+    }
+    while let Some(ended) = ends.join_next().await {
+        report.left += 1;
+        report.not_deleted += u64::from(!ended.unwrap_or(false));
+    }
+    report.setup_ms = SetupReport::of(departed.joined(watching, Group::Churn));
+    report
+}
+
+fn take(
+    result: Result<anyhow::Result<Watching>, tokio::task::JoinError>,
+    watching: &mut Vec<Watching>,
+    report: &mut ChurnReport,
+) {
+    match result {
+        Ok(Ok(watch)) => {
+            report.joined += 1;
+            watching.push(watch);
+        }
+        Ok(Err(error)) => {
+            report.failed += 1;
+            report.first_failure.get_or_insert(format!("{error:#}"));
+        }
+        Err(error) => {
+            report.failed += 1;
+            report.first_failure.get_or_insert(error.to_string());
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! How viewers come in: one by one, at a rate, or as a wave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Codec, Http, Options, PreparedViewer, Reception, Viewer};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::meter::{Eye, Meter};
+use crate::report::Joined;
+use crate::tokens::Tokens;
+use crate::{Args, endpoint, progress};
+
+/// Reasons of failure that are told.
+const MAX_FAILURES: usize = 5;
+
+/// Everything a viewer needs to come in. Shared by the tasks that let them.
+pub struct Door {
+    whep: String,
+    devices: Vec<String>,
+    http: Http,
+    options: Options,
+    codec: Codec,
+    tokens: Tokens,
+    meter: Arc<Meter>,
+}
+
+/// Why a viewer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Of `--viewers`, before media began: all of it is owed to them.
+    AtRest,
+    /// Of `--viewers`, while media flows.
+    Live,
+    Wave,
+    Churn,
+}
+
+/// A viewer that is watching.
+pub struct Watching {
+    pub viewer: Viewer,
+    pub eye: Arc<Eye>,
+    pub device: usize,
+    pub group: Group,
+}
+
+/// A viewer whose offer is ready.
+pub struct Prepared {
+    viewer: PreparedViewer,
+    http: Http,
+    eye: Arc<Eye>,
+    device: usize,
+}
+
+impl Door {
+    pub fn new(
+        args: &Args,
+        http: Http,
+        options: Options,
+        tokens: Tokens,
+        meter: Arc<Meter>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            whep: args.whep.clone().unwrap_or_default(),
+            devices: args.devices(),
+            http,
+            options,
+            codec: args.codec,
+            tokens,
+            meter,
+        })
+    }
+
+    /// Makes the offer of the viewer of that number; they are spread over the devices.
+    ///
+    /// # Errors
+    /// If the offer or its token can't be made.
+    pub async fn prepare(&self, number: usize) -> anyhow::Result<Prepared> {
+        let device = number % self.devices.len();
+        let name = &self.devices[device];
+        let eye = Arc::new(Eye::new(self.meter.clone()));
+        let url = endpoint(&self.whep, name);
+        let viewer =
+            PreparedViewer::new(&url, &self.options, &[self.codec], Some(eye.clone())).await?;
+        Ok(Prepared {
+            viewer,
+            http: self.http.with_token(self.tokens.viewer(number, name)?),
+            eye,
+            device,
+        })
+    }
+}
+
+impl Prepared {
+    /// Opens the session.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub async fn join(self, group: Group) -> anyhow::Result<Watching> {
+        let viewer = self.viewer.join(&self.http).await?;
+        Ok(Watching {
+            viewer,
+            eye: self.eye,
+            device: self.device,
+            group,
+        })
+    }
+}
+
+impl Watching {
+    /// How its set-up went.
+    pub fn joined(&self, reception: &Reception) -> Joined {
+        let times = self.viewer.setup_times();
+        let live = |at: Option<std::time::Instant>| {
+            at.filter(|_| self.group != Group::AtRest)
+                .map(|at| self.viewer.since_start(at))
+        };
+        Joined {
+            offered: times.offered,
+            answered: times.answered,
+            connected: times.connected,
+            first_packet: live(reception.first_at()),
+            picture: live(self.eye.picture()),
+        }
+    }
+}
+
+/// The viewers that came in, and why others did not.
+#[derive(Default)]
+pub struct Joins {
+    pub watching: Vec<Watching>,
+    pub failed: usize,
+    pub failures: Vec<String>,
+}
+
+impl Joins {
+    pub fn add(&mut self, joined: Result<anyhow::Result<Watching>, tokio::task::JoinError>) {
+        let failure = match joined {
+            Ok(Ok(watch)) => return self.watching.push(watch),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(error) => error.to_string(),
+        };
+        self.failed += 1;
+        if self.failures.len() < MAX_FAILURES {
+            progress(&format!("a viewer failed: {failure}"));
+            self.failures.push(failure);
+        }
+    }
+}
+
+/// How a number of viewers is let in.
+#[derive(Debug, Clone, Copy)]
+pub enum Rhythm {
+    /// So many set-ups at a time, each as soon as there is room.
+    Concurrent(u32),
+    /// Evenly over time, whatever the ones before are at. Offers are made shortly before.
+    PerSecond(f64),
+}
+
+/// Lets `count` viewers join, numbered from `first`.
+pub async fn join_all(
+    door: &Arc<Door>,
+    first: usize,
+    count: usize,
+    rhythm: Rhythm,
+    group: Group,
+) -> Joins {
+    let permits = Arc::new(Semaphore::new(match rhythm {
+        Rhythm::Concurrent(permits) => permits as usize,
+        Rhythm::PerSecond(_) => count.max(1),
+    }));
+    let start = Instant::now() + LEAD;
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let due = match rhythm {
+            Rhythm::Concurrent(_) => None,
+            Rhythm::PerSecond(rate) => Some(start + Duration::from_secs_f64(number as f64 / rate)),
+        };
+        let (door, permits) = (door.clone(), permits.clone());
+        tasks.spawn(async move {
+            if let Some(due) = due {
+                tokio::time::sleep_until(due - LEAD).await;
+            }
+            let _permit = permits.acquire().await;
+            let prepared = door.prepare(first + number).await?;
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+            }
+            prepared.join(group).await
+        });
+    }
+    let mut joins = Joins::default();
+    while let Some(joined) = tasks.join_next().await {
+        joins.add(joined);
+        let done = joins.watching.len();
+        if done > 0 && done.is_multiple_of(50) {
+            progress(&format!("{done} of {count} viewers"));
+        }
+    }
+    joins
+}
+
+/// How long before its POST a viewer makes its offer.
+const LEAD: Duration = Duration::from_millis(200);

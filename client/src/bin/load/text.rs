@@ -1,0 +1,171 @@
+//! The report as a person reads it (`--report text`).
+
+use std::fmt::Write as _;
+
+use crate::report::{Percentiles, Report, SetupReport};
+
+/// The whole report, a line for each fact.
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<28} {value}");
+    };
+    let shape = &report.shape;
+    line(
+        "load",
+        format!(
+            "{} publishers, {} viewers, {} at {} frames/s of {} packets of {} B",
+            shape.publishers,
+            shape.viewers,
+            shape.codec,
+            shape.frames_per_second,
+            shape.packets_per_frame,
+            shape.packet_bytes
+        ),
+    );
+    line(
+        "viewers",
+        format!(
+            "{} connected, {} failed, joined {}{}",
+            report.viewers_connected,
+            report.viewers_failed,
+            report.joined.replace('_', " "),
+            report
+                .viewers_without_picture
+                .map_or_else(String::new, |n| format!(", {n} without a picture"))
+        ),
+    );
+    for failure in &report.failures {
+        line("  failure", failure.clone());
+    }
+    line(
+        "packets",
+        format!(
+            "{} of {} delivered ({:.4} %), {} lost",
+            report.delivered_packets,
+            report.expected_packets,
+            report.delivered_ratio * 100.0,
+            report.lost_packets
+        ),
+    );
+    line(
+        "measured",
+        format!(
+            "{} packets in {:.1} s",
+            report.window_delivered_packets, report.window_seconds
+        ),
+    );
+    if let Some(latency) = &report.forwarding_latency_ms {
+        line("forwarding latency", percentiles(latency));
+    }
+    setup(&mut line, "", &report.viewer_setup_ms);
+    if let Some(wave) = &report.wave {
+        line(
+            "wave",
+            format!(
+                "{} viewers within {:.2} s: {} connected, {} failed, {} without a picture",
+                wave.viewers,
+                wave.last_post_after_seconds,
+                wave.connected,
+                wave.failed,
+                wave.without_picture
+            ),
+        );
+        let seconds = |at: Option<f64>| at.map_or("never".to_owned(), |s| format!("{s:.2} s"));
+        line(
+            "  picture for 50 % / 99 %",
+            format!(
+                "{} / {} after the first POST",
+                seconds(wave.half_see_after_seconds),
+                seconds(wave.most_see_after_seconds)
+            ),
+        );
+        setup(&mut line, "  ", &wave.setup_ms);
+        line("  keyframe requests", wave.keyframe_requests.to_string());
+        line(
+            "  viewers there before",
+            format!(
+                "{} lost {} packets",
+                wave.earlier_viewers, wave.lost_by_earlier_viewers
+            ),
+        );
+        line(
+            "  CPU",
+            format!(
+                "{:.2} cores for this tool{}",
+                wave.own_cpu_cores,
+                wave.server_cpu_cores
+                    .map_or_else(String::new, |cores| format!(", {cores:.2} for the server"))
+            ),
+        );
+    }
+    if let Some(churn) = &report.churn {
+        line(
+            "churn",
+            format!(
+                "{} joined, {} left, {} failed, {} ends not taken, {} left out",
+                churn.joined, churn.left, churn.failed, churn.not_deleted, churn.left_out
+            ),
+        );
+        if let Some(failure) = &churn.first_failure {
+            line("  failure", failure.clone());
+        }
+        setup(&mut line, "  ", &churn.setup_ms);
+    }
+    line(
+        "keyframe requests",
+        report
+            .devices
+            .iter()
+            .map(|device| device.keyframe_requests)
+            .sum::<u64>()
+            .to_string(),
+    );
+    line(
+        "this tool",
+        format!(
+            "{:.2} cores, {:.1} µs a received packet",
+            report.own_cpu_cores, report.own_cpu_us_per_received_packet
+        ),
+    );
+    if let Some(server) = &report.server {
+        line(
+            "server",
+            format!(
+                "{:.2} cores, {:.2} µs a forwarded packet, {} MiB at the end",
+                server.cpu_cores,
+                server.cpu_us_per_forwarded_packet,
+                server.rss_kib_at_end / 1024
+            ),
+        );
+        if let (Some(rss), Some(cpu)) = (server.rss_kib_per_viewer_at_rest, server.cpu_ms_per_setup)
+        {
+            line(
+                "  a viewer at rest",
+                format!("{rss:.1} KiB, {cpu:.2} ms CPU to set up"),
+            );
+        }
+    }
+    out
+}
+
+fn setup(line: &mut impl FnMut(&str, String), indent: &str, setup: &SetupReport) {
+    line(
+        &format!("{indent}POST to connected"),
+        percentiles(&setup.post_to_connected),
+    );
+    if let Some(keyframe) = &setup.post_to_first_keyframe {
+        line(
+            &format!("{indent}POST to whole keyframe"),
+            percentiles(keyframe),
+        );
+    }
+}
+
+fn percentiles(values: &Percentiles) -> String {
+    format!(
+        "p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        values.p50, values.p99, values.max
+    )
+}
