@@ -1,6 +1,6 @@
 //! Sealing: the one place where RTP is encrypted.
 
-use super::{IndexWindow, SessionCipher};
+use super::{IndexWindow, Keys, SessionCipher};
 
 /// Streams that one key may send: audio and video, with room for their repair streams.
 const MAX_STREAMS: usize = 4;
@@ -29,6 +29,11 @@ impl Sealer {
             cipher,
             streams: Vec::with_capacity(2),
         }
+    }
+
+    /// Seals with our direction of those keys, apart from any session: what measurements start from.
+    pub fn from_keys(keys: Keys) -> Self {
+        Self::new(keys.ours)
     }
 
     pub fn tag_len(&self) -> usize {
