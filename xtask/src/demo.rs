@@ -7,7 +7,7 @@ pub mod forward;
 
 mod current;
 mod local;
-mod machine;
+pub mod machine;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -4,6 +4,7 @@
 //! `.ci/run`. Never part of a program that is shipped.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cluster;
 mod conformance;
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     /// Carries ports of this machine into the local cluster; started by the demo
     #[command(hide = true)]
     Forward(demo::forward::Args),
+    /// Ours and other servers under the same loads, with ratios; instruction counts of the fast path
+    Bench(bench::Args),
     /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
     Tidy,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Conformance(args) => conformance::run(args),
         Command::Forward(args) => demo::forward::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Tidy => tidy::run(),
     };
     match result {

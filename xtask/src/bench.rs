@@ -1,0 +1,345 @@
+//! `cargo xtask bench`: ours and other servers under the same loads in the same run, with ratios.
+//!
+//! Owns the order of the runs and what they leave in `target/bench`. The loads are `scenarios`, the
+//! servers `bench/servers.toml`, the load tool is `media-load`. Never part of the gate: it takes minutes,
+//! builds Go, and its times mean something only on a machine that does nothing else.
+
+mod flame;
+mod page;
+mod results;
+mod scenarios;
+mod servers;
+mod stages;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::sh::{self, Counts};
+use flame::Recording;
+use results::Results;
+use scenarios::{ALL, Scenario};
+use servers::{OURS, Places, Server};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to run [default: all loads]: names of loads, or `stages` for instruction counts by stage
+    names: Vec<String>,
+    /// Servers to run beside ours, by their names in bench/servers.toml [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    servers: Option<Vec<String>>,
+    /// Times that each load is given to each server, in turn; the table has medians
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Write the tables into docs/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    /// Also draw a flame graph of our server in each load (needs perf)
+    #[arg(long)]
+    flame: bool,
+    /// Say what there is to run, and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+const STAGES: &str = "stages";
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// If something can't be built or started, a name is unknown, or a load does not end in its time. What
+/// was measured until then is in `target/bench`.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.list {
+        for scenario in ALL {
+            println!("{:<12} {}", scenario.name, scenario.about);
+        }
+        println!("{STAGES:<12} instructions a packet by stage of the fast path, by callgrind");
+        return Ok(());
+    }
+    let (scenarios, stages) = chosen(&args.names)?;
+    let servers = servers(args.servers.as_deref())?;
+    let folder = sh::target()?.join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let target = build()?;
+    if stages {
+        let table = stages::count(&target, &folder)?;
+        println!("\n{table}");
+        if args.write {
+            let body = format!("```console\n$ cargo xtask bench stages\n```\n\n{table}");
+            page::write(STAGES, &body)?;
+        }
+    }
+    if scenarios.is_empty() {
+        return Ok(());
+    }
+    let places = Places {
+        pion_sfu: match servers.iter().any(Server::is_pion) {
+            true => servers::build_pion()?,
+            false => PathBuf::new(),
+        },
+        key: key(&folder)?,
+        target,
+    };
+    let bench = Bench {
+        args: &args,
+        servers: &servers,
+        places: &places,
+        folder: &folder,
+        load_before: load_average(),
+    };
+    let mut all: Vec<Results<'_>> = scenarios.iter().map(|s| bench.empty(s)).collect();
+    for round in 1..=args.rounds {
+        for results in &mut all {
+            bench.measure(results, round)?;
+        }
+    }
+    for results in &all {
+        let scenario = results.scenario;
+        let table = results.table();
+        println!("\n{}: {}\n\n{table}", scenario.name, scenario.about);
+        if args.write {
+            page::write(scenario.name, &bench.section(scenario, &table))?;
+        }
+    }
+    Ok(())
+}
+
+/// The loads of those names, and whether the stages are among them.
+fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Scenario>, bool)> {
+    for name in names {
+        ensure!(
+            name == STAGES || ALL.iter().any(|scenario| scenario.name == name),
+            "there is no benchmark {name}; `cargo xtask bench --list` names them"
+        );
+    }
+    let scenarios = ALL
+        .iter()
+        .filter(|s| names.is_empty() || names.iter().any(|name| name == s.name))
+        .collect();
+    Ok((scenarios, names.iter().any(|name| name == STAGES)))
+}
+
+/// Ours and the wanted others.
+fn servers(wanted: Option<&[String]>) -> anyhow::Result<Vec<Server>> {
+    let path = sh::root().join("bench/servers.toml");
+    let all =
+        servers::read(&std::fs::read_to_string(path).context("can't read bench/servers.toml")?)?;
+    let Some(wanted) = wanted else {
+        return Ok(all);
+    };
+    for name in wanted {
+        if !all.iter().any(|server| server.name == *name) {
+            bail!("bench/servers.toml has no line for {name}");
+        }
+    }
+    let ours_or_wanted = |server: &Server| server.name == OURS || wanted.contains(&server.name);
+    Ok(all.into_iter().filter(ours_or_wanted).collect())
+}
+
+/// Builds what measures and what is measured; returns the release folder.
+fn build() -> anyhow::Result<PathBuf> {
+    let mut cargo = sh::cargo(["build", "--locked", "--release", "--bins", "--examples"]);
+    for package in ["media-server", "media-core", "client"] {
+        cargo.args(["-p", package]);
+    }
+    sh::run(&mut cargo, &mut Counts::default())?;
+    Ok(sh::target()?.join("release"))
+}
+
+/// A key for the tokens of this benchmark; nothing else takes them.
+fn key(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("jwt-hmac");
+    std::fs::write(&path, b"a key for benchmarks, of 32 bytes")?;
+    Ok(path)
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    servers: &'a [Server],
+    places: &'a Places,
+    folder: &'a Path,
+    load_before: String,
+}
+
+impl Bench<'_> {
+    fn empty<'s>(&self, scenario: &'s Scenario) -> Results<'s> {
+        let taking = self.servers.iter().filter(|s| s.takes(scenario.name));
+        Results {
+            scenario,
+            servers: taking.map(|s| (s.name.clone(), Vec::new())).collect(),
+            floors: Vec::new(),
+        }
+    }
+
+    /// Gives one load to every server, and takes the floor between them.
+    fn measure(&self, results: &mut Results<'_>, round: u32) -> anyhow::Result<()> {
+        let scenario = results.scenario;
+        for (name, reports) in &mut results.servers {
+            println!(
+                "\n=== {} on {name}, round {round} of {}",
+                scenario.name, self.args.rounds
+            );
+            let server = self.servers.iter().find(|server| server.name == *name);
+            let server = server.context("every column is a server's")?;
+            reports.push(self.load(scenario, server, round)?);
+        }
+        if let Some(flags) = scenario.floor {
+            let mut floor = Command::new(self.places.target.join("examples/floor"));
+            let report: Value = serde_json::from_str(&sh::output(floor.args(flags))?)?;
+            let floor = report["cpu_us_per_packet"]
+                .as_f64()
+                .context("the floor has no figure")?;
+            println!("\n=== the machine's floor: {floor:.2} µs a packet");
+            results.floors.push(floor);
+        }
+        Ok(())
+    }
+
+    fn load(&self, scenario: &Scenario, server: &Server, round: u32) -> anyhow::Result<Value> {
+        let name = format!("{}-{}-{round}", scenario.name, server.name);
+        let running = server.start(self.places, &self.folder.join(format!("{name}.log")))?;
+        let recording = match self.args.flame && server.name == OURS {
+            true => Recording::start(running.pid(), self.folder.join(format!("{name}.perf")))
+                .inspect_err(|error| println!("no flame graph: {error:#}"))
+                .ok(),
+            false => None,
+        };
+        let report = self.folder.join(format!("{name}.json"));
+        let mut load = Command::new(self.places.target.join("media-load"));
+        load.args(["--whip", &running.whip, "--whep", &running.whep])
+            .arg("--jwt-hmac-file")
+            .arg(&self.places.key)
+            .args(["--server-pid", &running.pid().to_string()])
+            .args(scenario.load)
+            .env_remove("MEDIA_LOAD_TOKEN");
+        finish(&mut load, &report, scenario.limit)
+            .with_context(|| format!("{} on {}", scenario.name, server.name))?;
+        if let Some(recording) = recording {
+            match recording.finish() {
+                Ok(svg) => println!("flame graph: {}", svg.display()),
+                Err(error) => println!("no flame graph: {error:#}"),
+            }
+        }
+        drop(running);
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
+        for measure in scenario.measures {
+            if let Some(value) = report.pointer(measure.at).and_then(Value::as_f64) {
+                println!("{}: {value} {}", measure.what, measure.unit);
+            }
+        }
+        Ok(report)
+    }
+
+    /// What the page says of a load: the commands, the machine, the table.
+    fn section(&self, scenario: &Scenario, table: &str) -> String {
+        let mut commands = String::new();
+        for server in self.servers.iter().filter(|s| s.takes(scenario.name)) {
+            commands.push_str(&format!("$ {} &\n", server.shown()));
+        }
+        commands.push_str(&format!(
+            "$ target/release/media-load --whip http://127.0.0.1:30006/whip/{{device}} \
+             --whep http://127.0.0.1:30006/whep/{{device}} \\\n    --jwt-hmac-file KEY --server-pid PID {}\n",
+            scenario.load.join(" ")
+        ));
+        if let Some(flags) = scenario.floor {
+            commands.push_str(&format!(
+                "$ target/release/examples/floor {}\n",
+                flags.join(" ")
+            ));
+        }
+        format!(
+            "{}. Median of {}; {}; commit {}.\n\n{table}\n```console\n$ cargo xtask bench {}\n```\n\n\
+             which runs, one server at a time:\n\n```console\n{commands}```",
+            scenario.about,
+            match self.args.rounds {
+                1 => "1 round".to_owned(),
+                rounds => format!("{rounds} rounds"),
+            },
+            machine(&self.load_before),
+            commit(),
+            scenario.name,
+        )
+    }
+}
+
+/// Runs a command with its standard output in `out`, and ends it when it takes too long.
+fn finish(command: &mut Command, out: &Path, limit: Duration) -> anyhow::Result<()> {
+    let file =
+        std::fs::File::create(out).with_context(|| format!("can't write {}", out.display()))?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(file)
+        .spawn()
+        .context("can't start the load tool")?;
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "the load tool ended with {status}");
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("the load tool was not done after {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Cores and processor, and how busy the machine was before.
+fn machine(load_before: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |(_, model)| model);
+    format!(
+        "{cores} cores ({model}) for server and load together; load average before: {load_before}"
+    )
+}
+
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
+}
+
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "--short", "HEAD"])
+        .current_dir(sh::root());
+    sh::output(&mut git).map_or_else(|_| "unknown".to_owned(), |hash| hash.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_loads_and_stages_and_none_chooses_all_loads() {
+        let names = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
+        let (all, stages) = chosen(&[]).expect("nothing to be wrong");
+        assert_eq!((all.len(), stages), (ALL.len(), false));
+        let (some, stages) = chosen(&names(&["wave", "stages"])).expect("known");
+        assert_eq!((some.len(), some[0].name, stages), (1, "wave", true));
+        let (none, stages) = chosen(&names(&["stages"])).expect("known");
+        assert!(none.is_empty() && stages);
+        assert!(chosen(&names(&["waves"])).is_err());
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_ended_and_reported() {
+        let out = std::env::temp_dir().join(format!("xtask-bench-{}", std::process::id()));
+        let result = finish(
+            Command::new("sleep").arg("600"),
+            &out,
+            Duration::from_millis(10),
+        );
+        std::fs::remove_file(&out).expect("it was made");
+        assert!(format!("{:#}", result.expect_err("too long")).contains("not done"));
+    }
+}

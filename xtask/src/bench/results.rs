@@ -1,0 +1,231 @@
+//! From reports to a table: medians over the rounds, ratios to ours, and whether goals are met. Pure.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::scenarios::{FLOORS, Goal, Measure, Scenario};
+
+/// What was measured of one scenario.
+pub struct Results<'a> {
+    pub scenario: &'a Scenario,
+    /// By server, ours first: its name and the report of each round.
+    pub servers: Vec<(String, Vec<Value>)>,
+    /// µs a packet, of each round.
+    pub floors: Vec<f64>,
+}
+
+impl Results<'_> {
+    /// A Markdown table: a line for each measure, a column for each server, and for each of the
+    /// others how many times ours it is.
+    pub fn table(&self) -> String {
+        let (ours, others) = self
+            .servers
+            .split_first()
+            .map_or(("", &[][..]), |(o, rest)| (o.0.as_str(), rest));
+        let mut out = String::from("| What |");
+        for (name, _) in &self.servers {
+            let _ = write!(out, " {name} |");
+        }
+        for (name, _) in others {
+            let _ = write!(out, " {name} ÷ {ours} |");
+        }
+        out.push_str(" to reach |\n|---|");
+        out.push_str(&"---|".repeat(self.servers.len() + others.len() + 1));
+        out.push('\n');
+        for measure in self.scenario.measures {
+            self.line(measure, &mut out);
+        }
+        if !self.floors.is_empty() {
+            self.floor_line(&mut out);
+        }
+        out
+    }
+
+    fn line(&self, measure: &Measure, out: &mut String) {
+        let values: Vec<Option<f64>> = self
+            .servers
+            .iter()
+            .map(|(_, reports)| {
+                let values = reports
+                    .iter()
+                    .filter_map(|r| r.pointer(measure.at)?.as_f64());
+                median(values.collect())
+            })
+            .collect();
+        let unit = match measure.unit {
+            "" => String::new(),
+            unit => format!(", {unit}"),
+        };
+        let _ = write!(out, "| {}{unit} |", measure.what);
+        for value in &values {
+            let _ = write!(out, " {} |", shown(*value, measure.decimals));
+        }
+        let ours = values.first().copied().flatten();
+        for value in values.iter().skip(1) {
+            let _ = write!(out, " {} |", shown(ratio(*value, ours), 1));
+        }
+        // The first of the others is the yardstick.
+        let times = values.get(1).and_then(|value| ratio(*value, ours));
+        let _ = writeln!(out, " {} |", judged(measure, ours, times));
+    }
+
+    fn floor_line(&self, out: &mut String) {
+        let floor = median(self.floors.clone());
+        let measure = &self.scenario.measures[0];
+        let ours = self.servers.first().and_then(|(_, reports)| {
+            let values = reports
+                .iter()
+                .filter_map(|r| r.pointer(measure.at)?.as_f64());
+            median(values.collect())
+        });
+        let floors = ratio(ours, floor);
+        let met = floors.map_or("not measured", |floors| met(floors <= FLOORS));
+        let _ = write!(
+            out,
+            "| the machine's floor: {} µs; ours is {} × that |",
+            shown(floor, 2),
+            shown(floors, 2)
+        );
+        out.push_str(&" |".repeat(self.servers.len() * 2 - 1));
+        let _ = writeln!(out, " ≤ {FLOORS} × the floor: {met} |");
+    }
+}
+
+/// The goal in words, and whether it is met.
+fn judged(measure: &Measure, ours: Option<f64>, times: Option<f64>) -> String {
+    let unit = match measure.unit {
+        "" => String::new(),
+        unit => format!(" {unit}"),
+    };
+    let at_most = |bound: f64| match ours {
+        None => format!("≤ {bound}{unit}: not measured"),
+        Some(value) => format!("≤ {bound}{unit}: {}", met(value <= bound)),
+    };
+    let at_least = |bound: f64| match times {
+        None => format!("≥ {bound} ×: not measured"),
+        Some(times) => format!("≥ {bound} ×: {}", met(times >= bound)),
+    };
+    match measure.goal {
+        Goal::Told => String::new(),
+        Goal::Times(bound) => at_least(bound),
+        Goal::AtMost(bound) => at_most(bound),
+        Goal::TimesAndAtMost(times, bound) => {
+            format!("{}; {}", at_least(times), at_most(bound))
+        }
+    }
+}
+
+fn met(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
+}
+
+fn shown(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+/// How many times `ours` it is; `None` where one is missing or ours is nothing.
+fn ratio(value: Option<f64>, ours: Option<f64>) -> Option<f64> {
+    let (value, ours) = (value?, ours?);
+    (ours > 0.0).then(|| value / ours)
+}
+
+/// The middle value; of two in the middle, their mean.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some((values[middle - 1] + upper) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    const SCENARIO: Scenario = Scenario {
+        name: "s",
+        about: "",
+        load: &[],
+        floor: Some(&[]),
+        measures: &[
+            Measure {
+                what: "cost",
+                unit: "µs",
+                at: "/server/cost",
+                decimals: 2,
+                goal: Goal::Times(7.0),
+            },
+            Measure {
+                what: "memory",
+                unit: "KiB",
+                at: "/rss",
+                decimals: 0,
+                goal: Goal::TimesAndAtMost(6.0, 64.0),
+            },
+            Measure {
+                what: "failed",
+                unit: "",
+                at: "/failed",
+                decimals: 0,
+                goal: Goal::AtMost(0.0),
+            },
+        ],
+        limit: Duration::ZERO,
+    };
+
+    #[test]
+    fn a_table_has_medians_ratios_to_ours_and_what_is_met() {
+        let report =
+            |cost: f64, rss: f64| json!({"server": {"cost": cost}, "rss": rss, "failed": 0});
+        let results = Results {
+            scenario: &SCENARIO,
+            servers: vec![
+                (
+                    "ours".into(),
+                    vec![report(9.0, 50.0), report(2.0, 70.0), report(2.0, 80.0)],
+                ),
+                ("pion".into(), vec![report(20.0, 350.0), json!({})]),
+            ],
+            floors: vec![1.0, 0.5],
+        };
+        assert_eq!(
+            results.table(),
+            "| What | ours | pion | pion ÷ ours | to reach |\n\
+             |---|---|---|---|---|\n\
+             | cost, µs | 2.00 | 20.00 | 10.0 | ≥ 7 ×: met |\n\
+             | memory, KiB | 70 | 350 | 5.0 | ≥ 6 ×: missed; ≤ 64 KiB: missed |\n\
+             | failed | 0 | 0 | – | ≤ 0: met |\n\
+             | the machine's floor: 0.75 µs; ours is 2.67 × that | | | | ≤ 3 × the floor: met |\n"
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        let results = Results {
+            scenario: &SCENARIO,
+            servers: vec![("ours".into(), vec![])],
+            floors: vec![],
+        };
+        let table = results.table();
+        assert!(
+            table.contains("| cost, µs | – | ≥ 7 ×: not measured |"),
+            "{table}"
+        );
+        assert!(
+            table.contains("| failed | – | ≤ 0: not measured |"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+    }
+}
