@@ -242,9 +242,11 @@ impl Server {
             config,
         });
         for limit in REFUSAL_LIMITS {
-            app.metrics.touch("media_refused_total", &[limit]);
+            app.metrics
+                .touch("media_refused_total", &[limit], Instant::now());
         }
-        app.metrics.touch("media_ice_restarts_total", &[]);
+        app.metrics
+            .touch("media_ice_restarts_total", &[], Instant::now());
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
@@ -532,21 +534,12 @@ fn random<const N: usize>() -> [u8; N] {
 mod tests {
     use super::*;
     use crate::registry::Protocol;
-    use media_core::cells::SessionCells;
-    use media_core::ids::SessionId;
+    use crate::registry::tests::record;
 
     #[test]
     fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
         let (metrics, registry) = (Metrics::new(100), Registry::new(10, 10, 10));
-        let record = Arc::new(Record::new(
-            SessionId::new(0, 0, [1; 16]),
-            Protocol::Whip,
-            "cam".into(),
-            None,
-            String::new(),
-            String::new(),
-            Arc::new(SessionCells::new()),
-        ));
+        let record = record(1, Protocol::Whip, "cam");
         registry.admit(&record).expect("room");
         let start = Instant::now();
         births(&metrics, "cam", start);

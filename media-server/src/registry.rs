@@ -369,12 +369,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use media_core::negotiated::Kind;
     use std::time::Duration;
 
-    fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
+    pub(crate) fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
         Arc::new(Record::new(NewSession {
             id: SessionId::new(0, 0, [n; 16]),
             protocol,

@@ -50,7 +50,7 @@ type Guarded = DeserializeGuard<MediaService>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("this version of the operator can't read it")]
-    Decode(#[source] InvalidObject),
+    Decode(#[source] Box<InvalidObject>),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
@@ -313,7 +313,7 @@ async fn reconcile(service: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
 fn decoded(service: &Guarded) -> Result<Arc<MediaService>, Error> {
     match &service.0 {
         Ok(service) => Ok(Arc::new(service.clone())),
-        Err(invalid) => Err(Error::Decode(invalid.clone())),
+        Err(invalid) => Err(Error::Decode(Box::new(invalid.clone()))),
     }
 }
 

@@ -20,8 +20,6 @@ use media_core::rtp::FIXED_HEADER;
 use media_core::srtp::{Keys, MAX_TAG, Profile, Sealer};
 use media_wire::{Message, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
-use rtc_crypto::RTCCryptoProvider;
-use rtc_crypto::providers::AwsLcRsProvider;
 
 #[derive(Parser)]
 struct Args {
@@ -114,8 +112,7 @@ fn viewer(sink: &StdSocket, number: u32) -> anyhow::Result<Viewer> {
     let material: Vec<u8> = (0..profile.keying_material_len())
         .map(|at| (at as u32 * 7 + number * 13) as u8)
         .collect();
-    let provider = AwsLcRsProvider::new();
-    let keys = Keys::new(profile, &material, false, provider.crypto())?;
+    let keys = Keys::new(profile, &material, false)?;
     Ok(Viewer {
         to: sink.local_addr()?,
         sealer: Sealer::from_keys(keys),

@@ -83,6 +83,7 @@ impl Peer {
             codec: Codec::Vp8,
             nack: true,
             pli: true,
+            rtx: None,
         };
         Ok(SessionConfig {
             id: SessionId::new(0, 0, [9; 16]),
@@ -99,6 +100,7 @@ impl Peer {
                     payload_types: vec![payload_type],
                     extensions: Extensions::default(),
                     ssrc: (role == Role::Viewer).then_some(9),
+                    rtx_ssrc: None,
                 }],
                 cname: "media".to_owned(),
             },
