@@ -5,6 +5,10 @@
 //! loopback sockets that take coalesced input (UDP_GRO), as the load tool's do, and a thread whose
 //! time is not counted empties them. Prints one line of JSON.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own, which has a clock and waits"
+)]
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket as StdSocket};

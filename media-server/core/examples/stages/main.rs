@@ -3,6 +3,10 @@
 //!
 //! One stage a run. Nothing is timed here: counts repeat, times do not.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own, which has a clock and tells it"
+)]
 
 mod peer;
 
