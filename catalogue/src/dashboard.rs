@@ -6,6 +6,7 @@
 
 mod overview;
 mod panel;
+mod variables;
 
 use serde_json::Value;
 

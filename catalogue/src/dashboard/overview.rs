@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::panel::{Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, layout};
 use super::uid;
+use super::variables::variables;
 use crate::rules::Selector;
 
 pub fn build(selector: &Selector<'_>) -> Value {
@@ -24,40 +25,6 @@ pub fn build(selector: &Selector<'_>) -> Value {
         "annotations": {"list": []},
         "panels": layout(ROWS),
     })
-}
-
-fn variables(selector: &Selector<'_>) -> Value {
-    let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
-    let query = |name: &str, label: &str, query: String, current: Value, many: bool| {
-        json!({
-            "name": name, "label": label, "type": "query", "datasource": datasource,
-            "query": {"query": query, "refId": name}, "definition": query,
-            "refresh": 2, "sort": 1, "hide": 0, "multi": many, "includeAll": many,
-            "allValue": if many { json!(".*") } else { Value::Null }, "current": current,
-        })
-    };
-    let preset = |value: &str| json!({"selected": true, "text": value, "value": value});
-    json!([
-        {
-            "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
-            "refresh": 1, "hide": 0, "multi": false, "includeAll": false, "current": {},
-        },
-        query("namespace", "Namespace", "label_values(media_active_sessions, namespace)".into(), preset(selector.namespace), false),
-        query(
-            "service",
-            "MediaService",
-            "label_values(media_active_sessions{namespace=\"$namespace\"}, mediaservice)".into(),
-            preset(selector.service),
-            false,
-        ),
-        query(
-            "pod",
-            "Pod",
-            "label_values(media_active_sessions{namespace=\"$namespace\",mediaservice=\"$service\"}, pod)".into(),
-            json!({"selected": true, "text": ["All"], "value": ["$__all"]}),
-            true,
-        ),
-    ])
 }
 
 const ROWS: &[Row] = &[

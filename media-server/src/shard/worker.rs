@@ -3,6 +3,7 @@
 //! One turn: commands and notices, datagrams (in batches of 64, media fanned out once per batch),
 //! timers, and the events that these led to. Started by `Shards::start`.
 
+mod demux;
 mod fan_out;
 
 use super::bounds::{Bound, BoundHits};
@@ -16,12 +17,10 @@ use super::{CloseReason, Command, Event, OpenSession};
 use media_core::cells::{Drop, ShardCells};
 use media_core::clock::WallClock;
 use media_core::dtls::Identity;
-use media_core::ids::Ufrag;
 use media_core::negotiated::Role;
 use media_core::output::{End, Output, SessionEvent};
 use media_core::ring::Ring;
 use media_core::session::SessionConfig;
-use media_core::stun::{self, BindingRequest};
 use media_wire::{Message, Receiver, UdpSocket, Waiter};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -378,96 +377,6 @@ impl State {
         true
     }
 
-    fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        via: Option<u8>,
-    ) {
-        let index = if stun::is_stun(datagram) {
-            let Some(request) = BindingRequest::parse(datagram) else {
-                return self.out.drop(Drop::Malformed);
-            };
-            match self.table.by_ufrag(request.local_ufrag) {
-                Some(index) => index,
-                None => return self.handle_strange_check(now, from, datagram, via),
-            }
-        } else {
-            match self.table.by_addr(&from) {
-                Some(index) => index,
-                None => {
-                    let reason = match datagram.first() {
-                        Some(20..=63 | 128..=191) => Drop::UnknownAddress,
-                        _ => Drop::Malformed,
-                    };
-                    match self.routes.find(&from).filter(|_| via.is_none()) {
-                        Some(shard) => self.hand_over(shard, from, datagram),
-                        None => self.out.drop(reason),
-                    }
-                    return;
-                }
-            }
-        };
-        let Some(entry) = self.table.entry(index) else {
-            return;
-        };
-        entry
-            .peer
-            .session()
-            .handle_datagram(now, from, datagram, &mut self.out);
-        if let Peer::Publisher(publisher) = &entry.peer
-            && publisher.has_batch()
-            && !self.ready.contains(&index)
-        {
-            self.ready.push(index);
-        }
-        self.send_from_ring(now, index);
-        self.handle_session_events(now, index, via);
-        if self.out.slab.room() < 64 * 1024 {
-            self.flush();
-        }
-    }
-
-    /// A check with a user fragment that no session here has: another shard's, or one just closed.
-    fn handle_strange_check(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        via: Option<u8>,
-    ) {
-        let Some(request) = BindingRequest::parse(datagram) else {
-            return;
-        };
-        let Some(ufrag) = Ufrag::verify(&self.worker.ufrag_key, request.local_ufrag) else {
-            return self.out.drop(Drop::StunUnauthenticated);
-        };
-        let shard = ufrag.shard();
-        if shard != self.worker.shard
-            && via.is_none()
-            && usize::from(shard) < self.worker.links.len()
-        {
-            return self.hand_over(shard, from, datagram);
-        }
-        let mut answer = [0; stun::MAX_ANSWER];
-        match self.table.forbid(now, &request, &mut answer) {
-            Some(len) => drop(self.out.slab.push(from, &answer[..len])),
-            None => self.out.drop(Drop::StunUnauthenticated),
-        }
-    }
-
-    fn hand_over(&mut self, shard: u8, from: SocketAddr, datagram: &[u8]) {
-        let parcel = Parcel::Datagram {
-            from,
-            via: self.worker.shard,
-            bytes: datagram.into(),
-        };
-        if !self.worker.links[usize::from(shard)].send(parcel) {
-            self.out.drop(Drop::RingFull);
-        }
-    }
-
     /// Deals with what the session said in its last call.
     fn handle_session_events(&mut self, now: Instant, index: Index, via: Option<u8>) {
         let mut ended = None;
@@ -483,20 +392,6 @@ impl State {
         match ended {
             Some(end) => self.close(now, index, reason(end)),
             None => self.schedule(index),
-        }
-    }
-
-    fn bind(&mut self, index: Index, addr: SocketAddr, via: Option<u8>) {
-        let before = self.table.bind(index, addr);
-        let Some(entry) = self.table.entry(index) else {
-            return;
-        };
-        let via_before = std::mem::replace(&mut entry.via, via);
-        if let (Some(addr), Some(shard)) = (before, via_before) {
-            self.notify_route(shard, addr, false);
-        }
-        if let Some(shard) = via {
-            self.notify_route(shard, addr, true);
         }
     }
 

@@ -316,7 +316,7 @@ fn a_gap_is_asked_for_and_the_retransmission_comes_out_as_the_packet_that_was_lo
     bench.run(ms(40), &mut session, &mut peer, |_, _| false);
     assert_eq!(nacks(&mut peer), [3]);
     session.take_batch();
-    let payload = [&3u16.to_be_bytes(), &VP8_DELTA[..]].concat();
+    let payload = [&3u16.to_be_bytes()[..], VP8_DELTA].concat();
     let again = packet(VIDEO_RTX_PT, 77, 9_000, 70, true, &payload);
     send(&mut bench, &mut session, &mut peer, &again);
     let batch = session.take_batch();
@@ -328,7 +328,7 @@ fn a_gap_is_asked_for_and_the_retransmission_comes_out_as_the_packet_that_was_lo
     assert_eq!(batch.slice(&media.payload), VP8_DELTA);
     // Once more, and one that was never missed, as a device that probes its line sends them.
     for (rtx_seq, seq) in [(78, 3u16), (79, 6)] {
-        let payload = [&seq.to_be_bytes(), &VP8_DELTA[..]].concat();
+        let payload = [&seq.to_be_bytes()[..], VP8_DELTA].concat();
         let again = packet(VIDEO_RTX_PT, rtx_seq, 9_000, 70, true, &payload);
         send(&mut bench, &mut session, &mut peer, &again);
     }
@@ -373,7 +373,7 @@ fn five_percent_loss_is_repaired_but_for_less_than_one_in_a_hundred() {
         bench.run(ms(10), &mut session, &mut peer, |_, _| false);
         // Repairs are lost as often.
         for seq in nacks(&mut peer) {
-            let payload = [&seq.to_be_bytes(), &VP8_DELTA[..]].concat();
+            let payload = [&seq.to_be_bytes()[..], VP8_DELTA].concat();
             rtx_seq += 1;
             let timestamp = u32::from(seq) * 450;
             let sealed = peer.seal_rtp(&packet(

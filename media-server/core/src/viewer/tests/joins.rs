@@ -187,10 +187,5 @@ fn a_viewer_without_the_devices_codec_asks_for_no_keyframe() {
     stage.bench.connect(&mut stage.publisher, &mut stage.device);
     stage.send(&packet(VIDEO_PT, 1, 0, 7, true, &[0x18, 1]));
     assert!(!stage.viewer.wants_keyframe());
-    assert!(
-        stage
-            .viewer
-            .join(stage.bench.now, &stage.ring, &mut stage.bench.out)
-            == false
-    );
+    assert!(!stage.join());
 }

@@ -1,0 +1,117 @@
+//! Whose a datagram is: a session's here, by user fragment or address, another shard's, or nobody's.
+//! Called by the shard's turn for each datagram; never waits.
+
+use super::State;
+use crate::shard::link::Parcel;
+use crate::shard::table::{Index, Peer};
+use media_core::cells::Drop;
+use media_core::ids::Ufrag;
+use media_core::stun::{self, BindingRequest};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+impl State {
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        via: Option<u8>,
+    ) {
+        let index = if stun::is_stun(datagram) {
+            let Some(request) = BindingRequest::parse(datagram) else {
+                return self.out.drop(Drop::Malformed);
+            };
+            match self.table.by_ufrag(request.local_ufrag) {
+                Some(index) => index,
+                None => return self.handle_strange_check(now, from, datagram, via),
+            }
+        } else {
+            match self.table.by_addr(&from) {
+                Some(index) => index,
+                None => {
+                    let reason = match datagram.first() {
+                        Some(20..=63 | 128..=191) => Drop::UnknownAddress,
+                        _ => Drop::Malformed,
+                    };
+                    match self.routes.find(&from).filter(|_| via.is_none()) {
+                        Some(shard) => self.hand_over(shard, from, datagram),
+                        None => self.out.drop(reason),
+                    }
+                    return;
+                }
+            }
+        };
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        entry
+            .peer
+            .session()
+            .handle_datagram(now, from, datagram, &mut self.out);
+        if let Peer::Publisher(publisher) = &entry.peer
+            && publisher.has_batch()
+            && !self.ready.contains(&index)
+        {
+            self.ready.push(index);
+        }
+        self.send_from_ring(now, index);
+        self.handle_session_events(now, index, via);
+        if self.out.slab.room() < 64 * 1024 {
+            self.flush();
+        }
+    }
+
+    /// A check with a user fragment that no session here has: another shard's, or one just closed.
+    fn handle_strange_check(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        via: Option<u8>,
+    ) {
+        let Some(request) = BindingRequest::parse(datagram) else {
+            return;
+        };
+        let Some(ufrag) = Ufrag::verify(&self.worker.ufrag_key, request.local_ufrag) else {
+            return self.out.drop(Drop::StunUnauthenticated);
+        };
+        let shard = ufrag.shard();
+        if shard != self.worker.shard
+            && via.is_none()
+            && usize::from(shard) < self.worker.links.len()
+        {
+            return self.hand_over(shard, from, datagram);
+        }
+        let mut answer = [0; stun::MAX_ANSWER];
+        match self.table.forbid(now, &request, &mut answer) {
+            Some(len) => drop(self.out.slab.push(from, &answer[..len])),
+            None => self.out.drop(Drop::StunUnauthenticated),
+        }
+    }
+
+    fn hand_over(&mut self, shard: u8, from: SocketAddr, datagram: &[u8]) {
+        let parcel = Parcel::Datagram {
+            from,
+            via: self.worker.shard,
+            bytes: datagram.into(),
+        };
+        if !self.worker.links[usize::from(shard)].send(parcel) {
+            self.out.drop(Drop::RingFull);
+        }
+    }
+
+    pub(super) fn bind(&mut self, index: Index, addr: SocketAddr, via: Option<u8>) {
+        let before = self.table.bind(index, addr);
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        let via_before = std::mem::replace(&mut entry.via, via);
+        if let (Some(addr), Some(shard)) = (before, via_before) {
+            self.notify_route(shard, addr, false);
+        }
+        if let Some(shard) = via {
+            self.notify_route(shard, addr, true);
+        }
+    }
+}
