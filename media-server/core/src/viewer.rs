@@ -29,6 +29,9 @@ const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
 const BURST_BYTES: usize = 64 * 1024;
 /// Then it gets its share once in a slot: the shorter, the smoother, and the more timers.
 const SLOT: Duration = Duration::from_millis(5);
+/// Video begins so long after the handshake: a client that gets the first packet of a keyframe together
+/// with the end of the handshake may have no keys for it yet, and can't know that it lost it.
+const KEYS_READY: Duration = Duration::from_millis(5);
 /// At least this fast, in bits per second, and several times as fast as the stream.
 const CATCH_UP_RATE: u64 = 20_000_000;
 const CATCH_UP_FACTOR: u64 = 4;
@@ -48,6 +51,8 @@ pub struct Viewer {
     /// If the viewer takes retransmissions.
     repair: Option<Repair>,
     cname: Box<str>,
+    /// Until then there are keys, but no video yet.
+    begins: Option<Instant>,
     /// While a track is behind.
     allowance: Option<Allowance>,
     /// Whether the first picture was sent.
@@ -74,6 +79,7 @@ impl Viewer {
             tracks: tracks.collect(),
             sealer: None,
             repair: rtx_ssrc.map(|ssrc| Repair::new(ssrc, random(3))),
+            begins: None,
             allowance: None,
             joined: false,
             cname: config.negotiated.cname.as_str().into(),
@@ -97,6 +103,7 @@ impl Viewer {
     /// Whether video cannot start or go on without a keyframe.
     pub fn wants_keyframe(&self) -> bool {
         self.sealer.is_some()
+            && self.begins.is_none()
             && self
                 .tracks
                 .iter()
@@ -126,7 +133,8 @@ impl Viewer {
                 continue;
             };
             let track = &mut self.tracks[at];
-            if track.is_behind(packet) {
+            let begins = self.begins.is_some() && track.kind == Kind::Video;
+            if begins || track.is_behind(packet) {
                 continue;
             }
             match track.admit(now, packet) {
@@ -439,9 +447,7 @@ impl Session for Viewer {
                 self.sealer = Some(Sealer::new(keys.ours));
                 self.tick = Some(now + TICK);
                 self.rates.roll(now);
-                if self.wants_keyframe() {
-                    out.events.push(SessionEvent::KeyframeWanted);
-                }
+                self.begins = Some(now + KEYS_READY);
             }
             // A viewer has nothing to send.
             Received::Rtp(_) => out.drop(Drop::UnknownStream),
@@ -451,6 +457,12 @@ impl Session for Viewer {
 
     fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
         self.transport.handle_timeout(now, out);
+        if self.begins.is_some_and(|at| now >= at) {
+            self.begins = None;
+            if self.wants_keyframe() {
+                out.events.push(SessionEvent::KeyframeWanted);
+            }
+        }
         if self.tick.is_some_and(|at| now >= at) {
             self.tick(now, out);
             self.tick = Some(now + TICK);
@@ -467,7 +479,7 @@ impl Session for Viewer {
             .filter(|_| self.transport.is_keyed())
             .map(|at| at + PUBLISHER_LIMIT);
         let slot = self.allowance.map(|allowance| allowance.at + SLOT);
-        [self.tick, orphaned, slot]
+        [self.tick, orphaned, slot, self.begins]
             .into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
