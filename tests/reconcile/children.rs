@@ -92,7 +92,7 @@ const ADDED: &[(&str, &str, &str, &str)] = &[
     (
         "statefulset",
         "cam",
-        r#"[{"op":"add","path":"/spec/template/spec/containers/0/resources/limits/cpu","value":"100m"}]"#,
+        r#"[{"op":"add","path":"/spec/template/spec/containers/0/resources/limits/cpu","value":"4"}]"#,
         "/spec/template/spec/containers/0/resources",
     ),
     (
