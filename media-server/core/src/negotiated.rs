@@ -57,8 +57,8 @@ pub struct Extensions {
     pub mid: Option<u8>,
     pub abs_send_time: Option<u8>,
     pub transport_cc: Option<u8>,
-    /// Passed through from publisher to viewer: AV1 dependency descriptor, video orientation,
-    /// playout delay and the like are not needed by the server itself.
+    /// Passed through from publisher to viewer, as the two that follow: the server itself does not
+    /// need them.
     pub video_orientation: Option<u8>,
     pub dependency_descriptor: Option<u8>,
     pub audio_level: Option<u8>,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod codecs;
+mod extensions;
 mod fragment;
 mod offer;
 #[cfg(test)]

@@ -2,14 +2,11 @@
 //! fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
 
 use super::codecs::{self, OfferedCodec};
-use super::{Agreement, Offer};
+use super::{Agreement, Offer, extensions};
 use crate::ids::{IcePwd, Ufrag};
 use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-
-/// URI of the MID header extension (RFC 9143 §15).
-pub(super) const MID_EXTENSION: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
 /// Our side of the session.
 #[derive(Debug)]
@@ -39,6 +36,9 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
     sdp.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
     ice_session(&mut sdp);
+    if offer.extmap_allow_mixed {
+        sdp.line("a=extmap-allow-mixed");
+    }
     sdp.line(format_args!("a=msid-semantic: WMS {}", negotiated.cname));
     let mut tagged = false;
     for (media, track) in offer.media.iter().zip(&agreement.tracks) {
@@ -84,8 +84,8 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
         sdp.line("a=rtcp-mux");
         sdp.line("a=rtcp-mux-only");
         sdp.line("a=rtcp-rsize");
-        if let Some(id) = track.extensions.mid {
-            sdp.line(format_args!("a=extmap:{id} {MID_EXTENSION}"));
+        for (id, uri) in extensions::agreed(track.extensions) {
+            sdp.line(format_args!("a=extmap:{id} {uri}"));
         }
         for payload_type in &track.payload_types {
             if let Some(codec) = media.codecs.iter().find(|c| c.pt() == payload_type.pt) {

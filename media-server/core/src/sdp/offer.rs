@@ -2,7 +2,7 @@
 
 use super::codecs::{self, OfferedCodec};
 use super::{Agreement, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES};
-use super::{OfferError, fragment};
+use super::{OfferError, extensions, fragment};
 use crate::negotiated::{Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
@@ -51,8 +51,7 @@ pub struct OfferedMedia {
     pub stopped: bool,
     pub rtcp_mux: bool,
     pub(super) codecs: Vec<OfferedCodec>,
-    /// Id of the MID header extension (RFC 9143 §15).
-    mid_extension: Option<u8>,
+    extensions: Extensions,
     ssrc: Option<u32>,
 }
 
@@ -65,6 +64,8 @@ pub struct Offer {
     pub fingerprint: Fingerprint,
     /// Usable candidates, which the server counts but never dials.
     pub candidates: u32,
+    /// Header extensions of both forms may stand in one stream (RFC 8285 §6).
+    pub(super) extmap_allow_mixed: bool,
 }
 
 impl Offer {
@@ -126,6 +127,7 @@ impl Offer {
                 .filter(|a| a.key == "candidate")
                 .filter(|a| a.value.as_deref().is_some_and(fragment::usable_candidate))
                 .count() as u32,
+            extmap_allow_mixed: session.has_attribute("extmap-allow-mixed"),
             media,
             ice_ufrag,
             ice_pwd,
@@ -217,10 +219,7 @@ fn track(
         kind,
         mid: media.mid.clone(),
         payload_types,
-        extensions: Extensions {
-            mid: media.mid_extension,
-            ..Extensions::default()
-        },
+        extensions: media.extensions,
         ssrc: match role {
             Role::Publisher => media.ssrc,
             Role::Viewer => Some(ssrcs[usize::from(kind == Kind::Video)]),
@@ -311,7 +310,7 @@ fn read_media(
         stopped,
         rtcp_mux: description.has_attribute("rtcp-mux"),
         codecs: codecs::read(description),
-        mid_extension: mid_extension(description),
+        extensions: extensions::read(description, session.has_attribute("extmap-allow-mixed")),
         ssrc: description
             .attributes
             .iter()
@@ -467,18 +466,6 @@ fn sha256(digits: &str) -> Option<Fingerprint> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(bytes)
-}
-
-/// One-byte header extensions only have the ids 1 to 14 (RFC 8285 §4.2).
-fn mid_extension(description: &MediaDescription) -> Option<u8> {
-    description
-        .attributes
-        .iter()
-        .filter(|a| a.key == "extmap")
-        .filter_map(|a| a.value.as_deref()?.split_once(' '))
-        .find(|(_, uri)| uri.split(' ').next() == Some(super::answer::MID_EXTENSION))
-        .and_then(|(id, _)| id.split('/').next()?.parse().ok())
-        .filter(|id| (1..=14).contains(id))
 }
 
 fn value<'a>(description: &'a MediaDescription, key: &str) -> Option<&'a str> {

@@ -82,6 +82,44 @@ fn a_chromium_publisher_is_answered_recvonly_with_every_common_codec() {
     }
 }
 
+const DESCRIPTOR: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+#[test]
+fn header_extensions_that_are_passed_on_are_answered_under_the_offers_ids() {
+    for (sdp, role) in [(PUBLISH, Role::Publisher), (VIEW, Role::Viewer)] {
+        let sdp = sdp.replace(
+            "a=extmap:13 urn:3gpp",
+            &format!("a=extmap:12 {DESCRIPTOR}\r\na=extmap:13 urn:3gpp"),
+        );
+        let answer = answered(&sdp, role);
+        for line in [
+            "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+            "a=extmap:13 urn:3gpp:video-orientation",
+            &format!("a=extmap:12 {DESCRIPTOR}"),
+            "a=extmap-allow-mixed",
+        ] {
+            assert_eq!(count(&answer, line), 1, "{line} in {answer}");
+        }
+        for absent in ["toffset", "playout-delay"] {
+            assert!(!answer.contains(absent), "{absent} in {answer}");
+        }
+        // A descriptor does not always fit a one-byte header.
+        let answer = answered(&sdp.replace("a=extmap-allow-mixed\r\n", ""), role);
+        assert!(!answer.contains(DESCRIPTOR), "{answer}");
+        assert!(!answer.contains("allow-mixed"), "{answer}");
+    }
+}
+
+#[test]
+fn an_id_that_no_one_byte_header_has_is_not_agreed_on() {
+    let answer = answered(
+        &PUBLISH.replace("a=extmap:13 ", "a=extmap:15 "),
+        Role::Publisher,
+    );
+    assert!(!answer.contains("video-orientation"), "{answer}");
+}
+
 #[test]
 fn all_candidates_stand_once_in_the_answer_and_are_ended() {
     let answer = answered(PUBLISH, Role::Publisher);
