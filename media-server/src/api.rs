@@ -6,6 +6,7 @@
 mod admin;
 mod cors;
 pub mod error;
+mod layers;
 mod patch;
 mod sessions;
 mod whip;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// Offers and answers.
 const SDP: &str = "application/sdp";
+/// What the extensions of WHEP are asked in.
+const JSON: &str = "application/json";
 /// Trickled candidates and ICE restarts (RFC 8840 §9).
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 /// Largest request body, of any route.
@@ -37,6 +40,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(10);
 pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
     let mut router = Router::new()
         .merge(whip::routes())
+        .merge(layers::routes())
         .merge(sessions::routes())
         .merge(crate::pages::router())
         .merge(admin::health());

@@ -66,12 +66,30 @@ pub struct Record {
     /// Held while an ICE restart is under way, so that of two at once the second sees the first.
     pub ice: tokio::sync::Mutex<Ice>,
     pub bundle: Bundle,
+    /// Where its video stands in the SDP, if it has some.
+    pub video: Option<MediaLine>,
+    /// Publisher: RIDs of its simulcast layers, in the order of its offer.
+    pub rids: Vec<Box<str>>,
     pub cells: Arc<SessionCells>,
     /// Its place among the set-ups, until it has keys or is gone.
     handshake: Mutex<Option<Handshake>>,
     connected: AtomicBool,
     /// Set when its end was asked for: from then on nobody finds it.
     ending: AtomicBool,
+}
+
+/// An m-line of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaLine {
+    pub index: usize,
+    pub mid: String,
+}
+
+impl MediaLine {
+    /// Whether it goes by that name: its index, or its MID.
+    pub fn is(&self, name: &str) -> bool {
+        self.mid == name || self.index.to_string() == name
+    }
 }
 
 /// The ICE generation of a session.
@@ -94,6 +112,8 @@ pub struct NewSession {
     pub asked: Instant,
     pub ice: Ice,
     pub bundle: Bundle,
+    pub video: Option<MediaLine>,
+    pub rids: Vec<Box<str>>,
     pub cells: Arc<SessionCells>,
     pub handshake: Option<Handshake>,
 }
@@ -110,6 +130,8 @@ impl Record {
             created_at: SystemTime::now(),
             ice: tokio::sync::Mutex::new(new.ice),
             bundle: new.bundle,
+            video: new.video,
+            rids: new.rids,
             cells: new.cells,
             handshake: Mutex::new(new.handshake),
             connected: AtomicBool::new(false),
@@ -267,6 +289,14 @@ impl Registry {
             .is_some_and(|p| p.connected())
     }
 
+    /// RIDs of the simulcast layers that a device is published in; none without simulcast.
+    pub fn layers(&self, device: &str) -> Vec<Box<str>> {
+        let publisher = lock(&self.devices)
+            .get(device)
+            .and_then(|d| d.publisher.clone());
+        publisher.map_or_else(Vec::new, |publisher| publisher.rids.clone())
+    }
+
     /// Notes that a session's keys exist. Returns it the first time.
     pub fn connected(&self, id: SessionId) -> Option<Arc<Record>> {
         let record = lock(self.slot(id)).get(&id).cloned()?;
@@ -391,6 +421,8 @@ pub(crate) mod tests {
                 kind: Kind::Video,
                 mids: "0".into(),
             },
+            video: None,
+            rids: Vec::new(),
             cells: Arc::new(SessionCells::new()),
             handshake: None,
         }))

@@ -133,8 +133,18 @@ pub enum MailboxError {
 enum Command {
     Open(Box<OpenSession>, oneshot::Sender<()>),
     Restart(SessionId, Box<Credentials>, oneshot::Sender<bool>),
+    PinLayer(SessionId, LayerPin, oneshot::Sender<bool>),
     Close(SessionId, CloseReason, oneshot::Sender<bool>),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// What a viewer asks for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LayerPin {
+    /// RID of a simulcast layer; `None` leaves the choice to the server.
+    pub rid: Option<Box<str>>,
+    /// Highest temporal layer; `None` is all.
+    pub max_temporal: Option<u8>,
 }
 
 /// Handle to all shards of the process; cheap to clone.
@@ -282,6 +292,16 @@ impl Shards {
     ) -> Result<bool, MailboxError> {
         let (reply, answer) = oneshot::channel();
         self.send(id, Command::Restart(id, Box::new(credentials), reply))?;
+        wait(answer).await
+    }
+
+    /// Tells a viewer's session which layer its viewer asks for; `false` if there is none of that id.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; after `Timeout` it may take effect.
+    pub async fn pin_layer(&self, id: SessionId, pin: LayerPin) -> Result<bool, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Command::PinLayer(id, pin, reply))?;
         wait(answer).await
     }
 

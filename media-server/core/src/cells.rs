@@ -3,6 +3,7 @@
 //! Plain relaxed atomics with one writer each (the shard thread; `candidates_added` is the HTTP
 //! side's). Nothing here adds up over sessions: `/metrics` and the API do that when they are asked.
 
+use crate::layers::{Layer, MAX_LAYERS};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -80,6 +81,9 @@ pub struct SessionCells {
     jitter_seconds: Figure,
     packets: AtomicU64,
     bytes: AtomicU64,
+    /// Width, height and kbit/s of each simulcast layer, from the high bits down, in one word so
+    /// that they belong together.
+    layers: [AtomicU64; MAX_LAYERS],
 }
 
 impl Default for SessionCells {
@@ -101,6 +105,7 @@ impl SessionCells {
             jitter_seconds: Figure::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            layers: Default::default(),
         }
     }
 
@@ -158,6 +163,23 @@ impl SessionCells {
         self.bytes.load(Relaxed)
     }
 
+    /// Width, height and bits per second of a publisher's simulcast layer. All are 0 while unknown,
+    /// and the last while the layer is stopped.
+    pub fn layer(&self, index: usize) -> (u16, u16, u64) {
+        let word = self.layers.get(index).map_or(0, |cell| cell.load(Relaxed));
+        let kbps = u64::from(word as u32);
+        ((word >> 48) as u16, (word >> 32) as u16, kbps * 1_000)
+    }
+
+    pub(crate) fn set_layer(&self, index: usize, layer: &Layer) {
+        if let Some(cell) = self.layers.get(index) {
+            let kbps = layer.bits_per_second.div_ceil(1_000) as u32;
+            let kbps = if layer.live { kbps } else { 0 };
+            let size = u64::from(layer.width) << 48 | u64::from(layer.height) << 32;
+            cell.store(size | u64::from(kbps), Relaxed);
+        }
+    }
+
     pub(crate) fn set_ice_state(&self, state: IceState) {
         self.ice_state.store(state as u8, Relaxed);
     }
@@ -209,6 +231,8 @@ pub enum Drop {
     SrtpReplay,
     /// RTP of a payload type or stream that was not negotiated.
     UnknownStream,
+    /// Of a simulcast layer that was not agreed on, as those beyond the third.
+    UnknownLayer,
     /// A retransmission of what is there already.
     Duplicate,
     /// More packets missing of one stream than are asked for again.
@@ -234,7 +258,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 19] = [
+    pub const ALL: [Drop; 20] = [
         Drop::Malformed,
         Drop::StunUnauthenticated,
         Drop::StunReplay,
@@ -243,6 +267,7 @@ impl Drop {
         Drop::SrtpUnauthenticated,
         Drop::SrtpReplay,
         Drop::UnknownStream,
+        Drop::UnknownLayer,
         Drop::Duplicate,
         Drop::NackOverflow,
         Drop::NoKeyframe,
@@ -267,6 +292,7 @@ impl Drop {
             Drop::SrtpUnauthenticated => "srtp_unauthenticated",
             Drop::SrtpReplay => "srtp_replay",
             Drop::UnknownStream => "unknown_stream",
+            Drop::UnknownLayer => "unknown_layer",
             Drop::Duplicate => "duplicate",
             Drop::NackOverflow => "nack_overflow",
             Drop::NoKeyframe => "no_keyframe",

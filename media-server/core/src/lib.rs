@@ -10,6 +10,7 @@ pub mod cells;
 pub mod clock;
 pub mod dtls;
 pub mod ids;
+pub mod layers;
 pub mod media;
 pub mod negotiated;
 pub mod output;

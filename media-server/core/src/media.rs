@@ -1,7 +1,10 @@
 //! Media on its way from one publisher to its viewers: opened once, shared by all.
 
+use crate::layers::Layers;
 use crate::negotiated::{Codec, Kind};
+use crate::rtp::numbering::Numbering;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One RTP packet of a publisher, opened. Offsets refer to its batch.
@@ -11,6 +14,8 @@ pub struct MediaPacket {
     /// Tells streams apart, also those of one publisher after another; sequence numbers and
     /// timestamps only compare within one.
     pub source: u64,
+    /// Index of its simulcast layer; 0 without simulcast.
+    pub layer: u8,
     pub codec: Codec,
     /// Extended: never wraps.
     pub seq: u64,
@@ -24,6 +29,7 @@ pub struct MediaPacket {
     pub audio_level: Option<u8>,
     /// Empty if there is none.
     pub dependency_descriptor: Range<u32>,
+    pub numbering: Numbering,
 }
 
 /// Which wall-clock time a timestamp stands for, on our clock.
@@ -34,8 +40,9 @@ pub struct TimeMapping {
     pub timestamp: u32,
 }
 
-/// Packets of one publisher that arrived together. Shards and rings share it, so it never changes
-/// once it was taken from its publisher.
+/// Packets of one publisher that arrived together, their video of one simulcast layer: a layer that
+/// nobody keeps then holds no memory. Shards and rings share it, so it never changes once it was
+/// taken from its publisher.
 #[derive(Debug, Default)]
 pub struct MediaBatch {
     bytes: Vec<u8>,
@@ -43,6 +50,8 @@ pub struct MediaBatch {
     arrived: Option<Instant>,
     /// Newest mapping of each kind: audio, video.
     pub(crate) mappings: [Option<TimeMapping>; 2],
+    /// All layers as they were then; `None` without simulcast.
+    pub(crate) layers: Option<Arc<Layers>>,
 }
 
 impl MediaBatch {
@@ -52,6 +61,10 @@ impl MediaBatch {
 
     pub fn packets(&self) -> &[MediaPacket] {
         &self.packets
+    }
+
+    pub fn layers(&self) -> Option<&Arc<Layers>> {
+        self.layers.as_ref()
     }
 
     /// Bytes that all packets can take when they are sent to one viewer.
@@ -66,6 +79,7 @@ impl MediaBatch {
             packets: Vec::with_capacity(self.packets.len()),
             arrived: None,
             mappings: self.mappings,
+            layers: None,
         }
     }
 

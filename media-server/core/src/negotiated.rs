@@ -55,6 +55,10 @@ pub struct PayloadType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extensions {
     pub mid: Option<u8>,
+    /// RTP stream id, and that of the stream that a retransmission repairs (RFC 8852). They name the
+    /// layer of a simulcast publisher's packet.
+    pub rid: Option<u8>,
+    pub repaired_rid: Option<u8>,
     pub abs_send_time: Option<u8>,
     pub transport_cc: Option<u8>,
     /// Passed through from publisher to viewer, as the two that follow: the server itself does not
@@ -76,6 +80,8 @@ pub struct Track {
     pub ssrc: Option<u32>,
     /// Viewer: the SSRC that our retransmissions go out with (RFC 4588 §8.8).
     pub rtx_ssrc: Option<u32>,
+    /// Publisher: the simulcast layers agreed on (RFC 8853), in the offer's order; empty without.
+    pub rids: Vec<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,4 +94,12 @@ pub struct Negotiated {
     pub tracks: Vec<Track>,
     /// CNAME that our sender reports and `a=ssrc` lines carry.
     pub cname: String,
+}
+
+impl Negotiated {
+    /// RIDs of the simulcast layers of the video; none without simulcast.
+    pub fn rids(&self) -> Vec<Box<str>> {
+        let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
+        video.map_or_else(Vec::new, |track| track.rids.clone())
+    }
 }

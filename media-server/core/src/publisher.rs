@@ -2,20 +2,27 @@
 //! asks it for keyframes and for what was lost.
 
 mod missing;
+mod stream;
+mod track;
 
 use crate::cells::Drop;
 use crate::clock::{compact, round_trip};
+use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate, kind_index};
-use crate::negotiated::{Extensions, Kind, PayloadType};
+use crate::negotiated::{Kind, PayloadType};
 use crate::output::Output;
-use crate::rtcp::{self, ReportBlock};
+use crate::rtcp;
+use crate::rtp::numbering::Numbering;
+use crate::rtp::size::picture_size;
 use crate::rtp::{self, keyframe};
 use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{OpenError, Opener};
-use crate::stats::{Jitter, Loss, Rates, ticks};
-use missing::Missing;
+use crate::stats::{Loss, Rates};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stream::extend;
+use track::Track;
 
 /// One keyframe answers every viewer that joined meanwhile, and costs the device several times a
 /// normal frame. A request may be lost, or its keyframe: asked again at this pace until one starts.
@@ -25,44 +32,21 @@ const SILENT_STREAM: Duration = Duration::from_millis(500);
 /// Stands for the round trip until one was measured.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 
-/// A stream as received.
-struct Stream {
-    ssrc: u32,
-    source: u64,
-    first_seq: u64,
-    highest_seq: u64,
-    received: u64,
-    heard: Instant,
-    timestamp: u32,
-    jitter: Jitter,
-    /// Expected and received at the last report.
-    reported: (u64, u64),
-    /// Compact NTP time of the last sender report, and when it came.
-    sender_report: Option<(u32, Instant)>,
-    missing: Missing,
-}
-
-struct Track {
-    kind: Kind,
-    payload_types: Vec<PayloadType>,
-    extensions: Extensions,
-    stream: Option<Stream>,
-}
-
 /// See the module.
 pub struct Publisher {
     transport: Transport,
     tracks: Vec<Track>,
     opener: Option<Opener>,
-    batch: MediaBatch,
+    /// One for each layer of the video; the first has the audio too.
+    batches: Vec<MediaBatch>,
+    /// As viewers see them; `None` without simulcast.
+    layers: Option<Arc<Layers>>,
     /// SSRC of our reports.
     ssrc: u32,
+    first_source: u64,
     next_source: u64,
     /// Our clock less the device's, in NTP units; one for all tracks, or they would drift apart.
     clock_offset: Option<u64>,
-    /// When the last keyframe was asked for, and whether one is still wanted.
-    keyframe_asked: Option<Instant>,
-    keyframe_wanted: bool,
     tick: Option<Instant>,
     rates: Rates,
     loss: Loss,
@@ -70,23 +54,21 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn new(now: Instant, config: SessionConfig) -> Self {
-        let tracks = config.negotiated.tracks.iter().map(|track| Track {
-            kind: track.kind,
-            payload_types: track.payload_types.clone(),
-            extensions: track.extensions,
-            stream: None,
-        });
+        let tracks: Vec<Track> = config.negotiated.tracks.iter().map(Track::new).collect();
+        let layers = tracks.iter().map(|track| track.layers.len()).max();
         let id = u128::from_be_bytes(config.id.0);
         Publisher {
-            tracks: tracks.collect(),
+            batches: (0..layers.unwrap_or(1))
+                .map(|_| MediaBatch::default())
+                .collect(),
+            layers: None,
+            tracks,
             opener: None,
-            batch: MediaBatch::default(),
             ssrc: id as u32 | 1,
             // Sources of different sessions differ in their upper bits.
+            first_source: (id as u64) << 8,
             next_source: (id as u64) << 8,
             clock_offset: None,
-            keyframe_asked: None,
-            keyframe_wanted: false,
             tick: None,
             rates: Rates::default(),
             loss: Loss::default(),
@@ -94,54 +76,54 @@ impl Publisher {
         }
     }
 
-    /// What arrived since the last call.
+    /// What arrived of one layer since the last call; of another while [`has_batch`](Self::has_batch).
     pub fn take_batch(&mut self) -> MediaBatch {
-        let next = self.batch.next();
-        std::mem::replace(&mut self.batch, next)
+        let filled = self.batches.iter().position(|batch| !batch.is_empty());
+        let Some(batch) = self.batches.get_mut(filled.unwrap_or(0)) else {
+            return MediaBatch::default();
+        };
+        batch.layers.clone_from(&self.layers);
+        let next = batch.next();
+        std::mem::replace(batch, next)
     }
 
     pub fn has_batch(&self) -> bool {
-        !self.batch.is_empty()
+        self.batches.iter().any(|batch| !batch.is_empty())
     }
 
-    /// Asks the device for a keyframe, now or as soon as the last request is old enough.
-    pub fn request_keyframe(&mut self, now: Instant, out: &mut Output) {
-        self.keyframe_wanted = true;
-        self.ask_for_keyframe(now, out);
+    /// Asks the device for a keyframe of a layer, now or as soon as the last request is old enough.
+    pub fn request_keyframe(&mut self, now: Instant, layer: u8, out: &mut Output) {
+        let mut video = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
+        let layers = video.next().map(|track| &mut track.layers);
+        // A viewer may name one of the publisher before.
+        if let Some(layer) = layers.and_then(|layers| layers.get_mut(usize::from(layer))) {
+            layer.keyframe_wanted = true;
+        }
+        self.ask_for_keyframes(now, out);
     }
 
-    fn ask_for_keyframe(&mut self, now: Instant, out: &mut Output) {
-        if !self.keyframe_wanted
-            || self
-                .keyframe_asked
-                .is_some_and(|at| now < at + KEYFRAME_INTERVAL)
-        {
+    fn ask_for_keyframes(&mut self, now: Instant, out: &mut Output) {
+        if self.transport.media_path().is_none() {
             return;
         }
-        let stream = self
-            .tracks
-            .iter()
-            .find(|t| t.kind == Kind::Video)
-            .and_then(|t| t.stream.as_ref());
-        let Some(media) = stream
-            .map(|s| s.ssrc)
-            .filter(|_| self.transport.media_path().is_some())
-        else {
-            return;
-        };
-        let mut compound = rtcp::Writer::default();
-        compound.receiver_report(self.ssrc, &[]);
-        compound.cname(self.ssrc, "media");
-        compound.picture_loss(self.ssrc, media);
-        self.transport.send_rtcp(&compound, out);
-        out.cells().count_keyframe_request();
-        self.keyframe_asked = Some(now);
+        let video = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
+        for layer in video.flat_map(|track| &mut track.layers) {
+            let Some(media) = layer.keyframe_to_ask(now) else {
+                continue;
+            };
+            let mut compound = rtcp::Writer::default();
+            compound.receiver_report(self.ssrc, &[]);
+            compound.cname(self.ssrc, "media");
+            compound.picture_loss(self.ssrc, media);
+            self.transport.send_rtcp(&compound, out);
+            out.cells().count_keyframe_request();
+            layer.keyframe_asked = Some(now);
+        }
     }
 
     /// Next time that a wanted keyframe is asked for.
     fn keyframe_due(&self) -> Option<Instant> {
-        let at = self.keyframe_asked.filter(|_| self.keyframe_wanted)?;
-        Some(at + KEYFRAME_INTERVAL)
+        self.tracks.iter().filter_map(Track::keyframe_due).min()
     }
 
     fn handle_rtp(&mut self, now: Instant, packet: &mut [u8], out: &mut Output) {
@@ -164,14 +146,21 @@ impl Publisher {
             Err(OpenError::Streams) => return out.drop(Drop::UnknownStream),
         };
         let (kind, codec) = (track.kind, payload_type.codec);
+        let is_video = kind == Kind::Video;
         let repairs = payload_type.rtx == Some(pt);
+        let at = match track.layer_of(&header, packet, repairs) {
+            Ok(at) => at,
+            Err(reason) => return out.drop(reason),
+        };
+        let layer = &mut track.layers[at];
+        let mut heard_before = None;
         let (stream, seq, payload, new_frame) = if repairs {
             // The original sequence number goes in front of the payload (RFC 4588 §4).
             let Some((original, payload)) = packet[header.len..opened.end].split_first_chunk()
             else {
                 return out.drop(Drop::Malformed);
             };
-            let Some(stream) = track.stream.as_mut() else {
+            let Some(stream) = layer.stream_of_repair(header.ssrc) else {
                 return out.drop(Drop::UnknownStream);
             };
             let seq = extend(stream.highest_seq, u16::from_be_bytes(*original));
@@ -183,12 +172,13 @@ impl Publisher {
             out.cells().count_retransmitted_in();
             (stream, seq, payload, false)
         } else {
-            let Some(stream) = track.stream_for(now, &header, opened.index, &mut self.next_source)
+            let Some(stream) = layer.stream_for(now, &header, opened.index, &mut self.next_source)
             else {
                 return out.drop(Drop::UnknownStream);
             };
             let new_frame = stream.received == 0
                 || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
+            heard_before = Some(stream.heard);
             let given_up =
                 stream.handle_packet(now, header.timestamp, opened.index, kind, payload_type.nack);
             out.cells().count_drops(Drop::NackOverflow, given_up);
@@ -196,11 +186,29 @@ impl Publisher {
             (stream, opened.index, payload, new_frame)
         };
         let source = stream.source;
-        self.rates
-            .add(payload.len(), (kind == Kind::Video).then_some(new_frame));
+        // Frames are counted by layer: all layers show the same ones.
+        self.rates.add(payload.len(), is_video.then_some(false));
+        layer
+            .rates
+            .add(payload.len(), is_video.then_some(new_frame));
         let starts_keyframe = keyframe::starts_keyframe(&codec, payload);
-        if starts_keyframe && kind == Kind::Video {
-            self.keyframe_wanted = false;
+        if starts_keyframe && is_video {
+            layer.keyframe_wanted = false;
+        }
+        if is_video && track.is_simulcast() {
+            let size = if starts_keyframe {
+                picture_size(&codec, payload)
+            } else {
+                None
+            };
+            let mut changed = track.layers[at].note_packet(size);
+            // Told from the frame before, so that the first one after a pause tells nothing.
+            if let Some(before) = heard_before.filter(|_| new_frame) {
+                changed |= track.note_stopped(before);
+            }
+            if changed {
+                self.layers = Some(Arc::new(track.describe(self.first_source)));
+            }
         }
         let mut passed = rtp::Passed::default();
         for (id, value) in header.extensions(packet) {
@@ -213,13 +221,15 @@ impl Publisher {
                 passed.dependency_descriptor = Some(value);
             }
         }
-        let dependency_descriptor = self
-            .batch
-            .append(passed.dependency_descriptor.unwrap_or_default());
-        let payload = self.batch.append(payload);
+        let descriptor = passed.dependency_descriptor.unwrap_or_default();
+        let numbering = Numbering::read(&codec, payload, descriptor);
+        let batch = &mut self.batches[at];
+        let dependency_descriptor = batch.append(descriptor);
+        let payload = batch.append(payload);
         let packet = MediaPacket {
             kind,
             source,
+            layer: at as u8,
             codec,
             seq,
             timestamp: header.timestamp,
@@ -230,10 +240,11 @@ impl Publisher {
             video_orientation: passed.video_orientation,
             audio_level: passed.audio_level,
             dependency_descriptor,
+            numbering,
         };
-        self.batch.push(now, packet);
+        batch.push(now, packet);
         // Until the device has reported, arrival stands for sending.
-        let mapping = &mut self.batch.mappings[kind_index(kind)];
+        let mapping = &mut batch.mappings[kind_index(kind)];
         if !repairs && (mapping.is_none_or(|m| m.source != source) || self.clock_offset.is_none()) {
             let ntp = self.transport.clock.ntp(now);
             *mapping = Some(TimeMapping {
@@ -247,7 +258,8 @@ impl Publisher {
     /// Asks again for what did not come.
     fn ask_for_missing(&mut self, now: Instant, out: &mut Output) {
         let round_trip = self.transport.cells.rtt().unwrap_or(USUAL_ROUND_TRIP);
-        for stream in self.tracks.iter_mut().filter_map(|t| t.stream.as_mut()) {
+        let layers = self.tracks.iter_mut().flat_map(|t| &mut t.layers);
+        for stream in layers.filter_map(|layer| layer.stream.as_mut()) {
             let seqs = stream.missing.ask(now, round_trip);
             if seqs.is_empty() {
                 continue;
@@ -263,7 +275,8 @@ impl Publisher {
 
     /// When the next missing packet is asked for.
     fn missing_due(&self) -> Option<Instant> {
-        let streams = self.tracks.iter().filter_map(|t| t.stream.as_ref());
+        let layers = self.tracks.iter().flat_map(|t| &t.layers);
+        let streams = layers.filter_map(|layer| layer.stream.as_ref());
         streams.filter_map(|stream| stream.missing.due()).min()
     }
 
@@ -275,11 +288,12 @@ impl Publisher {
                 ntp,
                 timestamp,
             } => {
-                let of = |t: &&mut Track| t.stream.as_ref().is_some_and(|s| s.ssrc == ssrc);
-                let Some(track) = self.tracks.iter_mut().find(of) else {
-                    return;
-                };
-                let Some(stream) = track.stream.as_mut() else {
+                let streams = self.tracks.iter_mut().flat_map(|track| {
+                    let layers = track.layers.iter_mut().enumerate();
+                    layers.filter_map(|(at, l)| Some((track.kind, at, l.stream.as_mut()?)))
+                });
+                let mut of = streams.filter(|(_, _, stream)| stream.ssrc == ssrc);
+                let Some((kind, at, stream)) = of.next() else {
                     return;
                 };
                 stream.sender_report = Some((compact(ntp), now));
@@ -289,7 +303,7 @@ impl Publisher {
                     ntp: ntp.wrapping_add(offset),
                     timestamp,
                 };
-                self.batch.mappings[kind_index(track.kind)] = Some(mapping);
+                self.batches[at].mappings[kind_index(kind)] = Some(mapping);
             }
             rtcp::Item::Dlrr { last_rr, delay } => {
                 if let Some(rtt) = round_trip(ntp_now, last_rr, delay) {
@@ -304,9 +318,10 @@ impl Publisher {
 
     /// Each second: receiver report, figures.
     fn tick(&mut self, now: Instant, out: &mut Output) {
-        let mut blocks = Vec::with_capacity(2);
+        let mut blocks = Vec::with_capacity(4);
         let (mut expected, mut lost) = (0, 0);
-        for stream in self.tracks.iter_mut().filter_map(|t| t.stream.as_mut()) {
+        let layers = self.tracks.iter_mut().flat_map(|t| &mut t.layers);
+        for stream in layers.filter_map(|layer| layer.stream.as_mut()) {
             let (block, expected_now, lost_now) = stream.report(now);
             blocks.push(block);
             expected += expected_now;
@@ -317,19 +332,36 @@ impl Publisher {
         compound.cname(self.ssrc, "media");
         compound.receiver_time(self.ssrc, self.transport.clock.ntp(now));
         self.transport.send_rtcp(&compound, out);
+        let mut frame_rate: f64 = 0.0;
+        for layer in self.tracks.iter_mut().flat_map(|t| &mut t.layers) {
+            layer.figures = layer.rates.roll(now).unwrap_or_default();
+            frame_rate = frame_rate.max(layer.figures.0);
+        }
         let cells = &self.transport.cells;
         self.loss.add(expected, lost);
         cells.set_loss(self.loss.ratio());
-        if let Some((frames, bits)) = self.rates.roll(now) {
-            cells.set_rates(frames, bits);
+        if let Some((_, bits)) = self.rates.roll(now) {
+            cells.set_rates(frame_rate, bits);
         }
         cells.set_totals(self.rates.packets, self.rates.bytes);
-        let video_first = self
-            .tracks
-            .iter()
-            .max_by_key(|t| (t.stream.is_some(), t.kind == Kind::Video));
-        if let Some((track, stream)) = video_first.and_then(|t| Some((t, t.stream.as_ref()?))) {
-            cells.set_jitter(f64::from(stream.jitter.ticks()) / f64::from(clock_rate(track.kind)));
+        if let Some(track) = self.tracks.iter().find(|t| t.is_simulcast()) {
+            let layers = track.describe(self.first_source);
+            let indexed = layers.all.iter().enumerate();
+            indexed.for_each(|(at, layer)| cells.set_layer(at, layer));
+            self.layers = Some(Arc::new(layers));
+        }
+        let best = self.layers.as_ref().and_then(|layers| layers.best());
+        let stream = |track: &'_ Track| {
+            let at = best.filter(|_| track.is_simulcast()).unwrap_or(0);
+            let stream = track.layers.get(usize::from(at))?.stream.as_ref()?;
+            Some((
+                track.kind,
+                f64::from(stream.jitter.ticks()) / f64::from(clock_rate(track.kind)),
+            ))
+        };
+        let video_first = self.tracks.iter().filter_map(stream);
+        if let Some((_, jitter)) = video_first.max_by_key(|(kind, _)| *kind == Kind::Video) {
+            cells.set_jitter(jitter);
         }
     }
 }
@@ -348,13 +380,15 @@ impl Session for Publisher {
                 self.opener = Some(Opener::new(keys.theirs));
                 self.tick = Some(now + TICK);
                 self.rates.roll(now);
+                let layers = self.tracks.iter_mut().flat_map(|t| &mut t.layers);
+                for layer in layers {
+                    layer.rates.roll(now);
+                }
             }
             Received::Rtp(packet) => {
                 self.handle_rtp(now, packet, out);
                 // A viewer may have asked before the first packet told whom to ask.
-                if self.keyframe_wanted && self.keyframe_asked.is_none() {
-                    self.ask_for_keyframe(now, out);
-                }
+                self.ask_for_keyframes(now, out);
             }
             Received::Rtcp(compound) => self.handle_rtcp(now, compound),
         }
@@ -367,7 +401,7 @@ impl Session for Publisher {
             self.tick = Some(now + TICK);
         }
         if self.keyframe_due().is_some_and(|at| now >= at) {
-            self.ask_for_keyframe(now, out);
+            self.ask_for_keyframes(now, out);
         }
         if self.missing_due().is_some_and(|at| now >= at) {
             self.ask_for_missing(now, out);
@@ -387,103 +421,6 @@ impl Session for Publisher {
 
     fn close(&mut self, now: Instant, out: &mut Output) {
         self.transport.close(now, out);
-    }
-}
-
-/// The extended sequence number nearest to `highest` that ends in `seq`.
-fn extend(highest: u64, seq: u16) -> u64 {
-    let step = i64::from(seq.wrapping_sub(highest as u16).cast_signed());
-    highest.checked_add_signed(step).unwrap_or(u64::from(seq))
-}
-
-impl Track {
-    /// The track's stream, if this packet belongs to it. A new SSRC takes over once the old one is
-    /// silent; two at a time were not negotiated.
-    fn stream_for(
-        &mut self,
-        now: Instant,
-        header: &rtp::Header,
-        seq: u64,
-        next_source: &mut u64,
-    ) -> Option<&mut Stream> {
-        match &self.stream {
-            Some(stream) if stream.ssrc == header.ssrc => {}
-            Some(stream) if now < stream.heard + SILENT_STREAM => return None,
-            _ => {
-                *next_source = next_source.wrapping_add(1);
-                self.stream = Some(Stream {
-                    ssrc: header.ssrc,
-                    source: *next_source,
-                    first_seq: seq,
-                    highest_seq: seq,
-                    received: 0,
-                    heard: now,
-                    timestamp: header.timestamp,
-                    jitter: Jitter::default(),
-                    reported: (0, 0),
-                    sender_report: None,
-                    missing: Missing::default(),
-                });
-            }
-        }
-        self.stream.as_mut()
-    }
-}
-
-impl Stream {
-    /// Returns how many missing packets had to be given up for new ones.
-    fn handle_packet(
-        &mut self,
-        now: Instant,
-        timestamp: u32,
-        seq: u64,
-        kind: Kind,
-        nack: bool,
-    ) -> u64 {
-        let mut given_up = 0;
-        if nack && self.received > 0 && seq > self.highest_seq + 1 {
-            given_up = self.missing.gap(now, self.highest_seq + 1..seq);
-        } else if nack && seq < self.highest_seq {
-            self.missing.arrived(seq);
-        }
-        self.received += 1;
-        self.heard = now;
-        self.first_seq = self.first_seq.min(seq);
-        if seq >= self.highest_seq {
-            self.highest_seq = seq;
-            self.timestamp = timestamp;
-        }
-        self.jitter.add(now, timestamp, clock_rate(kind));
-        given_up
-    }
-
-    /// The report block (RFC 3550 appendix A.3), with what was expected and lost since the last.
-    fn report(&mut self, now: Instant) -> (ReportBlock, u32, u32) {
-        let expected = self.highest_seq - self.first_seq + 1;
-        let expected_now = expected.saturating_sub(self.reported.0);
-        let received_now = self.received.saturating_sub(self.reported.1);
-        self.reported = (expected, self.received);
-        let lost_now = expected_now.saturating_sub(received_now);
-        let block = ReportBlock {
-            ssrc: self.ssrc,
-            fraction_lost: (lost_now * 256)
-                .checked_div(expected_now)
-                .unwrap_or(0)
-                .min(255) as u8,
-            total_lost: (expected as i64 - self.received as i64).clamp(-0x80_0000, 0x7f_ffff)
-                as i32,
-            highest_seq: self.highest_seq as u32,
-            jitter: self.jitter.ticks(),
-            last_sr: self.sender_report.map_or(0, |(ntp, _)| ntp),
-            delay: self.sender_report.map_or(0, |(_, at)| {
-                ticks(now.saturating_duration_since(at), 65_536)
-            }),
-        };
-        (
-            block,
-            expected_now.min(u64::from(u32::MAX)) as u32,
-            lost_now.min(u64::from(u32::MAX)) as u32,
-        )
     }
 }
 

@@ -315,6 +315,8 @@ mod tests {
                     video_orientation: None,
                     audio_level: None,
                     dependency_descriptor: 0..0,
+                    layer: 0,
+                    numbering: Default::default(),
                 },
             );
             Arc::new(batch)

@@ -3,6 +3,8 @@
 //! Payloads are opaque here but for the question whether a keyframe starts, see `keyframe`.
 
 pub mod keyframe;
+pub mod numbering;
+pub mod size;
 
 use crate::negotiated::Extensions;
 
@@ -104,6 +106,8 @@ pub struct Passed<'a> {
     pub video_orientation: Option<u8>,
     pub audio_level: Option<u8>,
     pub dependency_descriptor: Option<&'a [u8]>,
+    /// Added to the descriptor's frame number.
+    pub frame_shift: u16,
 }
 
 /// Fields of a header to write.
@@ -169,7 +173,11 @@ pub fn write_header(
             *out.get_mut(at)? = id << 4 | (value.len() as u8 - 1);
             at += 1;
         }
-        out.get_mut(at..at + value.len())?.copy_from_slice(value);
+        let copy = out.get_mut(at..at + value.len())?;
+        copy.copy_from_slice(value);
+        if Some(*id) == ids.dependency_descriptor {
+            numbering::shift_descriptor(passed.frame_shift, copy);
+        }
         at += value.len();
     }
     let end = at.next_multiple_of(4);
@@ -212,6 +220,7 @@ mod tests {
                 video_orientation: Some(1),
                 audio_level: Some(99),
                 dependency_descriptor: Some(descriptor),
+                frame_shift: 0,
             };
             let mut packet = vec![0; 200];
             let len = write_header(&mut packet, &FIELDS, &ids(), &passed).expect("fits");

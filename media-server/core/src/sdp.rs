@@ -9,6 +9,7 @@ mod codecs;
 mod extensions;
 mod fragment;
 mod offer;
+mod simulcast;
 #[cfg(test)]
 mod tests;
 

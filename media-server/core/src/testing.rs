@@ -1,6 +1,8 @@
 //! A peer for the unit tests, built from other code than the server: `rtc-dtls` as client and
 //! `rtc-srtp` contexts, on a virtual clock and without sockets.
 
+pub(crate) mod camera;
+
 use crate::cells::{SessionCells, ShardCells};
 use crate::clock::WallClock;
 use crate::dtls::Identity;
@@ -330,6 +332,7 @@ impl Bench {
             },
             ssrc: (role == Role::Viewer).then_some(ssrc),
             rtx_ssrc: (role == Role::Viewer && kind == Kind::Video).then_some(ssrc + 1_000),
+            rids: Vec::new(),
         };
         let cells = Arc::new(SessionCells::new());
         let config = SessionConfig {

@@ -5,10 +5,13 @@
 //! joined, and for retransmissions.
 
 mod repair;
+mod selection;
+mod thinning;
 mod track;
 
 use crate::cells::Drop;
 use crate::clock::round_trip;
+use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, clock_rate};
 use crate::negotiated::Kind;
 use crate::output::{End, Output, SessionEvent};
@@ -19,7 +22,9 @@ use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transp
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
 use repair::Repair;
+use selection::Selection;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use track::{Admitted, Track};
 
@@ -47,6 +52,7 @@ struct Allowance {
 pub struct Viewer {
     transport: Transport,
     tracks: Vec<Track>,
+    selection: Selection,
     sealer: Option<Sealer>,
     /// If the viewer takes retransmissions.
     repair: Option<Repair>,
@@ -77,6 +83,7 @@ impl Viewer {
         let rtx_ssrc = agreed.iter().find_map(|track| track.rtx_ssrc);
         Viewer {
             tracks: tracks.collect(),
+            selection: Selection::default(),
             sealer: None,
             repair: rtx_ssrc.map(|ssrc| Repair::new(ssrc, random(3))),
             begins: None,
@@ -100,24 +107,71 @@ impl Viewer {
         };
     }
 
-    /// Whether video cannot start or go on without a keyframe.
+    /// Takes note of the layers of its publisher: before the first packet, and when they change.
+    pub fn set_layers(&mut self, layers: Option<&Arc<Layers>>) {
+        self.selection.set_layers(layers);
+    }
+
+    /// The layers that it can be on, if its publisher has several.
+    pub fn layers(&self) -> Option<&Layers> {
+        self.selection.layers()
+    }
+
+    /// What the viewer itself asks for: a layer by its RID, or `None` for the server's choice, and the
+    /// highest temporal layer. While that layer is stopped, the server chooses.
+    pub fn pin_layer(&mut self, rid: Option<Box<str>>, max_temporal: Option<u8>) {
+        self.selection.pin(rid);
+        self.set_max_temporal_layer(max_temporal);
+    }
+
+    /// The hook of congestion control: the layer of [`layers`](Self::layers) that the viewer's path has
+    /// room for; `None` is the best one. What the viewer asked for itself goes before. Takes effect
+    /// with the next keyframe of that layer, for which the caller asks
+    /// ([`SessionEvent::KeyframeWanted`]). Forgotten when the publisher changes.
+    pub fn set_target_layer(&mut self, layer: Option<u8>) {
+        self.selection.advise(layer);
+    }
+
+    /// Leaves out pictures of higher temporal layers than this one; `None` is all. Takes effect with
+    /// the next picture, upwards with the next that can be decoded.
+    pub fn set_max_temporal_layer(&mut self, highest: Option<u8>) {
+        for track in &mut self.tracks {
+            track.thinning.limit(highest);
+        }
+    }
+
+    /// The layer that it is sent, or will be first.
+    pub fn layer(&self) -> u8 {
+        self.selection.on()
+    }
+
+    /// The layer that it should be on.
+    pub fn target_layer(&self) -> u8 {
+        self.selection.target()
+    }
+
+    /// Whether it cannot start, go on or change to another layer without a keyframe.
     pub fn wants_keyframe(&self) -> bool {
-        self.sealer.is_some()
-            && self.begins.is_none()
-            && self
-                .tracks
-                .iter()
-                .any(|t| t.kind == Kind::Video && t.needs_keyframe())
+        self.needs_keyframe() || self.is_ready() && self.selection.is_switching()
+    }
+
+    fn needs_keyframe(&self) -> bool {
+        let mut video = self.tracks.iter().filter(|t| t.kind == Kind::Video);
+        self.is_ready() && video.any(Track::needs_keyframe)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.sealer.is_some() && self.begins.is_none()
     }
 
     /// Sends what this viewer may get of a batch, which is in the ring already. The slab must have
-    /// room for [`MediaBatch::max_sent_bytes`]. Returns whether the viewer now waits for a keyframe and
-    /// did not before.
+    /// room for [`MediaBatch::max_sent_bytes`]. `rings` has one for each layer. Returns whether the
+    /// viewer now waits for a keyframe of its [`target_layer`](Self::target_layer) and did not before.
     pub fn forward(
         &mut self,
         now: Instant,
         batch: &MediaBatch,
-        ring: &Ring,
+        rings: &[Ring],
         out: &mut Output,
     ) -> bool {
         let waited = self.is_withholding();
@@ -134,12 +188,15 @@ impl Viewer {
             };
             let track = &mut self.tracks[at];
             let begins = self.begins.is_some() && track.kind == Kind::Video;
-            if begins || track.is_behind(packet) {
+            if begins || !self.selection.takes(packet) || track.is_behind(packet) {
                 continue;
             }
-            match track.admit(now, packet) {
+            match track.admit(now, packet, batch.mapping(packet.kind)) {
                 // It begins here, and the ring has what belongs to it.
-                Ok(_) if track.is_behind(packet) => self.begin(now, false, out),
+                Ok(_) if track.is_behind(packet) => {
+                    self.selection.went_to(packet.layer);
+                    self.begin(now, false, out);
+                }
                 Ok(admitted) => {
                     if self.transport.spend(packet.payload.len()) {
                         self.send(now, to, at, admitted, batch, packet, out);
@@ -147,7 +204,7 @@ impl Viewer {
                         out.drop(Drop::UnprovenPath);
                     }
                 }
-                Err(reason) => out.drop(reason),
+                Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
             }
         }
         for track in &mut self.tracks {
@@ -158,17 +215,22 @@ impl Viewer {
                 .or(track.mapping);
         }
         if self.is_behind() {
-            self.catch_up(now, ring, out);
+            self.catch_up(now, rings, out);
         }
         !waited && self.is_withholding()
     }
 
-    /// Starts with the last keyframe, if the viewer needs one and the ring has it with all that
-    /// follows. Returns whether a new keyframe is needed instead.
-    pub fn join(&mut self, now: Instant, ring: &Ring, out: &mut Output) -> bool {
-        if !self.wants_keyframe() {
-            return false;
+    /// Starts with the last keyframe, if the viewer needs one and the ring of its
+    /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
+    /// is needed instead.
+    pub fn join(&mut self, now: Instant, rings: &[Ring], out: &mut Output) -> bool {
+        if !self.needs_keyframe() {
+            return self.wants_keyframe();
         }
+        let target = self.selection.target();
+        let Some(ring) = rings.get(usize::from(target)) else {
+            return true;
+        };
         let Some(start) = ring.start(now) else {
             return true;
         };
@@ -179,8 +241,9 @@ impl Viewer {
         if !tracks.any(|track| track.start(now, first, start)) {
             return true;
         }
+        self.selection.went_to(target);
         self.begin(now, true, out);
-        self.catch_up(now, ring, out);
+        self.catch_up(now, rings, out);
         false
     }
 
@@ -201,7 +264,7 @@ impl Viewer {
 
     /// Sends the next share of the ring to a viewer that is behind. Called when
     /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
-    pub fn catch_up(&mut self, now: Instant, ring: &Ring, out: &mut Output) {
+    pub fn catch_up(&mut self, now: Instant, rings: &[Ring], out: &mut Output) {
         let Some(mut allowance) = self.allowance.take() else {
             return;
         };
@@ -212,6 +275,11 @@ impl Viewer {
         else {
             return;
         };
+        let behind = self.tracks.iter().find(|track| track.cursor.is_some());
+        let source = behind.and_then(Track::source);
+        let none = Ring::default();
+        let held = rings.iter().find(|ring| ring.source() == source);
+        let ring = held.unwrap_or(&none);
         let rate = CATCH_UP_RATE.max(CATCH_UP_FACTOR * ring.bits_per_second());
         let elapsed = now.saturating_duration_since(allowance.at).min(10 * SLOT);
         let earned = elapsed.as_micros() as u64 * rate / 8_000_000;
@@ -238,9 +306,9 @@ impl Viewer {
                         return;
                     }
                     allowance.bytes -= bytes;
-                    match self.tracks[at].admit(now, packet) {
+                    match self.tracks[at].admit(now, packet, None) {
                         Ok(admitted) => self.send(now, to, at, admitted, batch, packet, out),
-                        Err(reason) => out.drop(reason),
+                        Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
                     }
                 }
                 // Unless a keyframe is needed again.
@@ -252,7 +320,7 @@ impl Viewer {
     }
 
     /// Sends again what the viewer asked for, see [`Output::lost`].
-    pub fn retransmit(&mut self, seqs: &[u16], ring: &Ring, out: &mut Output) {
+    pub fn retransmit(&mut self, seqs: &[u16], rings: &[Ring], out: &mut Output) {
         let Some(to) = self.transport.media_path() else {
             return;
         };
@@ -264,8 +332,9 @@ impl Viewer {
         };
         for seq in seqs {
             let held = track.sent_as(*seq).and_then(|(segment, index)| {
-                let held = ring.packet(segment.seq(index))?;
-                (ring.source() == Some(segment.source)).then_some((segment, index, held))
+                let source = Some(segment.source);
+                let ring = rings.iter().find(|ring| ring.source() == source)?;
+                Some((segment, index, ring.packet(segment.seq(index))?))
             });
             let Some((segment, index, (batch, packet))) = held else {
                 out.drop(Drop::NotHeld);
@@ -291,13 +360,15 @@ impl Viewer {
                 timestamp: segment.timestamp(packet.timestamp),
                 ssrc: repair.ssrc,
             };
-            let passed = passed(track, batch, packet);
+            let passed = passed(track, batch, packet, segment.shift.frame);
             let sent = out.slab.write(to, max, |room| {
                 let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
                 let (start, body) = (header + 2, header + 2 + payload.len());
                 room.get_mut(header..start)?
                     .copy_from_slice(&seq.to_be_bytes());
-                room.get_mut(start..body)?.copy_from_slice(payload);
+                let copy = room.get_mut(start..body)?;
+                copy.copy_from_slice(payload);
+                packet.numbering.shift(&segment.shift, copy);
                 let packet = room.get_mut(..body + sealer.tag_len())?;
                 sealer.seal(repair.ssrc, own, packet, header).ok()?;
                 Some(packet.len())
@@ -335,12 +406,14 @@ impl Viewer {
             timestamp: admitted.timestamp,
             ssrc: track.ssrc,
         };
-        let passed = passed(track, batch, packet);
+        let passed = passed(track, batch, packet, admitted.shift.frame);
         let max = rtp::MAX_HEADER + payload.len() + MAX_TAG;
         let sent = out.slab.write(to, max, |room| {
             let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
             let body = header + payload.len();
-            room.get_mut(header..body)?.copy_from_slice(payload);
+            let copy = room.get_mut(header..body)?;
+            copy.copy_from_slice(payload);
+            packet.numbering.shift(&admitted.shift, copy);
             let packet = room.get_mut(..body + sealer.tag_len())?;
             sealer
                 .seal(track.ssrc, admitted.index, packet, header)
@@ -495,13 +568,19 @@ impl Session for Viewer {
 }
 
 /// What the viewer's header repeats of the publisher's.
-fn passed<'a>(track: &'a Track, batch: &'a MediaBatch, packet: &MediaPacket) -> Passed<'a> {
+fn passed<'a>(
+    track: &'a Track,
+    batch: &'a MediaBatch,
+    packet: &MediaPacket,
+    frame_shift: u16,
+) -> Passed<'a> {
     let descriptor = batch.slice(&packet.dependency_descriptor);
     Passed {
         mid: track.send_mid.then_some(track.mid.as_bytes()),
         video_orientation: packet.video_orientation,
         audio_level: packet.audio_level,
         dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
+        frame_shift,
     }
 }
 

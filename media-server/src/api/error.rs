@@ -38,6 +38,12 @@ pub enum ApiError {
     Offer(#[from] OfferError),
     #[error("{0}")]
     Fragment(#[from] FragmentError),
+    #[error("the body is not what this resource takes: {0}")]
+    Json(String),
+    #[error("mediaId is neither the index nor the mid of the session's video m-line")]
+    UnknownMedia,
+    #[error("the device publishes no such layer; its layers are: {known}")]
+    UnknownLayer { known: String },
     #[error("there is no such session; it may have ended")]
     UnknownSession,
     #[error("the device {device} has no live publisher; try again when it publishes")]
@@ -75,6 +81,7 @@ impl ApiError {
             ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::DeviceName
             | ApiError::BodyCut
+            | ApiError::Json(_)
             | ApiError::Fragment(_)
             | ApiError::Offer(OfferError::Malformed(_)) => StatusCode::BAD_REQUEST,
             ApiError::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -82,9 +89,9 @@ impl ApiError {
             ApiError::BodySlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
-            ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_)) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
+            | ApiError::UnknownMedia
+            | ApiError::UnknownLayer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::NoPublisher { .. } => StatusCode::CONFLICT,
             ApiError::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Limit(_)
@@ -113,6 +120,9 @@ impl ApiError {
             ApiError::Offer(OfferError::Unsupported(_)) => "unsupported_offer",
             ApiError::Offer(OfferError::NoCommonCodec(_)) => "no_common_codec",
             ApiError::Fragment(_) => "malformed_fragment",
+            ApiError::Json(_) => "malformed_json",
+            ApiError::UnknownMedia => "unknown_media",
+            ApiError::UnknownLayer { .. } => "unknown_layer",
             ApiError::UnknownSession => "unknown_session",
             ApiError::NoPublisher { .. } => "no_publisher",
             ApiError::Limit(_) => "limit",
@@ -152,6 +162,9 @@ impl ApiError {
             ApiError::Offer(OfferError::Unsupported(_)) => "Offer not supported",
             ApiError::Offer(OfferError::NoCommonCodec(_)) => "No common codec",
             ApiError::Fragment(_) => "Not an SDP fragment",
+            ApiError::Json(_) => "Not the right JSON",
+            ApiError::UnknownMedia => "No such m-line",
+            ApiError::UnknownLayer { .. } => "No such layer",
             ApiError::UnknownSession => "No such session",
             ApiError::NoPublisher { .. } => "Device not live",
             ApiError::Limit(_) => "Limit reached",

@@ -4,11 +4,12 @@
 //! needs a live publisher. Turns an offer into a session on a shard and an answer.
 
 use super::error::ApiError;
+use super::layers;
 use super::patch::patch;
 use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read_body};
 use crate::app::{App, DrainState};
 use crate::auth::Principal;
-use crate::registry::{AdmitError, Ice, NewSession, Protocol, Record, role_name};
+use crate::registry::{AdmitError, Ice, MediaLine, NewSession, Protocol, Record, role_name};
 use crate::shard::{CloseReason, MailboxError, OpenSession};
 use axum::Router;
 use axum::body::Body;
@@ -249,6 +250,11 @@ async fn admitted(
             candidates: counted,
         },
         bundle: Bundle::of(&agreement.negotiated).expect("an answer has a track"),
+        video: offer.video().map(|(index, mid)| MediaLine {
+            index,
+            mid: mid.to_owned(),
+        }),
+        rids: agreement.negotiated.rids(),
         cells: cells.clone(),
         handshake: Some(handshake),
     }));
@@ -281,6 +287,9 @@ async fn admitted(
     )
         .into_response();
     link_ice_servers(app, id, &mut response);
+    if protocol == Protocol::Whep {
+        layers::link(&record, &mut response);
+    }
     Ok(response)
 }
 

@@ -1,7 +1,9 @@
 //! Who publishes and who watches a device, as far as one shard needs to know.
 
 use super::table::Index;
+use media_core::layers::{Layers, MAX_LAYERS};
 use media_core::media::MediaBatch;
+use media_core::negotiated::Kind;
 use media_core::ring::{IDLE_BYTES, Ring, WATCHED_BYTES};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A ring that nobody watched for this long holds less.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
+/// A layer that no viewer is on any more is kept for what they may still ask for again.
+const UNUSED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Device {
@@ -21,8 +25,13 @@ pub(super) struct Device {
     pub(super) viewers: Vec<Index>,
     /// Other shards with viewers, one bit each.
     pub(super) subscribers: u64,
-    /// The last packets of the publisher's video.
-    pub(super) ring: Ring,
+    /// The last packets of the publisher's video, for each layer that somebody here is on or should
+    /// be on. While nobody is, those of the best layer, which the next viewer starts with.
+    pub(super) rings: [Ring; MAX_LAYERS],
+    /// The publisher's layers, if it has several.
+    pub(super) layers: Option<Arc<Layers>>,
+    /// When a viewer here last had a use for each layer.
+    used: [Option<Instant>; MAX_LAYERS],
     /// Since when nobody watches; `None` while somebody does, or before anybody did.
     idle: Option<Instant>,
 }
@@ -32,21 +41,83 @@ impl Device {
     pub(super) fn watched(&mut self, now: Instant) {
         if !self.viewers.is_empty() || self.subscribers != 0 {
             self.idle = None;
-            self.ring.limit(WATCHED_BYTES);
+            self.limit(WATCHED_BYTES);
         } else {
             self.idle.get_or_insert(now);
             if self.publisher.is_none() {
                 // Nothing comes from the other shard any more.
-                self.ring = Ring::default();
+                self.clear();
             }
         }
     }
 
-    /// Keeps the video of a batch.
+    /// Keeps the video of a batch, if its layer is one of those.
     pub(super) fn keep(&mut self, now: Instant, batch: &Arc<MediaBatch>) {
-        self.ring.push(batch);
+        if self.layers.is_some() {
+            self.forget_unused(now);
+        }
+        let video = batch.packets().iter().find(|p| p.kind == Kind::Video);
+        let layer = video.map_or(0, |packet| packet.layer);
+        if self.keeps(layer)
+            && let Some(ring) = self.rings.get_mut(usize::from(layer))
+        {
+            ring.push(batch);
+        }
         if self.idle.is_some_and(|since| now >= since + IDLE_AFTER) {
-            self.ring.limit(IDLE_BYTES);
+            self.limit(IDLE_BYTES);
+        }
+    }
+
+    fn forget_unused(&mut self, now: Instant) {
+        for used in &mut self.used {
+            *used = used.filter(|at| now <= *at + UNUSED_AFTER);
+        }
+        for layer in 0..MAX_LAYERS {
+            if self.rings[layer].source().is_some() && !self.keeps(layer as u8) {
+                self.rings[layer] = Ring::default();
+            }
+        }
+    }
+
+    fn keeps(&self, layer: u8) -> bool {
+        let Some(layers) = &self.layers else {
+            return true;
+        };
+        let used = |layer: u8| {
+            self.used
+                .get(usize::from(layer))
+                .is_some_and(Option::is_some)
+        };
+        used(layer) || layers.best() == Some(layer) && self.used.iter().all(Option::is_none)
+    }
+
+    /// Notes that a viewer here has a use for these layers, one bit each.
+    pub(super) fn use_layers(&mut self, now: Instant, layers: u8) {
+        for layer in (0..MAX_LAYERS).filter(|layer| layers & 1 << layer != 0) {
+            if self.used[layer].replace(now).is_none() && self.idle.is_none() {
+                self.rings[layer].limit(WATCHED_BYTES);
+            }
+        }
+    }
+
+    /// The publisher's media comes from somewhere else from now on, or no more.
+    pub(super) fn clear(&mut self) {
+        self.rings = Default::default();
+        self.layers = None;
+        self.used = [None; MAX_LAYERS];
+        if self.watchers() > 0 {
+            self.limit(WATCHED_BYTES);
+        }
+    }
+
+    /// Payload bytes that its rings hold.
+    fn bytes(&self) -> usize {
+        self.rings.iter().map(Ring::bytes).sum()
+    }
+
+    fn limit(&mut self, bytes: usize) {
+        for ring in &mut self.rings {
+            ring.limit(bytes);
         }
     }
 
@@ -88,7 +159,7 @@ impl Devices {
 
     /// Payload bytes that all rings hold.
     pub(super) fn cached_bytes(&self) -> usize {
-        self.map.values().map(|device| device.ring.bytes()).sum()
+        self.map.values().map(Device::bytes).sum()
     }
 
     /// Lets the least watched rings shrink, then go, until all together hold no more than `bytes`;
@@ -103,14 +174,16 @@ impl Devices {
                 if held <= bytes {
                     return met;
                 }
-                let before = device.ring.bytes();
-                if last_resort {
-                    device.ring = Ring::default();
-                } else {
-                    device.ring.limit(IDLE_BYTES);
+                for ring in &mut device.rings {
+                    let before = ring.bytes();
+                    if last_resort {
+                        *ring = Ring::default();
+                    } else {
+                        ring.limit(IDLE_BYTES);
+                    }
+                    held -= before - ring.bytes();
+                    met += usize::from(before > ring.bytes());
                 }
-                held -= before - device.ring.bytes();
-                met += usize::from(before > device.ring.bytes());
             }
         }
         met

@@ -35,8 +35,8 @@ pub(super) enum Parcel {
         device: Arc<str>,
         batches: Vec<Arc<MediaBatch>>,
     },
-    /// A viewer here waits for your publisher's keyframe.
-    KeyframeWanted { device: Arc<str> },
+    /// A viewer here waits for a keyframe of that layer of your publisher.
+    KeyframeWanted { device: Arc<str>, layer: u8 },
 }
 
 /// Lost only by a shard that hangs. Sent when sessions open, connect, move or close.

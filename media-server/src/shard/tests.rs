@@ -44,6 +44,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
                 extensions: Default::default(),
                 ssrc: Some(u32::from(number)),
                 rtx_ssrc: None,
+                rids: Vec::new(),
             }],
             cname: "media".to_owned(),
         },

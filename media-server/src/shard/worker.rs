@@ -140,6 +140,13 @@ impl State {
                     }
                     let _ = reply.send(index.is_some());
                 }
+                Command::PinLayer(id, pin, reply) => {
+                    let index = self.table.by_id(id);
+                    if let Some(index) = index {
+                        self.pin_layer(now, index, pin);
+                    }
+                    let _ = reply.send(index.is_some());
+                }
                 Command::Close(id, reason, reply) => {
                     let index = self.table.by_id(id);
                     if let Some(index) = index {
@@ -178,7 +185,9 @@ impl State {
                 } => self.handle_datagram(now, from, &mut bytes, Some(via)),
                 Parcel::Media { device, batch } => self.forward(now, &device, &batch),
                 Parcel::Cache { device, batches } => self.keep_all(now, &device, &batches),
-                Parcel::KeyframeWanted { device } => self.request_keyframe(now, &device),
+                Parcel::KeyframeWanted { device, layer } => {
+                    self.request_keyframe(now, &device, layer);
+                }
             }
             // As often as datagrams from the socket: a batch must fit the slab.
             if count % Receiver::BATCH == 0 {
@@ -214,6 +223,7 @@ impl State {
                 let (live, first) = (entry.has_publisher(), entry.viewers.len() == 1);
                 if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
                     viewer.set_publisher_live(now, live);
+                    viewer.set_layers(entry.layers.as_ref());
                 }
                 if first {
                     self.notify_others(Notice::Viewers {
@@ -252,7 +262,7 @@ impl State {
                 last_publisher = device.publishers == 0;
                 if device.publisher == Some(index) {
                     device.publisher = None;
-                    device.ring = Ring::default();
+                    device.clear();
                     self.set_publisher_live(now, &entry.device, false);
                     self.notify_others(Notice::Publisher {
                         device: entry.device.clone(),
@@ -295,7 +305,7 @@ impl State {
                     entry.subscribers & !bit
                 };
                 entry.watched(now);
-                let batches = entry.ring.batches();
+                let batches: Vec<_> = entry.rings.iter().flat_map(Ring::batches).collect();
                 if any && entry.publisher.is_some() && !batches.is_empty() {
                     let device = device.clone();
                     self.parcel(shard, Parcel::Cache { device, batches });
@@ -312,7 +322,7 @@ impl State {
                     // The newest wins; the registry closes the other.
                     entry.publisher = None;
                     entry.remote_publisher = Some(shard);
-                    entry.ring = Ring::default();
+                    entry.clear();
                 } else if entry.remote_publisher == Some(shard) {
                     entry.remote_publisher = None;
                 }
@@ -347,7 +357,8 @@ impl State {
             self.schedule(index);
         }
         if wanted {
-            self.request_keyframe(now, device);
+            // Which layers it has shows with its first packets.
+            self.request_keyframe(now, device, 0);
         }
     }
 
@@ -405,7 +416,7 @@ impl State {
             let known = self.devices.make(&device);
             known.publisher = Some(index);
             known.remote_publisher = None;
-            known.ring = Ring::default();
+            known.clear();
             self.set_publisher_live(now, &device, true);
             self.notify_others(Notice::Publisher {
                 device,

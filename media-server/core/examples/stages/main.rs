@@ -198,7 +198,14 @@ fn forward(frames: usize) -> anyhow::Result<()> {
         let batch = Arc::new(publisher.take_batch());
         ring.push(&batch);
         out.slab.clear();
-        measured(|| viewer.forward(now, black_box(&batch), &ring, &mut out));
+        measured(|| {
+            viewer.forward(
+                now,
+                black_box(&batch),
+                std::slice::from_ref(&ring),
+                &mut out,
+            )
+        });
         let sent = out.slab.bytes().len();
         anyhow::ensure!(sent >= PACKETS_PER_FRAME * SEALED, "all are forwarded");
         out.events.clear();

@@ -101,6 +101,7 @@ impl Peer {
                     extensions: Extensions::default(),
                     ssrc: (role == Role::Viewer).then_some(9),
                     rtx_ssrc: None,
+                    rids: Vec::new(),
                 }],
                 cname: "media".to_owned(),
             },

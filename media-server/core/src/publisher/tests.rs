@@ -10,6 +10,8 @@ use crate::testing::{
 };
 use std::sync::Arc;
 
+mod simulcast;
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -218,7 +220,7 @@ fn keyframe_requests_are_throttled_and_repeated_until_a_keyframe_starts() {
             .count()
     };
     for _ in 0..1_000 {
-        session.request_keyframe(bench.now, &mut bench.out);
+        session.request_keyframe(bench.now, 0, &mut bench.out);
     }
     bench.run(ms(400), &mut session, &mut peer, |_, _| false);
     assert_eq!(plis(&mut peer), 1, "a thousand viewers at once");

@@ -2,7 +2,7 @@
 //! fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
 
 use super::codecs::{self, OfferedCodec};
-use super::{Agreement, Offer, extensions};
+use super::{Agreement, Offer, extensions, simulcast};
 use crate::ids::{IcePwd, Ufrag};
 use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use std::fmt::Write as _;
@@ -96,6 +96,7 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
                 sdp.line(format_args!("a=fmtp:{pt} apt={}", payload_type.pt));
             }
         }
+        simulcast::write(&track.rids, |line| sdp.line(line));
         if negotiated.role == Role::Viewer {
             sender(&mut sdp, track, &negotiated.cname);
         }

@@ -6,9 +6,17 @@ use rtc_sdp::description::media::MediaDescription;
 type Field = fn(&mut Extensions) -> &mut Option<u8>;
 
 /// Every extension known here. What an offer has of these the answer repeats under the same id.
-const KNOWN: [(&str, Field); 4] = [
+const KNOWN: [(&str, Field); 6] = [
     // RFC 9143 §15.
     ("urn:ietf:params:rtp-hdrext:sdes:mid", |e| &mut e.mid),
+    // RFC 8852 §4.
+    ("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id", |e| {
+        &mut e.rid
+    }),
+    (
+        "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+        |e| &mut e.repaired_rid,
+    ),
     // RFC 6464.
     ("urn:ietf:params:rtp-hdrext:ssrc-audio-level", |e| {
         &mut e.audio_level

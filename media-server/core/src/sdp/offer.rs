@@ -2,7 +2,7 @@
 
 use super::codecs::{self, OfferedCodec};
 use super::{Agreement, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES};
-use super::{OfferError, extensions, fragment};
+use super::{OfferError, extensions, fragment, simulcast};
 use crate::negotiated::{Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
@@ -53,6 +53,8 @@ pub struct OfferedMedia {
     pub(super) codecs: Vec<OfferedCodec>,
     extensions: Extensions,
     ssrc: Option<u32>,
+    /// Layers that it offers to send.
+    rids: Vec<Box<str>>,
 }
 
 /// An offer within the limits and with everything that ICE and DTLS need.
@@ -132,6 +134,13 @@ impl Offer {
             ice_ufrag,
             ice_pwd,
         })
+    }
+
+    /// Index and MID of the video m-line in use.
+    pub fn video(&self) -> Option<(usize, &str)> {
+        let mut lines = self.media.iter().enumerate();
+        let (index, line) = lines.find(|(_, m)| m.kind == Some(Kind::Video) && !m.stopped)?;
+        Some((index, &line.mid))
     }
 
     /// Agrees on tracks and codecs.
@@ -215,11 +224,20 @@ fn track(
         payload_type.nack = repairs && (role == Role::Publisher || payload_type.rtx.is_some());
     }
     let repaired = payload_types.iter().any(|p| p.rtx.is_some());
+    let mut extensions = media.extensions;
+    let mut rids = Vec::new();
+    if role == Role::Publisher && kind == Kind::Video && extensions.rid.is_some() {
+        rids.clone_from(&media.rids);
+    }
+    if rids.is_empty() {
+        (extensions.rid, extensions.repaired_rid) = (None, None);
+    }
     Track {
         kind,
         mid: media.mid.clone(),
         payload_types,
-        extensions: media.extensions,
+        extensions,
+        rids,
         ssrc: match role {
             Role::Publisher => media.ssrc,
             Role::Viewer => Some(ssrcs[usize::from(kind == Kind::Video)]),
@@ -311,6 +329,7 @@ fn read_media(
         rtcp_mux: description.has_attribute("rtcp-mux"),
         codecs: codecs::read(description),
         extensions: extensions::read(description, session.has_attribute("extmap-allow-mixed")),
+        rids: simulcast::read(description),
         ssrc: description
             .attributes
             .iter()

@@ -120,6 +120,70 @@ fn an_id_that_no_one_byte_header_has_is_not_agreed_on() {
     assert!(!answer.contains("video-orientation"), "{answer}");
 }
 
+/// The video of a Chromium offer with layers: no SSRC is announced.
+fn simulcast(lines: &str) -> String {
+    let (head, video) = PUBLISH.split_once("m=video").expect("a video m-line");
+    let video = video
+        .lines()
+        .filter(|line| !line.starts_with("a=ssrc"))
+        .map(|line| format!("{line}\r\n"));
+    format!("{head}m=video{}{lines}", video.collect::<String>())
+}
+
+#[test]
+fn offered_layers_are_answered_with_recv_and_the_extensions_that_name_them() {
+    let sdp =
+        simulcast("a=rid:f send\r\na=rid:h send\r\na=rid:q send\r\na=simulcast:send f;h;~q\r\n");
+    let answer = answered(&sdp, Role::Publisher);
+    for line in [
+        "a=rid:f recv",
+        "a=rid:h recv",
+        "a=rid:q recv",
+        "a=simulcast:recv f;h;q",
+        "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+        "a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+    ] {
+        assert_eq!(count(&answer, line), 1, "{line} in {answer}");
+    }
+    let (_, agreement) = agreed(&sdp, Role::Publisher).expect("a right offer");
+    let track = &agreement.negotiated.tracks[1];
+    assert_eq!(track.rids, ["f".into(), "h".into(), "q".into()]);
+    assert_eq!((track.extensions.rid, track.ssrc), (Some(10), None));
+}
+
+#[test]
+fn of_alternatives_the_first_is_taken_and_of_many_layers_three() {
+    let rids: String = (0..5).map(|n| format!("a=rid:r{n} send\r\n")).collect();
+    let sdp = simulcast(&format!(
+        "{rids}a=simulcast:send r0,r4;r1;nowhere;r1;r2;r3\r\n"
+    ));
+    let answer = answered(&sdp, Role::Publisher);
+    assert_eq!(count(&answer, "a=simulcast:recv r0;r1;r2"), 1, "{answer}");
+    assert!(!answer.contains("r3"), "{answer}");
+}
+
+#[test]
+fn without_layers_there_is_no_word_of_them() {
+    for (sdp, role) in [
+        (PUBLISH.to_owned(), Role::Publisher),
+        (VIEW.to_owned(), Role::Viewer),
+        // Received, not sent; and of no use without the extension.
+        (
+            simulcast("a=rid:f recv\r\na=simulcast:recv f\r\n"),
+            Role::Publisher,
+        ),
+        (
+            simulcast("a=rid:f send\r\na=simulcast:send f\r\n").replace("sdes:rtp-stream", "x"),
+            Role::Publisher,
+        ),
+    ] {
+        let answer = answered(&sdp, role);
+        for word in ["a=rid", "simulcast", "rtp-stream-id"] {
+            assert!(!answer.contains(word), "{word} in {answer}");
+        }
+    }
+}
+
 #[test]
 fn all_candidates_stand_once_in_the_answer_and_are_ended() {
     let answer = answered(PUBLISH, Role::Publisher);

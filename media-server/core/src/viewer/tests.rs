@@ -9,10 +9,13 @@ use crate::publisher::Publisher;
 use crate::rtcp::{Item, ReportBlock};
 use crate::stats::ticks;
 use crate::testing::{AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VP8_DELTA, VP8_KEY, packet};
+use std::slice;
 use std::sync::Arc;
 
 mod joins;
 mod repair;
+mod simulcast;
+mod thinning;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -67,7 +70,9 @@ impl Stage {
         let batch = Arc::new(self.publisher.take_batch());
         self.ring.push(&batch);
         let (now, out) = (self.bench.now, &mut self.bench.out);
-        let wanted = self.viewer.forward(now, &batch, &self.ring, out);
+        let wanted = self
+            .viewer
+            .forward(now, &batch, slice::from_ref(&self.ring), out);
         self.deliver();
         wanted
     }
@@ -421,12 +426,12 @@ fn a_new_address_gets_little_until_a_second_check_proves_it() {
     }
     let batch = Arc::new(publisher.take_batch());
     ring.push(&batch);
-    viewer.forward(bench.now, &batch, &ring, &mut bench.out);
+    viewer.forward(bench.now, &batch, slice::from_ref(&ring), &mut bench.out);
     let mut sent = bench.sent().len();
     let mut catch_up = |bench: &mut Bench, viewer: &mut Viewer| {
         for _ in 0..100 {
             bench.now += SLOT;
-            viewer.catch_up(bench.now, &ring, &mut bench.out);
+            viewer.catch_up(bench.now, slice::from_ref(&ring), &mut bench.out);
             sent += bench.sent().len();
         }
         sent

@@ -3,11 +3,13 @@
 //! Pure bookkeeping, sends nothing. To the viewer its stream never breaks: a new source goes on right
 //! behind what was sent last.
 
+use super::thinning::Thinning;
 use crate::cells::Drop;
 use crate::media::{MediaPacket, TimeMapping, clock_rate};
 use crate::negotiated::{self, Codec, Extensions, Kind, PayloadType};
 use crate::ring::Start;
 use crate::rtcp::ReportBlock;
+use crate::rtp::numbering::Numbers;
 use crate::stats::ticks;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,7 +17,8 @@ use std::time::Instant;
 /// First sequence numbers are random below this, so that the roll-over count is 0 for any receiver
 /// that misses the first packets (RFC 3711 §3.3.1).
 pub(super) const MAX_FIRST_SEQ: u64 = 1 << 15;
-/// Segments remembered for retransmissions; each begins with a keyframe, so these are some seconds.
+/// Segments remembered for retransmissions. One begins with a keyframe, or behind a picture that was
+/// left out; every other one of 30 a second makes these four seconds.
 const MAX_SEGMENTS: usize = 64;
 /// Frames that a viewer gets at once when it joins are this much closer in time than they were taken.
 /// Receivers show a frame when its timestamp is due: at their own distance the viewer would lag behind
@@ -33,6 +36,10 @@ pub(super) struct Segment {
     timestamp_offset: u32,
     /// The source's timestamps before this one are squeezed towards it.
     squeezed_to: Option<u32>,
+    /// Added to the numbers that payloads have.
+    pub(super) shift: Numbers,
+    /// It goes on with the source of the segment before, behind something that was left out.
+    continues: bool,
 }
 
 impl Segment {
@@ -63,6 +70,8 @@ pub(super) struct Admitted {
     pub(super) pt: u8,
     pub(super) index: u64,
     pub(super) timestamp: u32,
+    /// Added to the payload's numbers.
+    pub(super) shift: Numbers,
 }
 
 pub(super) struct Track {
@@ -80,6 +89,9 @@ pub(super) struct Track {
     /// Next packet to send from the ring, while the track is behind the source.
     pub(super) cursor: Option<u64>,
     next_seq: u64,
+    /// Numbers of the newest packet sent, as the viewer has them.
+    numbers: Option<Numbers>,
+    pub(super) thinning: Thinning,
     pub(super) last: Option<(u32, Instant)>,
     pub(super) mapping: Option<TimeMapping>,
     /// Sent until a report shows that the viewer knows the SSRC.
@@ -104,6 +116,8 @@ impl Track {
             waiting: None,
             cursor: None,
             next_seq: random % MAX_FIRST_SEQ,
+            numbers: None,
+            thinning: Thinning::default(),
             last: None,
             mapping: None,
             send_mid: true,
@@ -136,9 +150,15 @@ impl Track {
         payload_type(&self.payload_types, codec)
     }
 
-    /// Under what the packet goes out, or why it does not. A video track that begins here is behind
-    /// from this packet on.
-    pub(super) fn admit(&mut self, now: Instant, packet: &MediaPacket) -> Result<Admitted, Drop> {
+    /// Under what the packet goes out, or why it does not; without a reason it is one of those that the
+    /// viewer should not get. A video track that begins here is behind from this packet on. `mapping`
+    /// is that of the packet's source.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        packet: &MediaPacket,
+        mapping: Option<TimeMapping>,
+    ) -> Result<Admitted, Option<Drop>> {
         let changed = self
             .codec
             .as_ref()
@@ -148,7 +168,7 @@ impl Track {
             self.codec = Some((packet.codec.clone(), own));
         }
         let own = self.codec.as_ref().and_then(|(_, own)| own.as_ref());
-        let pt = own.ok_or(Drop::CodecMismatch)?.pt;
+        let pt = own.ok_or(Some(Drop::CodecMismatch))?.pt;
         let current = self.segments.back().copied();
         let same_source = current.filter(|s| s.source == packet.source);
         let is_video = self.kind == Kind::Video;
@@ -157,19 +177,30 @@ impl Track {
             _ if is_video && !packet.starts_keyframe => {
                 self.waiting = Some(packet.source);
                 self.cursor = None;
-                return Err(Drop::NoKeyframe);
+                return Err(Some(Drop::NoKeyframe));
             }
-            _ => self.attach(now, packet.source, packet.seq, packet.timestamp, None),
+            _ => self.attach(now, packet, mapping, None),
         };
-        if packet.seq < segment.first_seq {
-            return Err(Drop::NoKeyframe);
-        }
+        let segment = if packet.seq < segment.first_seq {
+            self.segment_of_late(packet.seq)
+                .ok_or(Some(Drop::NoKeyframe))?
+        } else {
+            segment
+        };
         let index = segment.index(packet.seq);
-        self.next_seq = self.next_seq.max(index + 1);
+        if index >= self.next_seq {
+            if is_video && self.thinning.leaves_out(packet) {
+                self.leave_out(packet, segment);
+                return Err(None);
+            }
+            self.next_seq = index + 1;
+            self.numbers = Some(packet.numbering.numbers.moved(segment.shift));
+        }
         Ok(Admitted {
             pt,
             index,
             timestamp: segment.timestamp(packet.timestamp),
+            shift: segment.shift,
         })
     }
 
@@ -181,7 +212,7 @@ impl Track {
         self.codec = Some((first.codec.clone(), own));
         if known {
             let newest = Some(start.newest);
-            self.attach(now, start.source, start.seq, start.timestamp, newest);
+            self.attach(now, first, None, newest);
         }
         known
     }
@@ -191,43 +222,117 @@ impl Track {
     fn attach(
         &mut self,
         now: Instant,
-        source: u64,
-        seq: u64,
-        timestamp: u32,
+        first: &MediaPacket,
+        mapping: Option<TimeMapping>,
         squeezed_to: Option<u32>,
     ) -> Segment {
+        let MediaPacket { source, seq, .. } = *first;
         let current = self.segments.back().copied();
         let same_source = current.filter(|s| s.source == source && squeezed_to.is_none());
         let timestamp_offset = match (same_source, self.last) {
             (Some(segment), _) => segment.timestamp_offset,
             // The time that passed, and at least a tick, so that no two frames share a timestamp.
             (None, Some((last, at))) => {
-                let passed = ticks(now.saturating_duration_since(at), clock_rate(self.kind)).max(1);
+                let rate = clock_rate(self.kind);
+                let passed = self
+                    .taken_after(last, first, mapping)
+                    .unwrap_or_else(|| ticks(now.saturating_duration_since(at), rate))
+                    .max(1);
                 last.wrapping_add(passed)
-                    .wrapping_sub(squeezed(timestamp, squeezed_to))
+                    .wrapping_sub(squeezed(first.timestamp, squeezed_to))
             }
             (None, None) => self.ssrc.rotate_left(13),
         };
+        let numbers = first.numbering.numbers;
         let segment = Segment {
             source,
             first_seq: seq,
             seq_offset: self.next_seq.wrapping_sub(seq),
             timestamp_offset,
             squeezed_to,
+            shift: self
+                .numbers
+                .map_or_else(Numbers::default, |sent| sent.distance_to_follow(numbers)),
+            continues: false,
         };
         if self.kind == Kind::Audio {
             // Nothing of it is asked for again.
             self.segments.clear();
-        } else if self.segments.len() == MAX_SEGMENTS {
-            self.segments.pop_front();
         }
-        self.segments.push_back(segment);
+        self.push(segment);
         self.waiting = None;
         self.mapping = None;
         if self.kind == Kind::Video {
             self.cursor = Some(seq);
         }
         segment
+    }
+
+    /// Ticks from the frame sent last to this one of another layer, by the device's own clock; arrival
+    /// would add the jitter of both. `None` if the layers' clocks are not known, or contradict it.
+    fn taken_after(
+        &self,
+        last: u32,
+        first: &MediaPacket,
+        mapping: Option<TimeMapping>,
+    ) -> Option<u32> {
+        // Sources of one publisher differ in their low bits.
+        let other_layer = |source: u64| source != first.source && source >> 8 == first.source >> 8;
+        self.source().filter(|source| other_layer(*source))?;
+        let mapping = mapping.filter(|m| m.source == first.source)?;
+        let ticks = first
+            .timestamp
+            .wrapping_sub(mapping.timestamp)
+            .cast_signed();
+        let rate = i64::from(clock_rate(self.kind));
+        let taken = mapping
+            .ntp
+            .wrapping_add_signed((i64::from(ticks) << 32) / rate);
+        let passed = self.timestamp_at(taken)?.wrapping_sub(last).cast_signed();
+        (-rate..10 * rate)
+            .contains(&i64::from(passed))
+            .then(|| passed.max(0).cast_unsigned())
+    }
+
+    fn push(&mut self, segment: Segment) {
+        if self.segments.len() == MAX_SEGMENTS {
+            self.segments.pop_front();
+        }
+        self.segments.push_back(segment);
+    }
+
+    /// Closes the numbers up behind a packet that the viewer does not get.
+    fn leave_out(&mut self, packet: &MediaPacket, segment: Segment) {
+        let mut after = Segment {
+            first_seq: packet.seq + 1,
+            seq_offset: segment.seq_offset.wrapping_sub(1),
+            continues: true,
+            ..segment
+        };
+        if self.thinning.is_first_of_picture(packet) {
+            after.shift.picture = after.shift.picture.wrapping_sub(1);
+        }
+        match self.segments.back_mut() {
+            // Nothing was sent of it.
+            Some(last) if last.continues && last.first_seq == packet.seq => *last = after,
+            _ => self.push(after),
+        }
+    }
+
+    /// The segment of a packet that came after later ones. It has none if it came before the keyframe
+    /// that the viewer began with, or was left out.
+    fn segment_of_late(&self, seq: u64) -> Option<Segment> {
+        let mut end = u64::MAX;
+        for segment in self.segments.iter().rev() {
+            if segment.first_seq <= seq {
+                return (segment.index(seq) < end).then_some(*segment);
+            }
+            if !segment.continues {
+                return None;
+            }
+            end = segment.index(segment.first_seq);
+        }
+        None
     }
 
     /// The index that went out under a sequence number, and the segment it is of, if that is known.

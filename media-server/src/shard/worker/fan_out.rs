@@ -2,11 +2,12 @@
 //! requests the other way. Called by the shard's turn; never waits.
 
 use super::State;
+use crate::shard::LayerPin;
 use crate::shard::link::Parcel;
 use crate::shard::table::{Index, Peer};
 use media_core::cells::Drop;
+use media_core::layers::MAX_LAYERS;
 use media_core::media::MediaBatch;
-use media_core::ring::Ring;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,48 +15,52 @@ use std::time::{Duration, Instant};
 const CACHE_INTERVAL: Duration = Duration::from_millis(100);
 
 impl State {
-    pub(super) fn request_keyframe(&mut self, now: Instant, device: &str) {
+    pub(super) fn request_keyframe(&mut self, now: Instant, device: &str, layer: u8) {
         let Some(known) = self.devices.find(device) else {
             return;
         };
         if let Some(index) = known.publisher {
             if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
-                publisher.request_keyframe(now, &mut self.out);
+                publisher.request_keyframe(now, layer, &mut self.out);
                 self.schedule(index);
             }
         } else if let Some(shard) = known.remote_publisher {
             // If it is lost, the viewer asks again within a second.
             let device = device.into();
-            self.parcel(shard, Parcel::KeyframeWanted { device });
+            self.parcel(shard, Parcel::KeyframeWanted { device, layer });
         }
     }
 
     /// Hands the media of each publisher to its viewers, here and on other shards.
     pub(super) fn fan_out_ready(&mut self, now: Instant) {
         while let Some(index) = self.ready.pop() {
-            let Some(entry) = self.table.entry(index) else {
-                continue;
-            };
-            let Peer::Publisher(publisher) = &mut entry.peer else {
-                continue;
-            };
-            let (batch, device) = (Arc::new(publisher.take_batch()), entry.device.clone());
-            let Some(known) = self
-                .devices
-                .find(&device)
-                .filter(|d| d.publisher == Some(index))
-            else {
-                continue;
-            };
-            for shard in known.subscribed() {
-                let parcel = Parcel::Media {
-                    device: device.clone(),
-                    batch: batch.clone(),
+            while let Some((batch, device)) = self.take_batch(index) {
+                let Some(known) = self
+                    .devices
+                    .find(&device)
+                    .filter(|d| d.publisher == Some(index))
+                else {
+                    continue;
                 };
-                self.parcel(shard, parcel);
+                for shard in known.subscribed() {
+                    let parcel = Parcel::Media {
+                        device: device.clone(),
+                        batch: batch.clone(),
+                    };
+                    self.parcel(shard, parcel);
+                }
+                self.forward(now, &device, &batch);
             }
-            self.forward(now, &device, &batch);
         }
+    }
+
+    fn take_batch(&mut self, index: Index) -> Option<(Arc<MediaBatch>, Arc<str>)> {
+        let entry = self.table.entry(index)?;
+        let Peer::Publisher(publisher) = &mut entry.peer else {
+            return None;
+        };
+        let filled = publisher.has_batch();
+        filled.then(|| (Arc::new(publisher.take_batch()), entry.device.clone()))
     }
 
     pub(super) fn parcel(&self, shard: u8, parcel: Parcel) {
@@ -67,14 +72,16 @@ impl State {
 
     /// Keeps a batch and sends it to the viewers here.
     pub(super) fn forward(&mut self, now: Instant, device: &str, batch: &Arc<MediaBatch>) {
+        self.take_layers(now, device, batch);
         let Some(known) = self.devices.find(device) else {
             return;
         };
         known.keep(now, batch);
         let room = batch.max_sent_bytes();
-        let ring = std::mem::take(&mut known.ring);
+        let rings = std::mem::take(&mut known.rings);
         let viewers = std::mem::take(&mut known.viewers);
-        let mut wanted = false;
+        // Layers, one bit each: those that a keyframe is wanted of, and those in use.
+        let (mut wanted, mut used) = (0, 0);
         for index in &viewers {
             if self.out.slab.room() < room {
                 self.flush();
@@ -83,7 +90,10 @@ impl State {
                 continue;
             };
             if let Peer::Viewer(viewer) = &mut entry.peer {
-                wanted |= viewer.forward(now, batch, &ring, &mut self.out);
+                if viewer.forward(now, batch, &rings, &mut self.out) {
+                    wanted |= 1 << viewer.target_layer();
+                }
+                used |= 1 << viewer.layer() | 1 << viewer.target_layer();
                 if viewer.is_behind() {
                     self.schedule(*index);
                 }
@@ -91,24 +101,84 @@ impl State {
         }
         if let Some(known) = self.devices.find(device) {
             known.viewers = viewers;
-            known.ring = ring;
+            known.rings = rings;
+            known.use_layers(now, used);
         }
-        if wanted {
-            self.request_keyframe(now, device);
-        }
+        self.request_keyframes(now, device, wanted);
         self.bound_cache(now);
     }
 
-    /// Fills the ring of a device that is published on another shard, for the viewers who came first.
+    fn request_keyframes(&mut self, now: Instant, device: &str, layers: u8) {
+        for layer in (0..MAX_LAYERS as u8).filter(|layer| layers & 1 << layer != 0) {
+            self.request_keyframe(now, device, layer);
+        }
+    }
+
+    /// Tells the viewers here if the publisher's layers changed.
+    fn take_layers(&mut self, now: Instant, device: &str, batch: &MediaBatch) {
+        let Some(known) = self.devices.find(device) else {
+            return;
+        };
+        let same = match (&known.layers, batch.layers()) {
+            (Some(known), Some(new)) => Arc::ptr_eq(known, new),
+            (known, new) => known.is_none() && new.is_none(),
+        };
+        if same {
+            return;
+        }
+        known.layers = batch.layers().cloned();
+        let (mut wanted, mut used) = (0, 0);
+        for index in known.viewers.clone() {
+            if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
+                let before = viewer.target_layer();
+                viewer.set_layers(batch.layers());
+                used |= 1 << viewer.target_layer();
+                if viewer.target_layer() != before && viewer.wants_keyframe() {
+                    wanted |= 1 << viewer.target_layer();
+                }
+            }
+        }
+        if let Some(known) = self.devices.find(device) {
+            known.use_layers(now, used);
+        }
+        self.request_keyframes(now, device, wanted);
+    }
+
+    /// A viewer asks for a layer, or leaves the choice to the server again.
+    pub(super) fn pin_layer(&mut self, now: Instant, index: Index, pin: LayerPin) {
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        let device = entry.device.clone();
+        let Peer::Viewer(viewer) = &mut entry.peer else {
+            return;
+        };
+        viewer.pin_layer(pin.rid, pin.max_temporal);
+        let (target, wanted) = (viewer.target_layer(), viewer.wants_keyframe());
+        if let Some(known) = self.devices.find(&device) {
+            known.use_layers(now, 1 << target);
+        }
+        if wanted {
+            self.request_keyframe(now, &device, target);
+        }
+    }
+
+    /// Fills the rings of a device that is published on another shard, for the viewers who came first.
     pub(super) fn keep_all(&mut self, now: Instant, device: &str, batches: &[Arc<MediaBatch>]) {
         let Some(known) = self.devices.find(device) else {
             return;
         };
         // What came by itself meanwhile is newer.
-        if known.ring.source().is_none() {
-            batches.iter().for_each(|batch| known.keep(now, batch));
+        if known.rings.iter().all(|ring| ring.source().is_none()) {
+            for batch in batches {
+                self.take_layers(now, device, batch);
+                if let Some(known) = self.devices.find(device) {
+                    known.keep(now, batch);
+                }
+            }
         }
-        for index in known.viewers.clone() {
+        let viewers = self.devices.find(device).map(|known| known.viewers.clone());
+        for index in viewers.unwrap_or_default() {
             self.join(now, index);
         }
     }
@@ -119,30 +189,38 @@ impl State {
             return;
         };
         let device = entry.device.clone();
-        let starts = match &entry.peer {
-            Peer::Viewer(viewer) => viewer.wants_keyframe(),
-            Peer::Publisher(_) => false,
+        let (starts, layer) = match &entry.peer {
+            Peer::Viewer(viewer) => (viewer.wants_keyframe(), viewer.layer()),
+            // Its path has moved, and with it all layers.
+            Peer::Publisher(_) => return self.request_keyframes(now, &device, u8::MAX),
         };
         // One that has a picture asks because it can't go on from what it has.
-        if !starts || self.join(now, index) {
-            self.request_keyframe(now, &device);
+        if !starts {
+            self.request_keyframe(now, &device, layer);
+        } else if let Some(target) = self.join(now, index) {
+            self.request_keyframe(now, &device, target);
         }
     }
 
-    /// Lets a viewer that needs a keyframe start from the ring. Returns whether it needs a new one.
-    pub(super) fn join(&mut self, now: Instant, index: Index) -> bool {
-        let Some(entry) = self.table.entry(index) else {
-            return false;
-        };
+    /// Lets a viewer that needs a keyframe start from the ring. Returns the layer that it needs a new
+    /// one of, if it does.
+    pub(super) fn join(&mut self, now: Instant, index: Index) -> Option<u8> {
+        let entry = self.table.entry(index)?;
         let Peer::Viewer(viewer) = &mut entry.peer else {
-            return false;
+            return None;
         };
         let wanted = match self.devices.find(&entry.device) {
-            Some(known) => viewer.join(now, &known.ring, &mut self.out),
+            Some(known) => {
+                viewer.set_layers(known.layers.as_ref());
+                let wanted = viewer.join(now, &known.rings, &mut self.out);
+                known.use_layers(now, 1 << viewer.target_layer());
+                wanted
+            }
             None => viewer.wants_keyframe(),
         };
+        let target = viewer.target_layer();
         self.schedule(index);
-        wanted
+        wanted.then_some(target)
     }
 
     /// Sends a viewer what it asked for again, and its next share if it is behind.
@@ -152,11 +230,10 @@ impl State {
             && let Peer::Viewer(viewer) = &mut entry.peer
             && (viewer.is_behind() || !lost.is_empty())
         {
-            let none = Ring::default();
             let known = self.devices.find(&entry.device);
-            let ring = known.map_or(&none, |known| &known.ring);
-            viewer.retransmit(&lost, ring, &mut self.out);
-            viewer.catch_up(now, ring, &mut self.out);
+            let rings = known.map_or(&[][..], |known| &known.rings[..]);
+            viewer.retransmit(&lost, rings, &mut self.out);
+            viewer.catch_up(now, rings, &mut self.out);
         }
         self.out.lost = lost;
         self.out.lost.clear();

@@ -32,7 +32,7 @@ impl Stage {
 
     fn join(&mut self) -> bool {
         let (now, out) = (self.bench.now, &mut self.bench.out);
-        let wanted = self.viewer.join(now, &self.ring, out);
+        let wanted = self.viewer.join(now, slice::from_ref(&self.ring), out);
         self.deliver();
         wanted
     }
@@ -40,7 +40,7 @@ impl Stage {
     fn catch_up(&mut self) {
         self.bench.now += SLOT;
         let (now, out) = (self.bench.now, &mut self.bench.out);
-        self.viewer.catch_up(now, &self.ring, out);
+        self.viewer.catch_up(now, slice::from_ref(&self.ring), out);
         self.deliver();
     }
 }
@@ -75,7 +75,9 @@ impl Camera {
     fn live(&mut self, stage: &mut Stage) {
         let batch = self.frame(stage, false);
         let (now, out) = (stage.bench.now, &mut stage.bench.out);
-        stage.viewer.forward(now, &batch, &stage.ring, out);
+        stage
+            .viewer
+            .forward(now, &batch, slice::from_ref(&stage.ring), out);
         stage.deliver();
     }
 }
@@ -141,7 +143,9 @@ fn a_ring_without_a_start_makes_the_viewer_wait_for_a_keyframe() {
     assert_eq!(stage.video(), []);
     let batch = camera.frame(&mut stage, true);
     let (now, out) = (stage.bench.now, &mut stage.bench.out);
-    stage.viewer.forward(now, &batch, &stage.ring, out);
+    stage
+        .viewer
+        .forward(now, &batch, slice::from_ref(&stage.ring), out);
     stage.deliver();
     camera.live(&mut stage);
     assert_eq!(stage.video().len(), 2);

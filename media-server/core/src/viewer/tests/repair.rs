@@ -22,7 +22,7 @@ impl Stage {
             .feed(&mut self.viewer, self.watcher.addr, &sealed);
         let lost = std::mem::take(&mut self.bench.out.lost);
         self.viewer
-            .retransmit(&lost, &self.ring, &mut self.bench.out);
+            .retransmit(&lost, slice::from_ref(&self.ring), &mut self.bench.out);
         self.deliver();
     }
 
