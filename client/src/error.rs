@@ -44,6 +44,10 @@ pub enum ClientError {
     NotConnected { state: PeerState },
     #[error("the session has no {codec} track")]
     NoTrack { codec: crate::Codec },
+    #[error("the session sends no layer {rid}")]
+    NoLayer { rid: String },
+    #[error("the server offers no choice of layers")]
+    NoLayerChoice,
 }
 
 impl ClientError {

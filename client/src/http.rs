@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, LINK, LOCATION,
+    RETRY_AFTER,
 };
 use reqwest::{Method, Url};
 
@@ -41,7 +42,12 @@ pub struct Resource {
     pub url: Url,
     /// The strong `ETag` of the ICE session, if the server gave one.
     pub etag: Option<String>,
+    /// Where a viewer chooses its simulcast layer, if the server lets it.
+    pub layer: Option<Url>,
 }
+
+/// What a server's choice of layers is known by (draft-ietf-wish-whep, "Video Layer Selection").
+const LAYER_REL: &str = "urn:ietf:params:whep:ext:core:layer";
 
 impl Http {
     /// Builds the pool. No connection is made yet.
@@ -108,7 +114,10 @@ impl Http {
             .join(&location)
             .map_err(|error| broken(&format!("the Location {location} is no address: {error}")))?;
         let etag = Some(response.header(ETAG.as_str())).filter(|etag| !etag.is_empty());
-        Ok((response.body, Resource { url, etag }))
+        let layer = response
+            .link(LAYER_REL)
+            .and_then(|link| url.join(link).ok());
+        Ok((response.body, Resource { url, etag, layer }))
     }
 
     /// Restarts the ICE of a session: PATCHes the fragment, returns the server's, and takes the new
@@ -137,6 +146,31 @@ impl Http {
         }
         resource.etag = Some(response.header(ETAG.as_str())).filter(|etag| !etag.is_empty());
         Ok(response.body)
+    }
+
+    /// Asks for a simulcast layer by its RID, or leaves the choice to the server again.
+    ///
+    /// # Errors
+    /// [`ClientError::NoLayerChoice`], or as `post_offer`.
+    pub(crate) async fn select_layer(
+        &self,
+        resource: &Resource,
+        rid: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let url = resource.layer.as_ref().ok_or(ClientError::NoLayerChoice)?;
+        let mut headers = self.headers();
+        let sent = match rid {
+            Some(rid) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                let body = serde_json::json!({ "encodingId": rid }).to_string();
+                self.send(Method::POST, "POST", url, headers, body).await
+            }
+            None => {
+                self.send(Method::DELETE, "DELETE", url, headers, String::new())
+                    .await
+            }
+        };
+        sent.map(drop)
     }
 
     /// Ends a session. One that the server no longer knows is ended too.
@@ -222,6 +256,21 @@ struct Response {
 }
 
 impl Response {
+    /// Target of the first `Link` with that relation (RFC 8288 §3).
+    fn link(&self, rel: &str) -> Option<&str> {
+        let rel = format!("rel=\"{rel}\"");
+        let links = self.headers.get_all(LINK).iter();
+        links
+            .filter_map(|link| link.to_str().ok())
+            .find_map(|link| {
+                let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+                let mut parameters = parameters.split(';').map(str::trim);
+                parameters
+                    .any(|parameter| parameter == rel)
+                    .then_some(target)
+            })
+    }
+
     fn header(&self, name: &str) -> String {
         self.headers
             .get(name)

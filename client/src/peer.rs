@@ -13,6 +13,7 @@ use rtc::interceptor::{
 };
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCDtlsTransportState;
+use rtc::rtp_transceiver::rtp_sender::{RTCRtpHeaderExtensionCapability, RtpCodecKind};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,6 +41,9 @@ pub struct Options {
     pub media_address: Option<SocketAddr>,
     /// Longest wait from the answer to a connected session.
     pub connect_timeout: Duration,
+    /// A publisher's simulcast layers of the video, by RID (RFC 8851), the preferred one first. None
+    /// is a single stream.
+    pub rids: Vec<String>,
 }
 
 impl Default for Options {
@@ -49,6 +53,7 @@ impl Default for Options {
             bind: None,
             media_address: None,
             connect_timeout: Duration::from_secs(15),
+            rids: Vec::new(),
         }
     }
 }
@@ -141,6 +146,9 @@ impl PeerConnectionEventHandler for Events {
     }
 }
 
+/// URI of the header extension that names a packet's layer (RFC 8852 §4).
+pub(crate) const RID_EXTENSION: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+
 /// Longest wait from the answer to an ICE restart to a connected session.
 pub(crate) const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -167,6 +175,16 @@ impl Peer {
         for codec in codecs {
             media_engine
                 .register_codec(codec.parameters(role), codec.rtp_kind())
+                .map_err(failed)?;
+        }
+        if !options.rids.is_empty() {
+            let uri = RID_EXTENSION.to_owned();
+            media_engine
+                .register_header_extension(
+                    RTCRtpHeaderExtensionCapability { uri },
+                    RtpCodecKind::Video,
+                    None,
+                )
                 .map_err(failed)?;
         }
         let tap = Arc::new(TapShared::default());

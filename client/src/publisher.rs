@@ -14,7 +14,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use crate::codec::Role;
 use crate::http::endpoint;
-use crate::peer::{Peer, RESTART_TIMEOUT, SetupClock};
+use crate::peer::{Peer, RESTART_TIMEOUT, RID_EXTENSION, SetupClock};
 use crate::{ClientError, Codec, Http, Kind, Options, PeerState, Resource, SetupTimes};
 
 /// A connected session that media can be sent on.
@@ -46,10 +46,15 @@ impl Publisher {
         let mut peer = Peer::new(Role::Publisher, codecs, &endpoint, options, None).await?;
         let mut tracks = Vec::new();
         for codec in codecs {
-            let track = Track::new(*codec)?;
+            let rids = match codec.kind() {
+                Kind::Video => &options.rids[..],
+                Kind::Audio => &[],
+            };
+            let of_codec = Track::layers(*codec, rids)?;
+            let local = of_codec[0].local.clone();
             peer.connection
                 .add_transceiver_from_track(
-                    track.local.clone(),
+                    local,
                     Some(RTCRtpTransceiverInit {
                         direction: RTCRtpTransceiverDirection::Sendonly,
                         ..Default::default()
@@ -60,9 +65,13 @@ impl Publisher {
                     attempt: "add a track",
                     source,
                 })?;
-            tracks.push(track);
+            tracks.extend(of_codec);
         }
         let offer = peer.offer().await?;
+        let extension = rid_extension(&offer);
+        for track in &mut tracks {
+            track.rid_extension = extension;
+        }
         clock.times.offered = clock.elapsed();
         let (answer, resource) = match http.post_offer(&endpoint, offer).await {
             Ok(opened) => opened,
@@ -95,6 +104,24 @@ impl Publisher {
             .iter()
             .find(|track| track.codec == codec)
             .ok_or(ClientError::NoTrack { codec })
+    }
+
+    /// The track of that simulcast layer.
+    ///
+    /// # Errors
+    /// [`ClientError::NoLayer`] if it was not among [`Options::rids`].
+    pub fn layer(&self, rid: &str) -> Result<&Track, ClientError> {
+        self.tracks
+            .iter()
+            .find(|track| track.rid == rid && !rid.is_empty())
+            .ok_or_else(|| ClientError::NoLayer {
+                rid: rid.to_owned(),
+            })
+    }
+
+    /// Keyframe requests received so far for one track.
+    pub fn keyframe_requests_of(&self, track: &Track) -> u64 {
+        self.peer.tap.keyframe_requests_of(track.ssrc)
     }
 
     /// Waits for the next keyframe request (PLI or FIR); several at once count as one.
@@ -169,6 +196,10 @@ pub(crate) async fn end(
 pub struct Track {
     codec: Codec,
     ssrc: u32,
+    /// Of a simulcast layer; else empty.
+    rid: String,
+    /// Id of the header extension that carries it.
+    rid_extension: Option<u8>,
     local: Arc<TrackLocalStaticRTP>,
     payloader: Mutex<Box<dyn Payloader>>,
     next_sequence: AtomicU16,
@@ -180,40 +211,51 @@ pub struct Track {
 const MAX_PAYLOAD: usize = 1_188;
 
 impl Track {
-    fn new(codec: Codec) -> Result<Self, ClientError> {
-        let ssrc = random();
+    /// A track for each layer, or one without layers. They share the local track: to the offer they
+    /// are one.
+    fn layers(codec: Codec, rids: &[String]) -> Result<Vec<Self>, ClientError> {
         let kind = match codec.kind() {
             Kind::Audio => "audio",
             Kind::Video => "video",
         };
-        let payloader = codec
-            .rtp_codec()
-            .payloader()
-            .map_err(|source| ClientError::Peer {
-                attempt: "find the packet format of the codec",
-                source,
-            })?;
-        Ok(Self {
-            codec,
-            ssrc,
-            local: Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
-                "device".into(),
-                kind.into(),
-                kind.into(),
-                codec.rtp_kind(),
-                vec![RTCRtpEncodingParameters {
-                    rtp_coding_parameters: RTCRtpCodingParameters {
-                        ssrc: Some(ssrc),
-                        ..Default::default()
-                    },
-                    codec: codec.rtp_codec(),
-                    ..Default::default()
-                }],
-            ))),
-            payloader: Mutex::new(payloader),
-            next_sequence: AtomicU16::new(random() as u16),
-            packets: AtomicU64::new(0),
-        })
+        let single = [String::new()];
+        let rids = if rids.is_empty() { &single } else { rids };
+        let layers: Vec<(&String, u32)> = rids.iter().map(|rid| (rid, random())).collect();
+        let encodings = layers.iter().map(|(rid, ssrc)| RTCRtpEncodingParameters {
+            rtp_coding_parameters: RTCRtpCodingParameters {
+                rid: (*rid).clone(),
+                ssrc: Some(*ssrc),
+                ..Default::default()
+            },
+            codec: codec.rtp_codec(),
+            ..Default::default()
+        });
+        let local = Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
+            "device".into(),
+            kind.into(),
+            kind.into(),
+            codec.rtp_kind(),
+            encodings.collect(),
+        )));
+        layers
+            .into_iter()
+            .map(|(rid, ssrc)| {
+                let payloader = codec.rtp_codec().payloader();
+                Ok(Self {
+                    codec,
+                    ssrc,
+                    rid: rid.clone(),
+                    rid_extension: None,
+                    local: local.clone(),
+                    payloader: Mutex::new(payloader.map_err(|source| ClientError::Peer {
+                        attempt: "find the packet format of the codec",
+                        source,
+                    })?),
+                    next_sequence: AtomicU16::new(random() as u16),
+                    packets: AtomicU64::new(0),
+                })
+            })
+            .collect()
     }
 
     /// Packets sent so far.
@@ -238,7 +280,11 @@ impl Track {
         marker: bool,
         payload: Bytes,
     ) -> Result<(), ClientError> {
-        let packet = rtp::Packet {
+        let failed = |source| ClientError::Peer {
+            attempt: "send a packet",
+            source,
+        };
+        let mut packet = rtp::Packet {
             header: rtp::Header {
                 version: 2,
                 payload_type: self.codec.payload_type(Role::Publisher),
@@ -250,13 +296,11 @@ impl Track {
             },
             payload,
         };
-        self.local
-            .write_rtp(packet)
-            .await
-            .map_err(|source| ClientError::Peer {
-                attempt: "send a packet",
-                source,
-            })?;
+        if let Some(id) = self.rid_extension.filter(|_| !self.rid.is_empty()) {
+            let rid = Bytes::copy_from_slice(self.rid.as_bytes());
+            packet.header.set_extension(id, rid).map_err(failed)?;
+        }
+        self.local.write_rtp(packet).await.map_err(failed)?;
         self.packets.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -282,6 +326,15 @@ impl Track {
         }
         Ok(())
     }
+}
+
+/// The id that an offer gives the extension which names layers.
+fn rid_extension(offer: &str) -> Option<u8> {
+    offer.lines().find_map(|line| {
+        let (id, uri) = line.strip_prefix("a=extmap:")?.split_once(' ')?;
+        let id = id.split('/').next()?.parse().ok()?;
+        (uri.trim() == RID_EXTENSION).then_some(id)
+    })
 }
 
 /// A number nobody can foresee, from the seed the standard library takes from the system.

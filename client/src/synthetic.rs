@@ -17,6 +17,8 @@ pub struct FrameSource {
     payload_bytes: usize,
     noise: u64,
     next_frame: u32,
+    /// Width and height that VP8 keyframes name.
+    size: (u16, u16),
 }
 
 /// A payload that is stamped when it is sent.
@@ -50,7 +52,14 @@ impl FrameSource {
             payload_bytes: payload_bytes.max(MIN_PAYLOAD),
             noise: seed,
             next_frame: 0,
+            size: (640, 360),
         }
+    }
+
+    /// The same frames with VP8 keyframes that name another size.
+    pub fn with_size(mut self, width: u16, height: u16) -> Self {
+        self.size = (width, height);
+        self
     }
 
     /// The payloads of the next frame, in order; the last one takes the marker bit.
@@ -82,7 +91,7 @@ impl FrameSource {
 
     fn payload(&mut self, keyframe: bool, index: usize, last: usize) -> BytesMut {
         let mut payload = BytesMut::with_capacity(self.payload_bytes);
-        header(self.codec, keyframe, index, last, &mut payload);
+        header(self.codec, keyframe, index, last, self.size, &mut payload);
         self.fill(&mut payload);
         payload
     }
@@ -109,7 +118,14 @@ const SPS: &[u8] = &[
 ];
 const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
 
-fn header(codec: Codec, keyframe: bool, index: usize, last: usize, payload: &mut BytesMut) {
+fn header(
+    codec: Codec,
+    keyframe: bool,
+    index: usize,
+    last: usize,
+    size: (u16, u16),
+    payload: &mut BytesMut,
+) {
     let first = index == 0;
     let end = index == last;
     match codec {
@@ -117,10 +133,10 @@ fn header(codec: Codec, keyframe: bool, index: usize, last: usize, payload: &mut
             // Payload descriptor (RFC 7741 §4.2): S marks the start of partition 0.
             payload.put_u8(if first { 0x10 } else { 0x00 });
             if first && keyframe {
-                // Frame tag with P = 0, the start code, then 640x360 (RFC 6386 §9.1).
+                // Frame tag with P = 0, the start code, then the size (RFC 6386 §9.1).
                 payload.put_slice(&[0x50, 0x10, 0x00, 0x9d, 0x01, 0x2a]);
-                payload.put_u16_le(640);
-                payload.put_u16_le(360);
+                payload.put_u16_le(size.0);
+                payload.put_u16_le(size.1);
             } else if first {
                 payload.put_slice(&[0x51, 0x10, 0x00]);
             }

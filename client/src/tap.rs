@@ -55,6 +55,8 @@ pub struct ReceivedPacket<'a> {
 pub(crate) struct TapShared {
     reception: Mutex<Reception>,
     keyframe_requests: AtomicU64,
+    /// The same by SSRC, at most [`MAX_PASSED_STREAMS`].
+    keyframe_requests_of: Mutex<Vec<(u32, u64)>>,
     keyframe_requested: Notify,
     first_packet: Notify,
 }
@@ -70,6 +72,29 @@ impl TapShared {
 
     pub fn keyframe_requests(&self) -> u64 {
         self.keyframe_requests.load(Ordering::Relaxed)
+    }
+
+    pub fn keyframe_requests_of(&self, ssrc: u32) -> u64 {
+        let counts = self
+            .keyframe_requests_of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = counts.iter().find(|(own, _)| *own == ssrc);
+        count.map_or(0, |(_, count)| *count)
+    }
+
+    fn count_keyframe_request(&self, ssrc: u32) {
+        self.keyframe_requests.fetch_add(1, Ordering::Relaxed);
+        let mut counts = self
+            .keyframe_requests_of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = counts.iter_mut().find(|(own, _)| *own == ssrc) {
+            *count += 1;
+        } else if counts.len() < MAX_PASSED_STREAMS {
+            counts.push((ssrc, 1));
+        }
+        self.keyframe_requested.notify_one();
     }
 
     pub async fn keyframe_requested(&self) {
@@ -188,18 +213,17 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                 }
             }
             Packet::Rtcp(packets) => {
-                let requests = packets
-                    .iter()
-                    .filter(|packet| {
-                        let packet = packet.as_any();
-                        packet.is::<PictureLossIndication>() || packet.is::<FullIntraRequest>()
-                    })
-                    .count();
-                if requests > 0 {
-                    self.shared
-                        .keyframe_requests
-                        .fetch_add(requests as u64, Ordering::Relaxed);
-                    self.shared.keyframe_requested.notify_one();
+                for packet in packets {
+                    let packet = packet.as_any();
+                    let asked = packet
+                        .downcast_ref::<PictureLossIndication>()
+                        .map(|request| request.media_ssrc)
+                        .or(packet
+                            .downcast_ref::<FullIntraRequest>()
+                            .map(|request| request.media_ssrc));
+                    if let Some(ssrc) = asked {
+                        self.shared.count_keyframe_request(ssrc);
+                    }
                 }
                 self.read_queue.push_back(msg);
             }

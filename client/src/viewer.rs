@@ -177,6 +177,15 @@ impl Viewer {
         Ok(())
     }
 
+    /// Asks for a simulcast layer of the device by its RID; `None` leaves the choice to the server. The
+    /// change comes with that layer's next keyframe.
+    ///
+    /// # Errors
+    /// [`ClientError::NoLayerChoice`], or [`ClientError::Refused`] for a layer that the device lacks.
+    pub async fn select_layer(&self, rid: Option<&str>) -> Result<(), ClientError> {
+        self.http.select_layer(&self.resource, rid).await
+    }
+
     /// Where the connection stands.
     pub fn state(&self) -> PeerState {
         self.peer.state()

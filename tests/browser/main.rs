@@ -3,4 +3,5 @@
 //! Each test starts its own server and its own Chromium. Screenshots are left in `target/screenshots`.
 
 mod demo;
+mod simulcast;
 mod stream;

@@ -11,3 +11,4 @@ mod load;
 mod media;
 mod restart;
 mod sessions;
+mod simulcast;

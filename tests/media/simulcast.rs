@@ -1,0 +1,198 @@
+//! A device that sends three simulcast layers, and viewers that get the one they ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use client::synthetic::FrameSource;
+use client::{Codec, Options, Publisher};
+use tests::{MediaServer, wait_for};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::media::{PATIENCE, Watching, publish_with, watch};
+
+/// RID, size, and bytes of every payload, by which a test knows the layer again. The best layer is
+/// neither the first nor the last.
+const LAYERS: [(&str, u16, u16, usize); 3] = [
+    ("h", 640, 360, 600),
+    ("f", 1280, 720, 900),
+    ("q", 320, 180, 300),
+];
+
+/// A device that sends all layers until it is dropped, with a keyframe wherever one is asked for.
+struct Device {
+    publisher: Arc<Publisher>,
+    /// Layers it sends, from the end of the table.
+    sent: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Device {
+    async fn start(server: &MediaServer, name: &str) -> Device {
+        let options = Options {
+            rids: LAYERS.iter().map(|(rid, ..)| (*rid).to_owned()).collect(),
+            ..Options::default()
+        };
+        let publisher = Arc::new(publish_with(server, name, &[Codec::Vp8], &options).await);
+        let sent = Arc::new(AtomicUsize::new(LAYERS.len()));
+        let task = tokio::spawn(send_layers(publisher.clone(), sent.clone()));
+        Device {
+            publisher,
+            sent,
+            task,
+        }
+    }
+
+    fn keyframe_requests(&self, rid: &str) -> u64 {
+        let track = self.publisher.layer(rid).expect("a layer");
+        self.publisher.keyframe_requests_of(track)
+    }
+}
+
+async fn send_layers(publisher: Arc<Publisher>, sent: Arc<AtomicUsize>) {
+    let mut sources = LAYERS.map(|(rid, width, height, bytes)| {
+        let source = FrameSource::new(Codec::Vp8, 3, bytes, u64::from(width));
+        (rid, source.with_size(width, height), None)
+    });
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for frame in 0u32.. {
+        tick.tick().await;
+        let skipped = LAYERS.len() - sent.load(Ordering::Relaxed);
+        for (rid, source, answered) in sources.iter_mut().skip(skipped) {
+            let track = publisher.layer(rid).expect("a layer");
+            let asked = publisher.keyframe_requests_of(track);
+            let payloads = source.frame(answered.replace(asked) != Some(asked));
+            let last = payloads.len() - 1;
+            for (position, payload) in payloads.into_iter().enumerate() {
+                let sent = track.send(frame * 1_800, position == last, payload).await;
+                sent.unwrap_or_else(|error| panic!("frame {frame} of {rid}: {error:?}"));
+            }
+        }
+    }
+}
+
+/// Waits until what the viewer gets is of that layer and no other.
+async fn shows(watching: &Watching, rid: &str) {
+    let (.., bytes) = LAYERS
+        .iter()
+        .find(|(own, ..)| *own == rid)
+        .expect("a layer");
+    wait_for(&format!("the viewer to get {rid}"), PATIENCE, || async {
+        let payloads = watching.record.payloads(Codec::Vp8);
+        let newest: Vec<usize> = payloads.iter().rev().take(60).map(Vec::len).collect();
+        if newest.len() == 60 && newest.iter().all(|len| len == bytes) {
+            return Ok(());
+        }
+        Err(format!("payloads of {newest:?} bytes, not {bytes}"))
+    })
+    .await;
+}
+
+fn assert_unbroken(watching: &Watching) {
+    let reception = watching.viewer.reception();
+    assert_eq!(reception.streams().len(), 1, "{reception:?}");
+    assert_eq!(reception.lost(), 0, "{reception:?}");
+    assert_eq!(reception.streams()[0].out_of_order, 0, "{reception:?}");
+}
+
+#[tokio::test]
+async fn each_viewer_gets_the_layer_that_it_asks_for_and_without_a_wish_the_best() {
+    let server = MediaServer::open(&[]).await;
+    let device = Device::start(&server, "cam-1").await;
+    let free = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    shows(&free, "f").await;
+    let mut pinned = Vec::new();
+    for (rid, ..) in LAYERS {
+        let viewer = watch(&server, "cam-1", &[Codec::Vp8]).await;
+        let chosen = viewer.viewer.select_layer(Some(rid)).await;
+        chosen.unwrap_or_else(|error| panic!("{rid}: {error:?}"));
+        pinned.push((rid, viewer));
+    }
+    for (rid, viewer) in &pinned {
+        shows(viewer, rid).await;
+    }
+    // Around once more, all at the same time.
+    for (at, (rid, viewer)) in pinned.iter_mut().enumerate() {
+        *rid = LAYERS[(at + 1) % LAYERS.len()].0;
+        let chosen = viewer.viewer.select_layer(Some(rid)).await;
+        chosen.unwrap_or_else(|error| panic!("{rid}: {error:?}"));
+    }
+    for (rid, viewer) in &pinned {
+        shows(viewer, rid).await;
+        assert_unbroken(viewer);
+    }
+    shows(&free, "f").await;
+    assert_unbroken(&free);
+    assert!(device.keyframe_requests("h") > 0 && device.keyframe_requests("q") > 0);
+}
+
+#[tokio::test]
+async fn a_layer_that_the_device_lacks_is_refused_and_the_choice_can_be_given_back() {
+    let server = MediaServer::open(&[]).await;
+    let _device = Device::start(&server, "cam-1").await;
+    let watching = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    let refused = watching.viewer.select_layer(Some("x")).await;
+    let error = refused.expect_err("there is no such layer");
+    assert_eq!(error.status(), Some(422), "{error:?}");
+    assert!(error.to_string().contains("h, f, q"), "{error}");
+    watching
+        .viewer
+        .select_layer(Some("q"))
+        .await
+        .expect("taken");
+    shows(&watching, "q").await;
+    watching.viewer.select_layer(None).await.expect("taken");
+    shows(&watching, "f").await;
+    assert_unbroken(&watching);
+}
+
+#[tokio::test]
+async fn when_the_device_stops_a_layer_its_viewers_go_to_the_best_that_is_left_and_come_back() {
+    let server = MediaServer::open(&[]).await;
+    let device = Device::start(&server, "cam-1").await;
+    let watching = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    watching
+        .viewer
+        .select_layer(Some("h"))
+        .await
+        .expect("taken");
+    shows(&watching, "h").await;
+    device.sent.store(2, Ordering::Relaxed);
+    shows(&watching, "f").await;
+    device.sent.store(1, Ordering::Relaxed);
+    shows(&watching, "q").await;
+    device.sent.store(3, Ordering::Relaxed);
+    shows(&watching, "h").await;
+    assert_unbroken(&watching);
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_on_another_shard_reaches_viewers_on_the_layers_they_chose() {
+    let server = MediaServer::open(&["--shards", "2"]).await;
+    let first = Device::start(&server, "cam-1").await;
+    let mut pinned = Vec::new();
+    for rid in ["q", "h"] {
+        let viewer = watch(&server, "cam-1", &[Codec::Vp8]).await;
+        viewer.viewer.select_layer(Some(rid)).await.expect("taken");
+        shows(&viewer, rid).await;
+        pinned.push((rid, viewer));
+    }
+    // The first one and its viewers are on one shard, so that the second one is placed on the other.
+    let second = Device::start(&server, "cam-1").await;
+    drop(first);
+    for (rid, viewer) in &pinned {
+        shows(viewer, rid).await;
+        viewer.viewer.select_layer(Some("f")).await.expect("taken");
+        shows(viewer, "f").await;
+        assert_unbroken(viewer);
+    }
+    assert!(second.keyframe_requests("f") > 0);
+}
