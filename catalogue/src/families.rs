@@ -321,7 +321,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["bound"],
-        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections.",
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams.",
     ),
     family(
         "media_keyframe_requests_total",

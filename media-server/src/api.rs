@@ -6,6 +6,7 @@
 mod admin;
 mod cors;
 pub mod error;
+mod events;
 mod layers;
 mod patch;
 mod sessions;
@@ -41,6 +42,7 @@ pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
     let mut router = Router::new()
         .merge(whip::routes())
         .merge(layers::routes())
+        .merge(events::routes())
         .merge(sessions::routes())
         .merge(crate::pages::router())
         .merge(admin::health());

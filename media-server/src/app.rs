@@ -9,6 +9,7 @@ use crate::api::count_setup;
 use crate::auth::{Authorizer, KeyError};
 use crate::cgroup;
 use crate::config::Config;
+use crate::event_streams::EventStreams;
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
@@ -89,6 +90,7 @@ pub struct App {
     pub addresses: Addresses,
     pub metrics: Metrics,
     pub usage: Usage,
+    pub event_streams: EventStreams,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
@@ -140,6 +142,7 @@ impl App {
             Event::Closed { id, reason } => {
                 // Unknown: its opening timed out, and nobody was told of it.
                 if let Some(record) = self.registry.remove(id) {
+                    self.event_streams.close_session(id);
                     self.session_closed(&record, reason);
                 }
             }
@@ -235,6 +238,7 @@ impl Server {
             ice_servers,
             addresses: Addresses::default(),
             usage: Usage::default(),
+            event_streams: EventStreams::default(),
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: AtomicU8::new(DrainState::Accepting as u8),

@@ -289,6 +289,17 @@ impl Registry {
             .is_some_and(|p| p.connected())
     }
 
+    /// A device, if it has a session.
+    pub fn device(&self, device: &str) -> Option<DeviceView> {
+        let devices = lock(&self.devices);
+        let (name, known) = devices.get_key_value(device)?;
+        Some(DeviceView {
+            device: name.clone(),
+            publisher: known.publisher.clone(),
+            viewers: known.viewers.len(),
+        })
+    }
+
     /// RIDs of the simulcast layers that a device is published in; none without simulcast.
     pub fn layers(&self, device: &str) -> Vec<Box<str>> {
         let publisher = lock(&self.devices)

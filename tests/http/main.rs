@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod extensions;
 mod limits;
 mod media_port;
 mod operations;

@@ -44,6 +44,10 @@ pub enum ApiError {
     UnknownMedia,
     #[error("the device publishes no such layer; its layers are: {known}")]
     UnknownLayer { known: String },
+    #[error("there is no such event stream; it may have ended")]
+    UnknownStream,
+    #[error("too many event streams are open; close one, or try again later")]
+    EventStreams,
     #[error("there is no such session; it may have ended")]
     UnknownSession,
     #[error("the device {device} has no live publisher; try again when it publishes")]
@@ -77,7 +81,9 @@ pub struct ErrorKind {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            ApiError::NoRoute { .. } | ApiError::UnknownSession => StatusCode::NOT_FOUND,
+            ApiError::NoRoute { .. } | ApiError::UnknownSession | ApiError::UnknownStream => {
+                StatusCode::NOT_FOUND
+            }
             ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::DeviceName
             | ApiError::BodyCut
@@ -98,6 +104,7 @@ impl ApiError {
             | ApiError::Handshakes
             | ApiError::Busy(_)
             | ApiError::Draining
+            | ApiError::EventStreams
             | ApiError::NoAddress => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::IfMatchMissing => StatusCode::PRECONDITION_REQUIRED,
             ApiError::IfMatchStale { .. } => StatusCode::PRECONDITION_FAILED,
@@ -124,6 +131,8 @@ impl ApiError {
             ApiError::UnknownMedia => "unknown_media",
             ApiError::UnknownLayer { .. } => "unknown_layer",
             ApiError::UnknownSession => "unknown_session",
+            ApiError::UnknownStream => "unknown_stream",
+            ApiError::EventStreams => "event_streams",
             ApiError::NoPublisher { .. } => "no_publisher",
             ApiError::Limit(_) => "limit",
             ApiError::Rate { .. } => "rate",
@@ -166,6 +175,8 @@ impl ApiError {
             ApiError::UnknownMedia => "No such m-line",
             ApiError::UnknownLayer { .. } => "No such layer",
             ApiError::UnknownSession => "No such session",
+            ApiError::UnknownStream => "No such event stream",
+            ApiError::EventStreams => "Too many event streams",
             ApiError::NoPublisher { .. } => "Device not live",
             ApiError::Limit(_) => "Limit reached",
             ApiError::Rate { .. } => "Too many requests",
@@ -212,6 +223,7 @@ impl ApiError {
             | ApiError::Handshakes
             | ApiError::Busy(_)
             | ApiError::Draining
+            | ApiError::EventStreams
             | ApiError::NoAddress => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)))
             }

@@ -4,9 +4,9 @@
 //! needs a live publisher. Turns an offer into a session on a shard and an answer.
 
 use super::error::ApiError;
-use super::layers;
 use super::patch::patch;
 use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read_body};
+use super::{events, layers};
 use crate::app::{App, DrainState};
 use crate::auth::Principal;
 use crate::registry::{AdmitError, Ice, MediaLine, NewSession, Protocol, Record, role_name};
@@ -289,6 +289,7 @@ async fn admitted(
     link_ice_servers(app, id, &mut response);
     if protocol == Protocol::Whep {
         layers::link(&record, &mut response);
+        events::link(&record, &mut response);
     }
     Ok(response)
 }

@@ -88,11 +88,9 @@ fn set_totals(app: &App, metrics: &Metrics) {
     );
     let forgotten = app.registry.forgotten() as f64;
     metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
-    metrics.touch(
-        "media_bound_hits_total",
-        &["http_connections"],
-        Instant::now(),
-    );
+    for bound in ["http_connections", "event_streams"] {
+        metrics.touch("media_bound_hits_total", &[bound], Instant::now());
+    }
     metrics.set("media_websocket_connections", &[], 0.0);
     metrics.set("media_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
 }

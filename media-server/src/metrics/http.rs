@@ -54,6 +54,7 @@ fn operation(method: &str, path: &str) -> &'static str {
         ("OPTIONS", "/whip/{device}" | "/whep/{device}") => "ice_servers",
         ("DELETE", "/whip/{device}/{session}" | "/whep/{device}/{session}") => "session_delete",
         ("POST" | "DELETE", "/whep/{device}/{session}/layer") => "layer_select",
+        (_, path) if path.starts_with("/whep/{device}/{session}/sse") => "events",
         (_, path) if path.starts_with("/whip/") || path.starts_with("/whep/") => "session_read",
         (_, path) if path.starts_with("/api/v1/") => "api_read",
         (_, "unmatched") => "unmatched",
