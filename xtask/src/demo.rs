@@ -8,6 +8,7 @@ pub mod forward;
 mod current;
 mod local;
 pub mod machine;
+mod made;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
