@@ -94,6 +94,15 @@ const KUBERNETES: [&str; 2] = ["kube", "coredns"];
 /// What joins a running cluster, in the order in which a user misses it.
 pub const PARTS: [&str; 3] = ["tools", "ingress", "monitoring"];
 
+/// What this machine must have enough for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Rust's programs and the two images.
+    Images,
+    /// The cluster too: Go, root, more disk.
+    Cluster,
+}
+
 /// The cluster of this machine, running or not.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -126,6 +135,30 @@ impl Cluster {
     /// Whether the cluster has come up and was not taken down since.
     pub fn is_up(&self) -> bool {
         self.state.join("up").exists() && self.control().is_ok()
+    }
+
+    /// Installs what packages have, where that can be done, and says all that is missing then. To be
+    /// called before anything is built or started.
+    ///
+    /// # Errors
+    /// If something is missing: each with its fix.
+    pub fn prepare(&self, wanted: Wanted) -> anyhow::Result<()> {
+        let what: &[&str] = match wanted {
+            Wanted::Images => &["image"],
+            Wanted::Cluster => &[],
+        };
+        self.run(["install"].iter().chain(what))?;
+        let out = self
+            .script(["check"].iter().chain(what))
+            .output()
+            .context("can't start cluster/cluster")?;
+        if !out.status.success() {
+            bail!(
+                "this machine lacks what is needed; nothing was built\n{}",
+                String::from_utf8_lossy(&out.stderr).trim_end()
+            );
+        }
+        Ok(())
     }
 
     /// Builds what is missing and starts the cluster; one that is up stays as it is.
@@ -232,4 +265,82 @@ fn drive(command: &mut Command) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A machine that answers what a test wants: programs that stand before the real ones.
+    struct Machine(PathBuf);
+
+    impl Machine {
+        fn new(name: &str, programs: &[(&str, &str)]) -> Self {
+            let folder = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).expect("can be made");
+            for (program, script) in programs {
+                let file = folder.join(program);
+                std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("can be written");
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).expect("is ours");
+            }
+            Self(folder)
+        }
+
+        /// What `check` says of it: nothing where nothing is missing.
+        fn lacks(&self, wanted: &[&str]) -> String {
+            let mut check = Cluster::at("/tmp/xtask-no-cluster".into()).script(["check"]);
+            let path = std::env::var("PATH").unwrap_or_default();
+            let out = check
+                .args(wanted)
+                .env("PATH", format!("{}:{path}", self.0.display()))
+                .env("XDG_CACHE_HOME", &self.0)
+                .output()
+                .expect("the script is there");
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert_eq!(out.status.success(), said.is_empty(), "{said}");
+            said
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_machine_with_an_old_go_no_root_and_a_full_disk_is_told_each_with_its_fix() {
+        let full = r#"printf 'Avail\n  1G\n'"#;
+        let old = [("go", "echo go1.19.8"), ("id", "echo 1000"), ("df", full)];
+        let machine = Machine::new("old", &old);
+        let said = machine.lacks(&[]);
+        for line in [
+            "missing: root rights",
+            "missing: go, 1.21 or later: this is go1.19.8",
+            "missing: disk: 1 GB are free",
+        ] {
+            assert!(said.contains(line), "{line} is not in\n{said}");
+        }
+        let lacks = said.matches("missing: ").count();
+        assert_eq!(said.matches("    fix: ").count(), lacks, "{said}");
+        let said = machine.lacks(&["image"]);
+        assert!(said.contains("missing: disk"), "{said}");
+        assert!(!said.contains("go,") && !said.contains("root"), "{said}");
+    }
+
+    #[test]
+    fn a_machine_without_go_is_told_which_would_be_right() {
+        let said = Machine::new("none", &[("go", "exit 127")]).lacks(&[]);
+        assert!(said.contains("missing: go, 1.21 or later\n"), "{said}");
+        assert!(said.contains("https://go.dev/doc/install"), "{said}");
+    }
+
+    #[test]
+    fn a_go_that_may_not_fetch_the_version_of_a_module_is_told_so() {
+        let stuck = "case $PWD in */prometheus) echo 'go.mod requires go >= 1.25.0' >&2; exit 1 ;; esac\necho go1.21.0";
+        let said = Machine::new("stuck", &[("go", stuck)]).lacks(&[]);
+        assert!(said.contains("go.mod requires go >= 1.25.0"), "{said}");
+        assert!(said.contains("unset GOTOOLCHAIN"), "{said}");
+    }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Wanted};
 use crate::sh;
 
 /// The version of both images: the workspace's.
@@ -109,14 +109,16 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Builds both images, loads them where the local cluster is up, and pushes them where asked to.
 ///
 /// # Errors
-/// If a program can't be compiled, a file is missing, or no program that pushes is there.
+/// Before anything is built: if the machine lacks something, or no program that pushes is there. Later:
+/// if a program can't be compiled.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let cluster = Cluster::here();
+    cluster.prepare(Wanted::Images)?;
     let pusher = match &args.push {
         Some(_) => Some(pusher()?),
         None => None,
     };
     let archives = build()?;
-    let cluster = Cluster::here();
     if cluster.is_up() {
         cluster.load(&archives)?;
         println!("loaded into the local cluster");
@@ -130,7 +132,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Compiles both programs and writes `target/images/<name>-<version>.tar`, in the order of [`IMAGES`].
 ///
 /// # Errors
-/// As [`run`].
+/// If a program can't be compiled, or a file is missing.
 pub fn build() -> anyhow::Result<Vec<PathBuf>> {
     let root = sh::root();
     let folder = root.join("target/images");

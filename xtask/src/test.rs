@@ -2,7 +2,8 @@
 //!
 //! Owns the order of the stages and the report. Every stage is run even when an earlier one failed,
 //! so that one run shows everything that is wrong; only what needs the cluster is left out when the
-//! cluster did not come up. The last line counts all tests.
+//! cluster did not come up, and everything when the machine lacks something. The last line counts all
+//! tests.
 
 mod background;
 mod packages;
@@ -16,6 +17,7 @@ use crate::cluster::Cluster;
 use crate::sh::{self, Counts};
 use background::Background;
 use report::{Outcome, Report};
+use stages::Stage;
 
 #[derive(clap::Args, Clone, Copy)]
 pub struct Args {
@@ -33,24 +35,31 @@ pub struct Args {
 /// If any stage failed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut gate = Gate::new(args)?;
+    run_stages(&mut gate, &stages::all(args)).finish()
+}
+
+fn run_stages(gate: &mut Gate, stages: &[Stage]) -> Report {
     let mut report = Report::default();
-    for stage in stages::all(args) {
+    for stage in stages {
         println!("\n=== {}", stage.name);
         let mut counts = Counts::default();
         let started = Instant::now();
-        let result = (stage.run)(&mut gate, &mut counts);
+        let result = (stage.run)(gate, &mut counts);
         if let Err(error) = &result {
             eprintln!("{}: {error:#}", stage.name);
         }
-        let took = started.elapsed();
+        let passed = result.is_ok();
         report.add(Outcome {
             name: stage.name,
-            took,
+            took: started.elapsed(),
             counts,
-            passed: result.is_ok(),
+            passed,
         });
+        if !passed && stage.name == stages::MACHINE {
+            break;
+        }
     }
-    report.finish()
+    report
 }
 
 /// What the stages share.
@@ -85,5 +94,51 @@ impl Gate {
             deny_build: None,
             logs,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    fn run(stages: &[Stage]) -> (usize, Gate) {
+        let args = Args {
+            fast: true,
+            long: false,
+        };
+        let mut gate = Gate::new(args).expect("cargo names the target folder");
+        let report = run_stages(&mut gate, stages);
+        (report.stages(), gate)
+    }
+
+    /// A stage that leaves a trace.
+    const LATER: Stage = Stage {
+        name: "later",
+        run: |gate, _| {
+            gate.no_cluster = Some("it was run");
+            Ok(())
+        },
+    };
+
+    #[test]
+    fn nothing_is_begun_on_a_machine_that_lacks_something() {
+        let machine = Stage {
+            name: stages::MACHINE,
+            run: |_, _| bail!("missing: go, 1.21 or later"),
+        };
+        let (stages, gate) = run(&[machine, LATER]);
+        assert_eq!((stages, gate.no_cluster), (1, None));
+        assert_eq!(stages::all(gate.args)[0].name, stages::MACHINE);
+    }
+
+    #[test]
+    fn a_stage_that_fails_does_not_keep_the_next_from_running() {
+        let fmt = Stage {
+            name: "fmt",
+            run: |_, _| bail!("not formatted"),
+        };
+        let (stages, gate) = run(&[fmt, LATER]);
+        assert_eq!((stages, gate.no_cluster), (2, Some("it was run")));
     }
 }

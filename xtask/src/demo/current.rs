@@ -7,13 +7,14 @@ use anyhow::{Context, bail};
 
 use super::made::{self, DEFINITION, Found, MARK, Maker, RELEASE, RELEASE_MARK, SERVICE, kubectl};
 use super::{NAMESPACE, OPERATOR_NAMESPACE, Stages, example, machine};
+use crate::cluster::{Cluster, Wanted};
 use crate::{image, sh};
 
 /// Builds and pushes the images where asked to, installs the chart and applies the example.
 ///
 /// # Errors
-/// Before anything is touched: if it was not said how the cluster gets the images, kubectl or helm is
-/// missing, or a release or MediaService of somebody else is where the demo's would go. Later: if a
+/// Before anything is touched: if it was not said how the cluster gets the images, this machine lacks
+/// something, or a release or MediaService of somebody else is where the demo's would go. Later: if a
 /// stage fails.
 pub fn up(push: Option<&str>, images_present: bool) -> anyhow::Result<()> {
     if push.is_none() && !images_present {
@@ -27,6 +28,7 @@ pub fn up(push: Option<&str>, images_present: bool) -> anyhow::Result<()> {
     }
     let pusher = push.map(|_| image::pusher()).transpose()?;
     programs()?;
+    Cluster::here().prepare(Wanted::Images)?;
     let found = Found::look()?;
     found.refuse()?;
     for what in found.others() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::{DEVICE, NAMESPACE, OPERATOR_NAMESPACE, Stages, example, machine};
-use crate::cluster::{Cluster, NODE_ADDRESS, PROMETHEUS};
+use crate::cluster::{Cluster, NODE_ADDRESS, PROMETHEUS, Wanted};
 use crate::{image, sh};
 
 /// An address for the MediaService's pod on its own ports, inside the cluster: see [`overlay`].
@@ -35,10 +35,11 @@ pub fn down() -> anyhow::Result<()> {
 /// Runs all stages; those whose result is there already take seconds.
 ///
 /// # Errors
-/// If a stage fails.
+/// Before anything is built: if the machine lacks something. Later: if a stage fails.
 pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
-    let mut stages = Stages::start();
     let cluster = Cluster::here();
+    cluster.prepare(Wanted::Cluster)?;
+    let mut stages = Stages::start();
     let secure = !address.is_loopback();
 
     stages.begin("Kubernetes");

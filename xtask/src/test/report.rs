@@ -24,6 +24,12 @@ impl Report {
         self.outcomes.push(outcome);
     }
 
+    /// Number of stages that were run.
+    #[cfg(test)]
+    pub fn stages(&self) -> usize {
+        self.outcomes.len()
+    }
+
     /// Prints the table, then one line with all tests counted: a failed stage in which no test
     /// failed (a warning, a build error) counts as one failure, so that the line never reads well
     /// when the gate did not pass.

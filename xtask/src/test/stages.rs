@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::background::Background;
 use super::{Args, Gate, packages};
+use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
 use crate::{cluster, r#gen, image, tidy};
 
@@ -20,8 +21,8 @@ pub struct Stage {
 pub fn all(args: Args) -> Vec<Stage> {
     let mut stages = vec![
         Stage {
-            name: "packages",
-            run: |_, _| packages::install(),
+            name: MACHINE,
+            run: machine,
         },
         Stage {
             name: "start builds",
@@ -97,6 +98,25 @@ pub fn all(args: Args) -> Vec<Stage> {
         ]);
     }
     stages
+}
+
+/// The first stage: without what it looks for, nothing else is begun.
+pub const MACHINE: &str = "machine";
+
+/// Installs packages, and says all that the machine lacks then, each with its fix.
+fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    let wanted = match gate.args.fast {
+        true => Wanted::Images,
+        false => Wanted::Cluster,
+    };
+    let lacks: Vec<String> = [packages::install(), gate.cluster.prepare(wanted)]
+        .into_iter()
+        .filter_map(|result| Some(format!("{:#}", result.err()?)))
+        .collect();
+    if !lacks.is_empty() {
+        bail!("{}", lacks.join("\n"));
+    }
+    Ok(())
 }
 
 /// Pinned, because its checks decide what passes.
