@@ -9,6 +9,8 @@ mod current;
 mod local;
 pub mod machine;
 mod made;
+mod picture;
+mod processes;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -79,6 +79,15 @@ pub fn which(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Whether a process runs and was started with that variable in its environment.
+pub fn has_variable(pid: &str, name: &str, value: &Path) -> bool {
+    let wanted = format!("{name}={}", value.display());
+    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
+        all.split(|byte| *byte == 0)
+            .any(|one| one == wanted.as_bytes())
+    })
+}
+
 /// Tests that a command's output says it ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -1,26 +1,23 @@
 //! The demo on the local cluster: its stages, and the processes that stay.
 
-use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::process::CommandExt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use super::{DEVICE, NAMESPACE, OPERATOR_NAMESPACE, Stages, example, machine};
+use super::picture::{self, HOST, PUBLISHER, Summary, Way};
+use super::processes::Processes;
+use super::{NAMESPACE, OPERATOR_NAMESPACE, Stages, example, machine};
 use crate::cluster::{Cluster, NODE_ADDRESS, PROMETHEUS, Wanted};
 use crate::{image, sh};
 
 /// An address for the MediaService's pod on its own ports, inside the cluster: see [`overlay`].
 const OVERLAY_ADDRESS: &str = "198.18.1.80";
 
-/// Host name of the example's Ingress.
-const HOST: &str = "media.example.com";
-
-/// Frames that must arrive before the picture counts as live.
-const FRAMES: u64 = 100;
+/// The process that carries this machine's ports into the cluster.
+const FORWARD: &str = "forward";
 
 /// Ends the cluster, and with it everything of the demo.
 ///
@@ -40,7 +37,6 @@ pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
     let cluster = Cluster::here();
     cluster.prepare(Wanted::Cluster)?;
     let mut stages = Stages::start();
-    let secure = !address.is_loopback();
 
     stages.begin("Kubernetes");
     cluster.up(1)?;
@@ -62,48 +58,35 @@ pub fn up(address: IpAddr, hold: bool) -> anyhow::Result<()> {
     stages.ready("crds/examples/minimal.yaml is applied and Ready");
 
     stages.begin("picture");
-    build_client()?;
-    let token = demo.token()?;
+    picture::build()?;
+    let token = picture::token(|| demo.kubectl())?;
     demo.forward()?;
-    demo.publish_and_watch(&token)?;
+    demo.way().publish_and_watch(&demo.processes, &token)?;
     stages.ready("the picture is live, and 100 frames of it were watched");
-    if !secure {
-        println!("    {}", demo.page(&token));
+    let origin = demo.origin();
+    let summary = demo.summary(&origin, &token);
+    if demo.https.is_none() {
+        println!("    {}", summary.page());
     }
 
     stages.begin("ingress");
     demo.cluster.add("ingress")?;
     demo.through_ingress()?;
-    demo.publish_and_watch(&token)?;
+    demo.way().publish_and_watch(&demo.processes, &token)?;
     stages.ready("the device publishes through the ingress, and 100 frames were watched");
 
     stages.begin("Prometheus");
     demo.cluster.add("monitoring")?;
-    let query = format!("media_active_sessions{{namespace=\"{NAMESPACE}\"}}");
+    let query = picture::query();
     let live = demo.scraped(&query)?;
     stages.ready(&format!("Prometheus found the pod: {query} is {live}"));
 
-    demo.summary(&token, &query);
+    summary.print();
     println!("`cargo xtask demo --down` removes all of it.");
     if hold {
-        demo.hold()?;
+        demo.processes.hold(&[PUBLISHER, FORWARD])?;
     }
     Ok(())
-}
-
-/// Compiles the test device and the headless viewer, as a developer's builds do: what they depend on is
-/// optimised there too, and is likely there already.
-fn build_client() -> anyhow::Result<()> {
-    let mut cargo = sh::cargo([
-        "build",
-        "--locked",
-        "--target-dir",
-        "target",
-        "-p",
-        "client",
-    ]);
-    cargo.args(["--bins", "--features", "test-picture"]);
-    sh::run(&mut cargo, &mut sh::Counts::default())
 }
 
 fn install_chart(cluster: &Cluster) -> anyhow::Result<()> {
@@ -142,7 +125,7 @@ struct Demo {
     metrics: u16,
     prometheus: u16,
     media: u16,
-    folder: PathBuf,
+    processes: Processes,
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -151,8 +134,10 @@ impl Demo {
     /// Ends what an earlier run left and picks ports of this machine.
     fn start(cluster: Cluster, address: IpAddr) -> anyhow::Result<Self> {
         let folder = cluster.state().join("demo");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("can't make {}", folder.display()))?;
+        let processes = Processes::at(folder, Cluster::MARK, cluster.state())?;
+        for name in [PUBLISHER, FORWARD] {
+            processes.end(name)?;
+        }
         let mut demo = Self {
             cluster,
             address,
@@ -161,11 +146,8 @@ impl Demo {
             metrics: 0,
             prometheus: 0,
             media: 0,
-            folder,
+            processes,
         };
-        for name in ["publisher", "forward"] {
-            demo.end(name)?;
-        }
         demo.http = machine::free_tcp(LOOPBACK, 8080)?;
         demo.metrics = machine::free_tcp(LOOPBACK, demo.http + 1)?;
         demo.prometheus = machine::free_tcp(LOOPBACK, 9090)?;
@@ -215,20 +197,6 @@ impl Demo {
         Ok(())
     }
 
-    /// A token to publish and to watch, minted in the pod with the key that the operator made.
-    fn token(&self) -> anyhow::Result<String> {
-        let mint = || {
-            let mut kubectl = self.kubectl()?;
-            kubectl.args(["exec", "cam-0", "--", "media-server", "token"]);
-            kubectl.args(["--device", "*", "--grant", "publish,view", "--ttl", "24h"]);
-            Ok(kubectl)
-        };
-        let out = machine::until("minting a token", Duration::from_secs(60), mint, |out| {
-            !out.trim().is_empty()
-        })?;
-        Ok(out.trim().to_owned())
-    }
-
     /// Starts to carry this machine's ports into the cluster.
     fn forward(&self) -> anyhow::Result<()> {
         std::fs::write(self.target_file(), format!("{OVERLAY_ADDRESS}:80"))?;
@@ -250,19 +218,8 @@ impl Demo {
             self.address,
             media = self.media
         ));
-        self.spawn("forward", &mut program)?;
-        let log = self.log("forward");
-        machine::until(
-            "carrying ports into the cluster",
-            Duration::from_secs(10),
-            || {
-                let mut cat = Command::new("cat");
-                cat.arg(&log);
-                Ok(cat)
-            },
-            |out| out.contains("carrying"),
-        )?;
-        Ok(())
+        self.processes.spawn(FORWARD, &mut program)?;
+        self.processes.says(FORWARD, "carrying")
     }
 
     /// From now on what comes to the HTTP port goes through the ingress.
@@ -284,47 +241,11 @@ impl Demo {
         Ok(())
     }
 
-    /// Starts the test device anew, and watches it with a headless viewer.
-    fn publish_and_watch(&self, token: &str) -> anyhow::Result<()> {
-        self.end("publisher")?;
-        let mut publisher = self.client("media-test-publisher");
-        publisher
-            .args(["--whip", &format!("http://{HOST}/whip/{DEVICE}")])
-            .env("MEDIA_PUBLISH_TOKEN", token);
-        self.spawn("publisher", &mut publisher)?;
-        let watch = || {
-            let mut viewer = self.client("media-load");
-            viewer
-                .args(["--whep", &format!("http://{HOST}/whep/{DEVICE}")])
-                .args(["--publishers", "0", "--viewers", "1", "--duration", "6"])
-                .args(["--device", DEVICE, "--codec", "h264"])
-                .env("MEDIA_LOAD_TOKEN", token);
-            Ok(viewer)
-        };
-        let frames = |out: &str| {
-            serde_json::from_str::<serde_json::Value>(out)
-                .ok()
-                .and_then(|report| report["video_frames"].as_u64())
-                .unwrap_or(0)
-        };
-        let out = machine::until(
-            "watching the picture",
-            Duration::from_secs(60),
-            watch,
-            |out| frames(out) >= FRAMES,
-        )
-        .with_context(|| format!("the device's log is {}", self.log("publisher").display()))?;
-        println!("watched {} frames", frames(&out));
-        Ok(())
-    }
-
-    /// A program of the client that reaches the example's host at this machine's port.
-    fn client(&self, name: &str) -> Command {
-        let mut command = Command::new(sh::root().join("target/debug").join(name));
-        command
-            .arg(format!("--resolve={HOST}={LOOPBACK}:{}", self.http))
-            .arg(format!("--bind={}", self.address));
-        command
+    fn way(&self) -> Way {
+        Way {
+            http: SocketAddr::new(LOOPBACK, self.http),
+            bind: Some(self.address),
+        }
     }
 
     /// Waits until Prometheus has a value above 0 for the query, and returns it.
@@ -352,93 +273,27 @@ impl Demo {
         value(&out).context("Prometheus has a value")
     }
 
-    fn page(&self, token: &str) -> String {
-        let origin = match self.https {
-            Some(https) => format!("https://{}:{https}", host(self.address)),
+    /// Where a browser finds the page.
+    fn origin(&self) -> String {
+        match self.https {
+            Some(https) => format!("https://{}", SocketAddr::new(self.address, https)),
             None => format!("http://{LOOPBACK}:{}", self.http),
-        };
-        format!("{origin}/#token={token}&device={DEVICE}")
-    }
-
-    fn summary(&self, token: &str, query: &str) {
-        println!("\nThe page, with a token to publish and to watch for 24 hours:");
-        println!("    {}", self.page(token));
-        if self.https.is_some() {
-            println!("    Its certificate is self-signed: the browser asks once.");
         }
-        println!("The metrics of the pod:");
-        println!("    curl http://{LOOPBACK}:{}/metrics", self.metrics);
-        println!(
-            "Prometheus is at http://{LOOPBACK}:{}; sessions, by promql:",
-            self.prometheus
-        );
-        println!("    {query}");
-        println!("kubectl and helm for the cluster:");
-        println!(
-            "    eval \"$(cargo xtask cluster env)\"; $IN_CLUSTER kubectl -n {NAMESPACE} get mediaservice,pods"
-        );
     }
 
-    /// Stays until interrupted, or until a process of the demo ends.
-    fn hold(&self) -> anyhow::Result<()> {
-        println!("holding; Ctrl-C leaves everything running");
-        loop {
-            for name in ["publisher", "forward"] {
-                if self.running(name).is_none() {
-                    bail!("{name} has ended; its log is {}", self.log(name).display());
-                }
-            }
-            std::thread::sleep(Duration::from_secs(2));
+    fn summary<'a>(&self, origin: &'a str, token: &'a str) -> Summary<'a> {
+        Summary {
+            origin,
+            token,
+            metrics: SocketAddr::new(LOOPBACK, self.metrics),
+            prometheus: Some(SocketAddr::new(LOOPBACK, self.prometheus)),
+            kubectl: "eval \"$(cargo xtask cluster env)\"; $IN_CLUSTER ",
         }
     }
 
     /// Which address the HTTP port leads to.
     fn target_file(&self) -> PathBuf {
-        self.folder.join("http-target")
-    }
-
-    fn log(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.log"))
-    }
-
-    /// Starts a process that stays after this one and ends with the cluster.
-    fn spawn(&self, name: &str, command: &mut Command) -> anyhow::Result<()> {
-        let log = File::create(self.log(name))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .env(Cluster::MARK, self.cluster.state())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("can't start {}", command.get_program().display()))?;
-        std::fs::write(
-            self.folder.join(format!("{name}.pid")),
-            child.id().to_string(),
-        )?;
-        Ok(())
-    }
-
-    /// The process of that name, if it runs; a number that is another's by now is not it.
-    fn running(&self, name: &str) -> Option<String> {
-        let pid = std::fs::read_to_string(self.folder.join(format!("{name}.pid"))).ok()?;
-        self.cluster.owns(&pid).then_some(pid)
-    }
-
-    /// Ends a process that [`Self::spawn`] started, in this run or an earlier one.
-    fn end(&self, name: &str) -> anyhow::Result<()> {
-        let Some(pid) = self.running(name) else {
-            return Ok(());
-        };
-        sh::output(Command::new("kill").arg(&pid))?;
-        let asked = Instant::now();
-        while self.cluster.owns(&pid) {
-            if asked.elapsed() > Duration::from_secs(10) {
-                bail!("{name}, process {pid}, does not end");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        self.processes.file("http-target")
     }
 }
 
@@ -465,12 +320,4 @@ fn overlay() -> serde_json::Value {
             ]}}]},
         },
     ]})
-}
-
-/// An address as a URL has it.
-fn host(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
 }
