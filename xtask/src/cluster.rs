@@ -207,6 +207,8 @@ impl Cluster {
         command
             .args(["--net", "--target", &self.control()?, "--"])
             .arg(program)
+            // It ends with the cluster: whoever started it may have been killed.
+            .env(Self::MARK, &self.state)
             .env("KUBECONFIG", self.state.join("pki/admin.conf"))
             .env(
                 "PATH",
@@ -233,11 +235,7 @@ impl Cluster {
 
     /// Whether a process runs and belongs to this cluster: a number that is another's by now does not.
     pub fn owns(&self, pid: &str) -> bool {
-        let mark = format!("{}={}", Self::MARK, self.state.display());
-        std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
-            all.split(|byte| *byte == 0)
-                .any(|one| one == mark.as_bytes())
-        })
+        sh::has_variable(pid, Self::MARK, &self.state)
     }
 
     fn run<I, S>(&self, args: I) -> anyhow::Result<()>
