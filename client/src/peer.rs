@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
     NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder, Slot,
 };
@@ -220,6 +221,9 @@ impl Peer {
                     .with_srtp_protection_profiles(profiles)
                     // An ICE restart takes new sockets, as one on a new network does.
                     .with_discard_local_candidates_during_ice_restart(true)
+                    // A server's candidates are addresses, and the socket for names (mDNS) can't be made
+                    // on a machine without a default route.
+                    .with_multicast_dns_mode(MulticastDnsMode::Disabled)
                     .build(),
             )
             .with_handler(events.clone())
