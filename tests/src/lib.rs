@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod demo;
 pub mod kubectl;
 pub mod link;
 pub mod metrics;

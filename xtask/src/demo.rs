@@ -54,12 +54,17 @@ const OPERATOR_NAMESPACE: &str = "mediaservice-system";
 /// If a stage fails; it says which, and what was seen. The next run goes on with what is there.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let on_current = args.cluster == "current";
+    if on_current && args.address != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        bail!(
+            "--address is for the local cluster: on another the page is at this machine's loopback"
+        );
+    }
     if !on_current && (args.push.is_some() || args.images_present) {
         bail!("--push and --images-present are for --cluster current");
     }
     match (on_current, args.down) {
         (true, true) => current::down(),
-        (true, false) => current::up(args.push.as_deref(), args.images_present),
+        (true, false) => current::up(args.push.as_deref(), args.images_present, args.hold),
         (false, true) => local::down(),
         (false, false) => local::up(args.address, args.hold),
     }

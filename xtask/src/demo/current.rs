@@ -1,22 +1,26 @@
 //! The demo on the cluster of `$KUBECONFIG`: it changes nothing there before the images are settled, and
 //! nothing at any time that it did not make.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
 use super::made::{self, DEFINITION, Found, MARK, Maker, RELEASE, RELEASE_MARK, SERVICE, kubectl};
+use super::picture::{self, PUBLISHER, Summary, Way};
+use super::processes::Processes;
 use super::{NAMESPACE, OPERATOR_NAMESPACE, Stages, example, machine};
 use crate::cluster::{Cluster, Wanted};
 use crate::{image, sh};
 
-/// Builds and pushes the images where asked to, installs the chart and applies the example.
+/// Builds and pushes the images where asked to, installs the chart, applies the example and publishes the
+/// picture to it.
 ///
 /// # Errors
 /// Before anything is touched: if it was not said how the cluster gets the images, this machine lacks
 /// something, or a release or MediaService of somebody else is where the demo's would go. Later: if a
 /// stage fails.
-pub fn up(push: Option<&str>, images_present: bool) -> anyhow::Result<()> {
+pub fn up(push: Option<&str>, images_present: bool, hold: bool) -> anyhow::Result<()> {
     if push.is_none() && !images_present {
         bail!(
             "nothing was touched: the nodes of the current cluster can't load images from here\n    \
@@ -74,19 +78,92 @@ pub fn up(push: Option<&str>, images_present: bool) -> anyhow::Result<()> {
     apply()?;
     stages.ready("crds/examples/minimal.yaml is applied and Ready");
 
+    stages.begin("picture");
+    picture::build()?;
+    let token = picture::token(|| Ok(kubectl([])))?;
+    let processes = processes()?;
+    let (http, metrics) = forward(&processes)?;
+    let media = status("{.status.addresses.media[0]}")?;
+    let way = Way {
+        http,
+        bind: towards(&media)?,
+    };
+    way.publish_and_watch(&processes, &token)
+        .with_context(|| format!("media goes to {media}, which this machine must reach"))?;
+    stages.ready("the picture is live, and 100 frames of it were watched");
+
     let shown = "mediaservice,ingress,pods";
     println!(
         "{}",
         sh::output(&mut kubectl(["get", shown, "-o", "wide"]))?
     );
-    println!("A token for a device:");
+    let summary = Summary {
+        origin: &format!("http://{http}"),
+        token: &token,
+        metrics,
+        prometheus: None,
+        kubectl: "",
+    };
+    summary.print();
+    println!("Through the Ingress, where its name leads to the cluster:");
+    let signalling = status("{.status.addresses.signalling}")?;
+    let ingress = Summary {
+        origin: signalling.trim(),
+        ..summary
+    };
+    println!("    {}", ingress.page());
     println!(
-        "    kubectl -n {NAMESPACE} exec cam-0 -- media-server token --device cam-1 --grant publish,view --ttl 24h"
+        "`cargo xtask demo --cluster current --down` removes all of it but what was there before."
     );
-    println!(
-        "Then the page at the Ingress's host, with #token=…; `cargo xtask demo --cluster current --down` removes it."
-    );
+    if hold {
+        processes.hold(&[PUBLISHER, FORWARD])?;
+    }
     Ok(())
+}
+
+/// The process that carries this machine's ports to the pod.
+const FORWARD: &str = "forward";
+
+fn processes() -> anyhow::Result<Processes> {
+    let folder = sh::cache()?.join("demo-current");
+    Processes::at(folder.clone(), "MEDIASERVICE_DEMO", &folder)
+}
+
+/// Starts to carry ports of this machine to the pod: its page and API, and its metrics. So the page is
+/// at an address to which browsers give cameras, wherever the cluster's Ingress is.
+fn forward(processes: &Processes) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    processes.end(FORWARD)?;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let http = machine::free_tcp(loopback, 8080)?;
+    let metrics = machine::free_tcp(loopback, http + 1)?;
+    let pod = format!("pod/{SERVICE}-0");
+    let mut carry = kubectl(["port-forward", "--address=127.0.0.1", &pod]);
+    carry.args([format!("{http}:8080"), format!("{metrics}:9090")]);
+    processes.spawn(FORWARD, &mut carry)?;
+    processes.says(FORWARD, &format!("127.0.0.1:{metrics}"))?;
+    Ok(((loopback, http).into(), (loopback, metrics).into()))
+}
+
+/// This machine's address on the way to one that is written as `ip:port/udp`. Nothing is sent.
+fn towards(media: &str) -> anyhow::Result<IpAddr> {
+    let target: SocketAddr = media
+        .trim_end_matches("/udp")
+        .parse()
+        .with_context(|| format!("{media} is no address for media"))?;
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket
+        .connect(target)
+        .with_context(|| format!("this machine has no way to {target}, where media goes"))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn status(path: &str) -> anyhow::Result<String> {
+    let path = format!("jsonpath={path}");
+    sh::output(&mut kubectl(["get", "mediaservice", SERVICE, "-o", &path]))
 }
 
 fn programs() -> anyhow::Result<()> {
@@ -105,10 +182,7 @@ fn make_namespace(name: &str, labels: serde_json::Value) -> anyhow::Result<()> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": name, "labels": labels, "annotations": {MARK: "true"}},
     });
-    machine::feed(
-        &mut kubectl(["create", "-f", "-"]),
-        &namespace.to_string(),
-    )?;
+    machine::feed(&mut kubectl(["create", "-f", "-"]), &namespace.to_string())?;
     Ok(())
 }
 
@@ -146,6 +220,10 @@ fn apply() -> anyhow::Result<()> {
 /// If kubectl or helm fails; another run goes on with what is there.
 pub fn down() -> anyhow::Result<()> {
     programs()?;
+    let processes = processes()?;
+    for name in [PUBLISHER, FORWARD] {
+        processes.end(name)?;
+    }
     let found = Found::look()?;
     let left: Vec<String> = found
         .others()
@@ -188,7 +266,10 @@ fn remove(found: Found) -> anyhow::Result<Vec<String>> {
         }
         let guests = made::guests(name, found.definition)?;
         if !guests.is_empty() {
-            left.push(format!("the namespace {name}: it has {}", guests.join(", ")));
+            left.push(format!(
+                "the namespace {name}: it has {}",
+                guests.join(", ")
+            ));
             continue;
         }
         sh::output(&mut kubectl([
@@ -214,4 +295,16 @@ fn remove(found: Found) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_leaves_by_the_address_that_leads_to_the_node() {
+        let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(towards("127.0.0.1:8443/udp").expect("is there"), loopback);
+        assert!(towards("").is_err());
+    }
 }

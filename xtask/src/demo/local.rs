@@ -244,7 +244,7 @@ impl Demo {
     fn way(&self) -> Way {
         Way {
             http: SocketAddr::new(LOOPBACK, self.http),
-            bind: Some(self.address),
+            bind: self.address,
         }
     }
 

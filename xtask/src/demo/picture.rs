@@ -60,8 +60,8 @@ pub fn token(kubectl: impl Fn() -> anyhow::Result<Command>) -> anyhow::Result<St
 pub struct Way {
     /// Where the host's HTTP is.
     pub http: SocketAddr,
-    /// This machine's address for media; without one, any.
-    pub bind: Option<IpAddr>,
+    /// This machine's address for media.
+    pub bind: IpAddr,
 }
 
 impl Way {
@@ -107,9 +107,7 @@ impl Way {
     fn client(&self, name: &str) -> Command {
         let mut command = Command::new(sh::root().join("target/debug").join(name));
         command.arg(format!("--resolve={HOST}={}", self.http));
-        if let Some(bind) = self.bind {
-            command.arg(format!("--bind={bind}"));
-        }
+        command.arg(format!("--bind={}", self.bind));
         command
     }
 }

@@ -92,6 +92,10 @@ pub fn all(args: Args) -> Vec<Stage> {
                 run: |gate, counts| on_cluster(gate, counts, "e2e"),
             },
             Stage {
+                name: "demo on the cluster",
+                run: |gate, counts| on_cluster(gate, counts, "demo-current"),
+            },
+            Stage {
                 name: "cluster down",
                 run: cluster_down,
             },
@@ -109,10 +113,13 @@ fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
         true => Wanted::Images,
         false => Wanted::Cluster,
     };
-    let lacks: Vec<String> = [packages::install(), gate.cluster.prepare(wanted)]
-        .into_iter()
-        .filter_map(|result| Some(format!("{:#}", result.err()?)))
-        .collect();
+    let lacks: Vec<String> = [
+        packages::install(),
+        gate.cluster.prepare(wanted),
+    ]
+    .into_iter()
+    .filter_map(|result| Some(format!("{:#}", result.err()?)))
+    .collect();
     if !lacks.is_empty() {
         bail!("{}", lacks.join("\n"));
     }
@@ -216,7 +223,13 @@ fn unit(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
 }
 
 /// Test binaries that need more than the programs: helm, or the cluster.
-const OTHER_STAGES: &[&str] = &["chart", "chart-live", "reconcile", "e2e"];
+const OTHER_STAGES: &[&str] = &[
+    "chart",
+    "chart-live",
+    "reconcile",
+    "e2e",
+    "demo-current",
+];
 
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
 /// browser. Every test binary that no other stage runs.
@@ -323,15 +336,27 @@ fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Res
     if let Some(reason) = gate.no_cluster {
         bail!("not run: {reason}");
     }
+    let limited = gate.cluster.outside("timeout")?;
+    with_cluster(gate, counts, binary, limited)
+}
+
+/// Runs a test binary; `limited` is the command `timeout`, wherever it shall run.
+fn with_cluster(
+    gate: &Gate,
+    counts: &mut Counts,
+    binary: &str,
+    mut limited: Command,
+) -> anyhow::Result<()> {
     let program = test_program(binary)?;
     // A test that hangs must not keep the cluster from going down.
-    let mut test = gate.cluster.outside("timeout")?;
-    test.args(["--kill-after=10", LIMIT_SECONDS]).arg(program);
-    test.args(["--nocapture", "--test-threads=1"]);
-    test.env("NODE_ADDRESS", cluster::NODE_ADDRESS);
-    test.env("PROMETHEUS_URL", cluster::PROMETHEUS);
-    test.current_dir(sh::root().join("tests"));
-    let result = sh::run(&mut test, counts);
+    limited.args(["--kill-after=10", LIMIT_SECONDS]);
+    limited.arg(program);
+    limited.args(["--nocapture", "--test-threads=1"]);
+    limited.env("CLUSTER_DIR", gate.cluster.state());
+    limited.env("NODE_ADDRESS", cluster::NODE_ADDRESS);
+    limited.env("PROMETHEUS_URL", cluster::PROMETHEUS);
+    limited.current_dir(sh::root().join("tests"));
+    let result = sh::run(&mut limited, counts);
     if result.is_err() {
         // The cluster goes with the run; its logs are what is left to look at.
         let kept = gate.logs.join(format!("{binary}-cluster"));
