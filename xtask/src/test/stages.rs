@@ -96,6 +96,10 @@ pub fn all(args: Args) -> Vec<Stage> {
                 run: |gate, counts| on_cluster(gate, counts, "demo-current"),
             },
             Stage {
+                name: "demo",
+                run: demo,
+            },
+            Stage {
                 name: "cluster down",
                 run: cluster_down,
             },
@@ -229,6 +233,7 @@ const OTHER_STAGES: &[&str] = &[
     "reconcile",
     "e2e",
     "demo-current",
+    "demo-local",
 ];
 
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
@@ -338,6 +343,14 @@ fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Res
     }
     let limited = gate.cluster.outside("timeout")?;
     with_cluster(gate, counts, binary, limited)
+}
+
+/// The local demo with the gate's cluster, on the machine itself. The cluster is gone afterwards.
+fn demo(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    if let Some(reason) = gate.no_cluster {
+        bail!("not run: {reason}");
+    }
+    with_cluster(gate, counts, "demo-local", Command::new("timeout"))
 }
 
 /// Runs a test binary; `limited` is the command `timeout`, wherever it shall run.
