@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: ours and other servers under the same loads in the same run, with ratios.
 //!
 //! Owns the order of the runs and what they leave in `target/bench`. The loads are `scenarios`, the
-//! servers `bench/servers.toml`, the load tool is `media-load`. Never part of the gate: it takes minutes,
-//! builds Go, and its times mean something only on a machine that does nothing else.
+//! servers `bench/servers.toml`, the load tool is `media-load`. A long stage of the gate alone: it takes
+//! minutes and builds Go, and its times mean something only on a machine that does nothing else.
 
 mod flame;
 mod page;
@@ -22,7 +22,7 @@ use crate::sh::{self, Counts};
 use flame::Recording;
 use results::Results;
 use scenarios::{ALL, Scenario};
-use servers::{OURS, Places, Server};
+use servers::{OURS, Places, Running, Server};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -45,7 +45,21 @@ pub struct Args {
     list: bool,
 }
 
-const STAGES: &str = "stages";
+pub const STAGES: &str = "stages";
+
+impl Args {
+    /// Those names, or all loads; once on every server, with nothing written into the page.
+    pub fn named(names: &[&str]) -> Self {
+        Self {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            servers: None,
+            rounds: 1,
+            write: false,
+            flame: false,
+            list: false,
+        }
+    }
+}
 
 /// Runs the benchmark.
 ///
@@ -150,6 +164,78 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(sh::target()?.join("release"))
 }
 
+/// Our server as it is released, running, and the tool that loads it.
+pub struct Ours {
+    running: Running,
+    places: Places,
+    folder: PathBuf,
+}
+
+impl Ours {
+    /// Builds and starts it.
+    ///
+    /// # Errors
+    /// If it can't be built or started.
+    pub fn start(name: &str) -> anyhow::Result<Self> {
+        let folder = sh::target()?.join("bench");
+        std::fs::create_dir_all(&folder)?;
+        let places = Places {
+            target: build()?,
+            pion_sfu: PathBuf::new(),
+            key: key(&folder)?,
+        };
+        let ours = servers(Some(&[]))?;
+        let server = ours.first().context("ours is always there")?;
+        let running = server.start(&places, &folder.join(format!("{name}.log")))?;
+        Ok(Self {
+            running,
+            places,
+            folder,
+        })
+    }
+
+    /// Its WHIP endpoint, with `{device}` for the device.
+    pub fn whip(&self) -> &str {
+        &self.running.whip
+    }
+
+    /// Loads it with those flags and returns the report, which is kept under that name.
+    ///
+    /// # Errors
+    /// If the load is not done within `limit`.
+    pub fn load(&self, name: &str, flags: &[&str], limit: Duration) -> anyhow::Result<Value> {
+        load(
+            &self.running,
+            &self.places,
+            &self.folder,
+            name,
+            flags,
+            limit,
+        )
+    }
+}
+
+/// Gives a running server one load; the report is kept in `folder`.
+fn load(
+    running: &Running,
+    places: &Places,
+    folder: &Path,
+    name: &str,
+    flags: &[&str],
+    limit: Duration,
+) -> anyhow::Result<Value> {
+    let report = folder.join(format!("{name}.json"));
+    let mut load = Command::new(places.target.join("media-load"));
+    load.args(["--whip", &running.whip, "--whep", &running.whep])
+        .arg("--jwt-hmac-file")
+        .arg(&places.key)
+        .args(["--server-pid", &running.pid().to_string()])
+        .args(flags)
+        .env_remove("MEDIA_LOAD_TOKEN");
+    finish(&mut load, &report, limit)?;
+    Ok(serde_json::from_str(&std::fs::read_to_string(&report)?)?)
+}
+
 /// A key for the tokens of this benchmark; nothing else takes them.
 fn key(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder.join("jwt-hmac");
@@ -208,16 +294,16 @@ impl Bench<'_> {
                 .ok(),
             false => None,
         };
-        let report = self.folder.join(format!("{name}.json"));
-        let mut load = Command::new(self.places.target.join("media-load"));
-        load.args(["--whip", &running.whip, "--whep", &running.whep])
-            .arg("--jwt-hmac-file")
-            .arg(&self.places.key)
-            .args(["--server-pid", &running.pid().to_string()])
-            .args(scenario.load)
-            .env_remove("MEDIA_LOAD_TOKEN");
-        finish(&mut load, &report, scenario.limit)
-            .with_context(|| format!("{} on {}", scenario.name, server.name))?;
+        let flags = scenario.load;
+        let report = load(
+            &running,
+            self.places,
+            self.folder,
+            &name,
+            flags,
+            scenario.limit,
+        )
+        .with_context(|| format!("{} on {}", scenario.name, server.name))?;
         if let Some(recording) = recording {
             match recording.finish() {
                 Ok(svg) => println!("flame graph: {}", svg.display()),
@@ -225,7 +311,6 @@ impl Bench<'_> {
             }
         }
         drop(running);
-        let report: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
         for measure in scenario.measures {
             if let Some(value) = report.pointer(measure.at).and_then(Value::as_f64) {
                 println!("{}: {value} {}", measure.what, measure.unit);

@@ -6,6 +6,7 @@
 //! tests.
 
 mod background;
+mod long;
 mod packages;
 mod report;
 mod stages;
@@ -24,7 +25,7 @@ pub struct Args {
     /// Only what needs no cluster
     #[arg(long, conflicts_with = "long")]
     pub fast: bool,
-    /// Also what takes minutes of wall time
+    /// Also what takes minutes of wall time: the benchmarks with instruction counts, and a soak
     #[arg(long)]
     pub long: bool,
 }
@@ -140,5 +141,21 @@ mod tests {
         };
         let (stages, gate) = run(&[fmt, LATER]);
         assert_eq!((stages, gate.no_cluster), (2, Some("it was run")));
+    }
+
+    #[test]
+    fn the_long_gate_is_the_whole_gate_and_more_each_stage_with_a_name_of_its_own() {
+        let names = |fast, long| -> Vec<&str> {
+            let stages = stages::all(Args { fast, long });
+            stages.iter().map(|stage| stage.name).collect()
+        };
+        let (whole, long) = (names(false, false), names(false, true));
+        assert_eq!(long[..whole.len()], whole);
+        assert_eq!(long[whole.len()..], ["soak", "bench", "bench stages"]);
+        assert!(whole.starts_with(&names(true, false)));
+        let mut once = long.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), long.len());
     }
 }

@@ -16,12 +16,18 @@ const FAST: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
 ];
 
+/// What the long stages need too.
+const LONG: &[(&str, &str)] = &[("valgrind", "valgrind")];
+
 /// Makes sure that every program is there.
 ///
 /// # Errors
 /// If one is missing and can't be installed; the message has the command that would.
-pub fn install() -> anyhow::Result<()> {
-    let missing = missing();
+pub fn install(long: bool) -> anyhow::Result<()> {
+    let missing = missing(match long {
+        true => &[FAST, LONG],
+        false => &[FAST],
+    });
     if missing.is_empty() {
         return Ok(());
     }
@@ -60,8 +66,10 @@ pub fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    FAST.iter()
+fn missing(lists: &[&[(&str, &'static str)]]) -> Vec<&'static str> {
+    lists
+        .concat()
+        .iter()
         .filter(|(program, _)| sh::which(program).is_none())
         .map(|(_, package)| *package)
         .collect()

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::background::Background;
-use super::{Args, Gate, packages};
+use super::{Args, Gate, long, packages};
 use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
 use crate::{cluster, r#gen, image, tidy};
@@ -105,6 +105,9 @@ pub fn all(args: Args) -> Vec<Stage> {
             },
         ]);
     }
+    if args.long {
+        stages.extend(long::stages());
+    }
     stages
 }
 
@@ -118,7 +121,7 @@ fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
         false => Wanted::Cluster,
     };
     let lacks: Vec<String> = [
-        packages::install(),
+        packages::install(gate.args.long),
         gate.cluster.prepare(wanted),
     ]
     .into_iter()
