@@ -259,8 +259,10 @@ fn deny(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     if let Some(build) = gate.deny_build.take() {
         build.wait()?;
     }
+    // For more than one target cargo-deny asks cargo for the packages of every platform, Windows too:
+    // what was compiled until now has fetched those of this one.
+    sh::run(&mut sh::cargo(["fetch", "--locked"]), counts)?;
     let mut deny = Command::new(deny_program()?);
-    // `--offline`: everything it reads, cargo has already fetched.
     deny.args([
         "--offline",
         "--color",
