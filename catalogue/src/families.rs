@@ -274,6 +274,13 @@ pub const FAMILIES: &[Family] = &[
         "Media payload bits per second in the last window.",
     )),
     of_session(family(
+        "media_bandwidth_estimate_bps",
+        Gauge,
+        Unit::BitsPerSecond,
+        &["session_id"],
+        "Bits per second that there is room for on the way to a viewer, as its feedback tells; without any, half as much again as the video has.",
+    )),
+    of_session(family(
         "media_packet_loss_ratio",
         Gauge,
         Unit::Ratio,

@@ -224,6 +224,7 @@ impl Server {
             shards: config.shards,
             ufrag_key,
             cache_bytes: cache_bytes(),
+            video_kbps: config.limits.video_kbps,
         })?;
         let limits = config.limits;
         let app = Arc::new(App {

@@ -4,6 +4,7 @@
 //! touches a session. Calls go through a bounded mailbox and are answered by the thread. Called by
 //! the HTTP side; the threads are in `shard/worker.rs`.
 
+mod bandwidth;
 mod bounds;
 mod devices;
 mod heartbeat;
@@ -53,6 +54,8 @@ pub struct ShardConfig {
     pub ufrag_key: [u8; 16],
     /// Payload bytes of recent media that all shards together may hold, for joins and repair.
     pub cache_bytes: usize,
+    /// Bandwidth of one video that publishers are asked to keep.
+    pub video_kbps: u32,
 }
 
 /// A session as signalling agreed on it.
@@ -230,6 +233,7 @@ impl Shards {
                 clock,
                 ufrag_key: config.ufrag_key,
                 cache_bytes: config.cache_bytes / usize::from(config.shards),
+                video_limit: u64::from(config.video_kbps) * 1_000,
             };
             std::thread::Builder::new()
                 .name(format!("shard-{shard}"))

@@ -265,13 +265,19 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Bitrate",
-                description: "Video payload. One line a session.",
+                description: "Video payload, and what a viewer's link has room for. Two lines a viewer, one a publisher.",
                 kind: Lines,
                 unit: Unit::BitsPerSecond,
-                queries: &[Query {
-                    expr: "media_video_bitrate_bps{$S}",
-                    legend: "{{session_id}}",
-                }],
+                queries: &[
+                    Query {
+                        expr: "media_video_bitrate_bps{$S}",
+                        legend: "{{session_id}}",
+                    },
+                    Query {
+                        expr: "media_bandwidth_estimate_bps{$S}",
+                        legend: "{{session_id}} has room for",
+                    },
+                ],
                 red_from: None,
             },
             Panel {

@@ -81,7 +81,7 @@ pub const ALERTS: &[Alert] = &[
         name: "MediaDropsHigh",
         runbook: "MediaDropsHigh",
         expr: concat!(
-            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S}[5m]))",
+            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!=\"congestion\"}[5m]))",
             " / sum by (namespace, mediaservice, pod) (rate(media_packets_total{$S,direction=\"in\"}[5m])) > 0.02",
         ),
         lasts: "5m",

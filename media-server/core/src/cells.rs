@@ -79,6 +79,7 @@ pub struct SessionCells {
     loss_ratio: Figure,
     rtt_seconds: Figure,
     jitter_seconds: Figure,
+    estimate_bps: Figure,
     packets: AtomicU64,
     bytes: AtomicU64,
     /// Width, height and kbit/s of each simulcast layer, from the high bits down, in one word so
@@ -103,6 +104,7 @@ impl SessionCells {
             loss_ratio: Figure::new(),
             rtt_seconds: Figure::new(),
             jitter_seconds: Figure::new(),
+            estimate_bps: Figure::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             layers: Default::default(),
@@ -151,6 +153,11 @@ impl SessionCells {
     /// Interarrival jitter (RFC 3550 §6.4.1) of the video track, else of the audio track.
     pub fn jitter(&self) -> Option<Duration> {
         self.jitter_seconds.read().map(Duration::from_secs_f64)
+    }
+
+    /// Bits per second that there is room for on the way to a viewer. `None` for a publisher.
+    pub fn estimate_bps(&self) -> Option<f64> {
+        self.estimate_bps.read()
     }
 
     /// Media packets received (publisher) or sent (viewer).
@@ -205,6 +212,10 @@ impl SessionCells {
         self.jitter_seconds.set(Some(seconds));
     }
 
+    pub(crate) fn set_estimate(&self, bits_per_second: u64) {
+        self.estimate_bps.set(Some(bits_per_second as f64));
+    }
+
     pub(crate) fn set_totals(&self, packets: u64, bytes: u64) {
         self.packets.store(packets, Relaxed);
         self.bytes.store(bytes, Relaxed);
@@ -255,10 +266,14 @@ pub enum Drop {
     NotHeld,
     /// A viewer asked for one packet, or for all, more often than it gets them.
     RetransmissionLimit,
+    /// Video that a viewer's bandwidth has no room for, until the next keyframe.
+    Congestion,
+    /// An arrival that a publisher is not told of, or a viewer's feedback of no use: too much at once.
+    Feedback,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 20] = [
+    pub const ALL: [Drop; 22] = [
         Drop::Malformed,
         Drop::StunUnauthenticated,
         Drop::StunReplay,
@@ -279,6 +294,8 @@ impl Drop {
         Drop::NotSealed,
         Drop::NotHeld,
         Drop::RetransmissionLimit,
+        Drop::Congestion,
+        Drop::Feedback,
     ];
 
     /// Label value.
@@ -304,6 +321,8 @@ impl Drop {
             Drop::NotSealed => "not_sealed",
             Drop::NotHeld => "not_held",
             Drop::RetransmissionLimit => "retransmission_limit",
+            Drop::Congestion => "congestion",
+            Drop::Feedback => "feedback",
         }
     }
 }

@@ -94,6 +94,8 @@ pub struct Negotiated {
     pub tracks: Vec<Track>,
     /// CNAME that our sender reports and `a=ssrc` lines carry.
     pub cname: String,
+    /// Whether the peer takes part in REMB: tells a publisher its bandwidth, or is told a viewer's.
+    pub remb: bool,
 }
 
 impl Negotiated {

@@ -1,6 +1,7 @@
 //! A publisher's session: opens what the device sends and hands it on at once; reports on it and
 //! asks it for keyframes and for what was lost.
 
+mod feedback;
 mod missing;
 mod stream;
 mod track;
@@ -18,10 +19,11 @@ use crate::rtp::{self, keyframe};
 use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
+use feedback::{Arrivals, Limit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use stream::extend;
+use stream::{Stream, extend};
 use track::Track;
 
 /// One keyframe answers every viewer that joined meanwhile, and costs the device several times a
@@ -47,6 +49,9 @@ pub struct Publisher {
     next_source: u64,
     /// Our clock less the device's, in NTP units; one for all tracks, or they would drift apart.
     clock_offset: Option<u64>,
+    arrivals: Arrivals,
+    /// If the device takes REMB.
+    limit: Option<Limit>,
     tick: Option<Instant>,
     rates: Rates,
     loss: Loss,
@@ -69,6 +74,8 @@ impl Publisher {
             first_source: (id as u64) << 8,
             next_source: (id as u64) << 8,
             clock_offset: None,
+            arrivals: Arrivals::default(),
+            limit: config.negotiated.remb.then(Limit::default),
             tick: None,
             rates: Rates::default(),
             loss: Loss::default(),
@@ -145,6 +152,12 @@ impl Publisher {
             Err(OpenError::Unauthenticated) => return out.drop(Drop::SrtpUnauthenticated),
             Err(OpenError::Streams) => return out.drop(Drop::UnknownStream),
         };
+        if let Some(id) = track.extensions.transport_cc
+            && let Some(seq) = header.transport_seq(packet, id)
+            && !self.arrivals.note(now, seq)
+        {
+            out.drop(Drop::Feedback);
+        }
         let (kind, codec) = (track.kind, payload_type.codec);
         let is_video = kind == Kind::Video;
         let repairs = payload_type.rtx == Some(pt);
@@ -273,6 +286,50 @@ impl Publisher {
         }
     }
 
+    /// Says which packets arrived (RFC 5506: without a report in front).
+    fn report_arrivals(&mut self, out: &mut Output) {
+        let media = self.video_or_any().map_or(0, |stream| stream.ssrc);
+        let transport = &mut self.transport;
+        self.arrivals.write([self.ssrc, media], |feedback| {
+            transport.send_rtcp(feedback, out)
+        });
+    }
+
+    /// Asks the device to send no more than its viewers can take, `wanted` bits per second, and `most` if
+    /// they take anything. One with several layers has one for each. Called about once a second.
+    pub fn limit_bandwidth(
+        &mut self,
+        now: Instant,
+        wanted: Option<u64>,
+        most: u64,
+        out: &mut Output,
+    ) {
+        let Some(media) = self.video_or_any().map(|stream| stream.ssrc) else {
+            return;
+        };
+        let simulcast = self.tracks.iter().any(Track::is_simulcast);
+        let limit = self.limit.as_mut().filter(|_| !simulcast);
+        let Some(bits_per_second) = limit.and_then(|limit| limit.next(now, wanted, most)) else {
+            return;
+        };
+        let mut compound = rtcp::Writer::default();
+        compound.receiver_report(self.ssrc, &[]);
+        compound.cname(self.ssrc, "media");
+        compound.bandwidth(self.ssrc, media, bits_per_second);
+        self.transport.send_rtcp(&compound, out);
+    }
+
+    fn video_or_any(&self) -> Option<&Stream> {
+        let tracks = self.tracks.iter();
+        let heard = tracks.flat_map(|t| {
+            t.layers
+                .iter()
+                .filter_map(move |l| Some((t, l.stream.as_ref()?)))
+        });
+        let (_, stream) = heard.max_by_key(|(t, _)| t.kind == Kind::Video)?;
+        Some(stream)
+    }
+
     /// When the next missing packet is asked for.
     fn missing_due(&self) -> Option<Instant> {
         let layers = self.tracks.iter().flat_map(|t| &t.layers);
@@ -312,7 +369,8 @@ impl Publisher {
             }
             rtcp::Item::Report(_)
             | rtcp::Item::KeyframeRequest { .. }
-            | rtcp::Item::Lost { .. } => {}
+            | rtcp::Item::Lost { .. }
+            | rtcp::Item::Bandwidth { .. } => {}
         });
     }
 
@@ -406,10 +464,18 @@ impl Session for Publisher {
         if self.missing_due().is_some_and(|at| now >= at) {
             self.ask_for_missing(now, out);
         }
+        if self.arrivals.due().is_some_and(|at| now >= at) {
+            self.report_arrivals(out);
+        }
     }
 
     fn poll_timeout(&self) -> Instant {
-        let own = [self.tick, self.keyframe_due(), self.missing_due()];
+        let own = [
+            self.tick,
+            self.keyframe_due(),
+            self.missing_due(),
+            self.arrivals.due(),
+        ];
         own.into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)

@@ -19,6 +19,8 @@ pub const IDLE_BYTES: usize = 512 << 10;
 const REPAIR_TIME: Duration = Duration::from_secs(1);
 /// A rate is told from no less.
 const MIN_SPAN: Duration = Duration::from_millis(200);
+/// The rate of the stream is counted over this.
+const RATE_TIME: Duration = Duration::from_secs(1);
 /// A viewer joins from the ring if it gets no more than this; else a new keyframe is cheaper.
 const MAX_JOIN_BYTES: usize = 1 << 20;
 const MAX_JOIN_FRAMES: usize = 90;
@@ -65,6 +67,9 @@ pub struct Ring {
     limit: usize,
     keyframe: Option<Keyframe>,
     newest_timestamp: u32,
+    /// Since when payload is counted, how much there was, and bits per second of the time before.
+    counted: Option<(Instant, u64)>,
+    lately: u64,
 }
 
 impl Ring {
@@ -91,6 +96,26 @@ impl Ring {
             return 0;
         }
         self.bytes as u64 * 8_000 / span.as_millis() as u64
+    }
+
+    /// Bits per second that the stream needs: the more of what is held and of the last second or two.
+    /// A picture that begins to move needs many times as much as before.
+    pub(crate) fn stream_rate(&self) -> u64 {
+        self.bits_per_second().max(self.lately)
+    }
+
+    fn count(&mut self, batch: &MediaBatch) {
+        let Some(now) = batch.arrived() else { return };
+        let video = batch.packets().iter().filter(|p| p.kind == Kind::Video);
+        let bytes: u64 = video.map(|p| p.payload.len() as u64).sum();
+        let (since, before) = self.counted.unwrap_or((now, 0));
+        let passed = now.saturating_duration_since(since);
+        self.counted = Some(if passed < RATE_TIME {
+            (since, before + bytes)
+        } else {
+            self.lately = before * 8_000 / passed.as_millis() as u64;
+            (now, bytes)
+        });
     }
 
     /// The oldest packet that may be there.
@@ -120,6 +145,7 @@ impl Ring {
             }
         }
         self.evict(batch.arrived());
+        self.count(batch);
     }
 
     fn insert(&mut self, batch: &Arc<MediaBatch>, index: u32, packet: &MediaPacket) {
@@ -176,6 +202,7 @@ impl Ring {
         self.next = seq;
         self.bytes = 0;
         self.keyframe = None;
+        (self.counted, self.lately) = (None, 0);
     }
 
     /// Lets go of what is beyond the limit, and of what is older than both the last keyframe and
@@ -221,6 +248,18 @@ impl Ring {
     pub(crate) fn packet(&self, seq: u64) -> Option<(&MediaBatch, &MediaPacket)> {
         let slot = self.slot(seq)?;
         Some((&slot.batch, slot.packet()))
+    }
+
+    /// Whether a frame begins with this packet, as far as the packet before tells.
+    pub(crate) fn begins_frame(&self, seq: u64) -> bool {
+        let timestamp = |seq| self.slot(seq).map(|slot| slot.packet().timestamp);
+        timestamp(seq.wrapping_sub(1)) != timestamp(seq)
+    }
+
+    /// First packet of the last keyframe, if that begins after `seq`.
+    pub(crate) fn keyframe_after(&self, seq: u64) -> Option<u64> {
+        let keyframe = self.keyframe.map(|keyframe| keyframe.seq);
+        keyframe.filter(|keyframe| *keyframe > seq)
     }
 
     /// Where a viewer can start at once: the last keyframe, if all that follows it is there or may

@@ -1,7 +1,10 @@
 //! RTCP: the few packets that are written, and those parts of compound packets that are read
 //! (RFC 3550 §6, RFC 4585, RFC 5104, RFC 3611).
 //!
-//! Plain RTCP: encryption is the caller's. Unknown packets and blocks are skipped.
+//! Plain RTCP: encryption is the caller's. Unknown packets and blocks are skipped. Transport-wide
+//! feedback is in `twcc`.
+
+pub mod twcc;
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
@@ -12,6 +15,9 @@ const EXTENDED_REPORT: u8 = 207;
 const FEEDBACK_NACK: u8 = 1;
 const FEEDBACK_PLI: u8 = 1;
 const FEEDBACK_FIR: u8 = 4;
+const FEEDBACK_APPLICATION: u8 = 15;
+/// Name of an application's feedback that tells a bandwidth (draft-alvestrand-rmcat-remb-03 §2.2).
+const REMB: [u8; 4] = *b"REMB";
 const XR_RECEIVER_TIME: u8 = 4;
 const XR_DLRR: u8 = 5;
 
@@ -54,20 +60,32 @@ pub enum Item {
         last_rr: u32,
         delay: u32,
     },
+    /// REMB: the bandwidth that the peer thinks there is towards it.
+    Bandwidth {
+        bits_per_second: u64,
+    },
 }
 
 /// Calls `item` for everything understood in a compound packet; stops where it is malformed.
 pub fn read(compound: &[u8], mut item: impl FnMut(Item)) {
+    for (kind, count, packet) in packets(compound) {
+        read_packet(kind, count, packet, &mut item);
+    }
+}
+
+/// The packets of a compound: type, count or format, and the whole packet.
+fn packets(compound: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
     let mut rest = compound;
-    while rest.len() >= 4 && rest[0] >> 6 == 2 {
+    std::iter::from_fn(move || {
+        if rest.len() < 4 || rest[0] >> 6 != 2 {
+            return None;
+        }
         let (count, kind) = (rest[0] & 0x1f, rest[1]);
         let len = 4 + 4 * usize::from(u16::from_be_bytes([rest[2], rest[3]]));
-        let Some((packet, tail)) = rest.split_at_checked(len) else {
-            return;
-        };
-        read_packet(kind, count, packet, &mut item);
+        let (packet, tail) = rest.split_at_checked(len)?;
         rest = tail;
-    }
+        Some((kind, count, packet))
+    })
 }
 
 fn read_packet(kind: u8, count: u8, packet: &[u8], item: &mut impl FnMut(Item)) -> Option<()> {
@@ -109,6 +127,17 @@ fn read_packet(kind: u8, count: u8, packet: &[u8], item: &mut impl FnMut(Item)) 
             for at in (12..packet.len()).step_by(8) {
                 item(Item::KeyframeRequest {
                     ssrc: u32_at(packet, at)?,
+                });
+            }
+            return Some(());
+        }
+        PAYLOAD_FEEDBACK if count == FEEDBACK_APPLICATION => {
+            if packet.get(12..16) == Some(&REMB) {
+                let word = u32_at(packet, 16)?;
+                let (exponent, mantissa) = (word >> 18 & 0x3f, word & 0x3_ffff);
+                let bits = (u128::from(mantissa) << exponent).min(u64::MAX.into());
+                item(Item::Bandwidth {
+                    bits_per_second: bits as u64,
                 });
             }
             return Some(());
@@ -256,6 +285,20 @@ impl Writer {
         self.words(&items);
     }
 
+    /// Tells the sender of `media` how much it may send (draft-alvestrand-rmcat-remb-03 §2.2).
+    pub fn bandwidth(&mut self, ssrc: u32, media: u32, bits_per_second: u64) {
+        let exponent = (64 - bits_per_second.leading_zeros()).saturating_sub(18);
+        let mantissa = (bits_per_second >> exponent) as u32;
+        self.header(FEEDBACK_APPLICATION, PAYLOAD_FEEDBACK, 5);
+        self.words(&[
+            ssrc,
+            0,
+            u32::from_be_bytes(REMB),
+            1 << 24 | exponent << 18 | mantissa,
+            media,
+        ]);
+    }
+
     fn header(&mut self, count: u8, kind: u8, words: usize) {
         self.bytes.extend_from_slice(&[0x80 | count, kind]);
         self.bytes.extend_from_slice(&(words as u16).to_be_bytes());
@@ -317,6 +360,33 @@ mod tests {
         let expected = lost.map(|seq| Item::Lost { ssrc: 7, seq });
         assert_eq!(items(writer.bytes()), expected);
         assert_eq!(writer.bytes().len(), 12 + 3 * 4, "three words are enough");
+    }
+
+    #[test]
+    fn a_bandwidth_keeps_eighteen_bits_of_itself() {
+        for bits_per_second in [0, 1, 0x3_ffff, 0x4_0001, 12_000_000, u64::MAX] {
+            let mut writer = Writer::default();
+            writer.bandwidth(2, 7, bits_per_second);
+            let [
+                Item::Bandwidth {
+                    bits_per_second: read,
+                },
+            ] = items(writer.bytes())[..]
+            else {
+                panic!("one item");
+            };
+            assert!(read <= bits_per_second && read >= bits_per_second - (bits_per_second >> 17));
+        }
+        // The example of the draft's fields: 0x15 with exponent 63 is more than there is.
+        let absurd = [
+            0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 0, 0xfc, 0, 0x15,
+        ];
+        assert_eq!(
+            items(&absurd),
+            [Item::Bandwidth {
+                bits_per_second: u64::MAX
+            }]
+        );
     }
 
     #[test]

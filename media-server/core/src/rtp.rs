@@ -63,6 +63,12 @@ impl Header {
         })
     }
 
+    /// The transport-wide sequence number, under the id that was agreed on.
+    pub fn transport_seq(&self, packet: &[u8], id: u8) -> Option<u16> {
+        let (_, value) = self.extensions(packet).find(|(known, _)| *known == id)?;
+        Some(u16::from_be_bytes(*value.first_chunk()?))
+    }
+
     /// Header extensions as (id, value), of both the one-byte and the two-byte form.
     pub fn extensions<'a>(
         &self,
@@ -108,6 +114,8 @@ pub struct Passed<'a> {
     pub dependency_descriptor: Option<&'a [u8]>,
     /// Added to the descriptor's frame number.
     pub frame_shift: u16,
+    /// Our own, see `viewer::congestion`.
+    pub transport_seq: Option<u16>,
 }
 
 /// Fields of a header to write.
@@ -133,8 +141,11 @@ pub fn write_header(
     let large = |id: Option<u8>, value: Option<&'_ [u8]>| id.is_some() && value.is_some();
     let orientation = small(ids.video_orientation, passed.video_orientation);
     let level = small(ids.audio_level, passed.audio_level);
+    let transport_seq = passed.transport_seq.map(u16::to_be_bytes);
+    let transport_seq = ids.transport_cc.zip(transport_seq.as_ref().map(|v| &v[..]));
     let any = orientation.is_some()
         || level.is_some()
+        || transport_seq.is_some()
         || large(ids.mid, passed.mid)
         || large(ids.dependency_descriptor, passed.dependency_descriptor);
     let header = out.get_mut(..FIXED_HEADER)?;
@@ -155,6 +166,7 @@ pub fn write_header(
         orientation.as_ref().map(|(id, v)| (*id, &v[..])),
         level.as_ref().map(|(id, v)| (*id, &v[..])),
         ids.dependency_descriptor.zip(passed.dependency_descriptor),
+        transport_seq,
     ];
     let elements = || {
         elements
@@ -208,6 +220,7 @@ mod tests {
             video_orientation: Some(3),
             audio_level: None,
             dependency_descriptor: Some(9),
+            transport_cc: Some(2),
             ..Extensions::default()
         }
     }
@@ -221,6 +234,7 @@ mod tests {
                 audio_level: Some(99),
                 dependency_descriptor: Some(descriptor),
                 frame_shift: 0,
+                transport_seq: Some(0x1234),
             };
             let mut packet = vec![0; 200];
             let len = write_header(&mut packet, &FIELDS, &ids(), &passed).expect("fits");
@@ -234,7 +248,15 @@ mod tests {
                 (513, 70_000, 0xdead_beef)
             );
             let read: Vec<_> = header.extensions(&packet).collect();
-            assert_eq!(read, [(4, &b"v0"[..]), (3, &[1][..]), (9, descriptor)]);
+            assert_eq!(
+                read,
+                [
+                    (4, &b"v0"[..]),
+                    (3, &[1][..]),
+                    (9, descriptor),
+                    (2, &[0x12, 0x34][..])
+                ]
+            );
         }
     }
 

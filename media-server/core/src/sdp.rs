@@ -7,6 +7,7 @@
 mod answer;
 mod codecs;
 mod extensions;
+mod feedback;
 mod fragment;
 mod offer;
 mod simulcast;

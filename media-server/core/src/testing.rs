@@ -361,6 +361,7 @@ impl Bench {
                     ),
                 ],
                 cname: "media".to_owned(),
+                remb: false,
             },
             cells: cells.clone(),
             identity: self.identity.clone(),

@@ -4,10 +4,17 @@
 //! Reads packets from batches as they come, and from its device's ring when it is behind: after it
 //! joined, and for retransmissions.
 
+mod acts;
+mod congestion;
+mod estimate;
+mod history;
+mod pacer;
+mod probe;
 mod repair;
 mod selection;
 mod thinning;
 mod track;
+mod trend;
 
 use crate::cells::Drop;
 use crate::clock::round_trip;
@@ -21,6 +28,8 @@ use crate::rtp::{self, Outgoing, Passed};
 use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
+use congestion::Congestion;
+use pacer::SLOT;
 use repair::Repair;
 use selection::Selection;
 use std::net::SocketAddr;
@@ -30,23 +39,9 @@ use track::{Admitted, Track};
 
 /// How long a viewer waits for a publisher.
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
-/// What a viewer that is behind gets at once: the keyframe, as a rule.
-const BURST_BYTES: usize = 64 * 1024;
-/// Then it gets its share once in a slot: the shorter, the smoother, and the more timers.
-const SLOT: Duration = Duration::from_millis(5);
 /// Video begins so long after the handshake: a client that gets the first packet of a keyframe together
 /// with the end of the handshake may have no keys for it yet, and can't know that it lost it.
 const KEYS_READY: Duration = Duration::from_millis(5);
-/// At least this fast, in bits per second, and several times as fast as the stream.
-const CATCH_UP_RATE: u64 = 20_000_000;
-const CATCH_UP_FACTOR: u64 = 4;
-
-/// What a viewer that is behind may still be sent.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    bytes: usize,
-    at: Instant,
-}
 
 /// See the module.
 pub struct Viewer {
@@ -59,8 +54,9 @@ pub struct Viewer {
     cname: Box<str>,
     /// Until then there are keys, but no video yet.
     begins: Option<Instant>,
-    /// While a track is behind.
-    allowance: Option<Allowance>,
+    congestion: Congestion,
+    /// While a track is behind: when it last got its share.
+    behind: Option<Instant>,
     /// Whether the first picture was sent.
     joined: bool,
     /// Since when there is no publisher.
@@ -87,7 +83,8 @@ impl Viewer {
             sealer: None,
             repair: rtx_ssrc.map(|ssrc| Repair::new(ssrc, random(3))),
             begins: None,
-            allowance: None,
+            congestion: Congestion::new(now, &config.negotiated),
+            behind: None,
             joined: false,
             cname: config.negotiated.cname.as_str().into(),
             orphaned: Some(now),
@@ -157,7 +154,8 @@ impl Viewer {
 
     fn needs_keyframe(&self) -> bool {
         let mut video = self.tracks.iter().filter(|t| t.kind == Kind::Video);
-        self.is_ready() && video.any(Track::needs_keyframe)
+        // What is cut off for congestion goes on by itself.
+        self.is_ready() && !self.congestion.is_cut() && video.any(Track::needs_keyframe)
     }
 
     fn is_ready(&self) -> bool {
@@ -182,13 +180,34 @@ impl Viewer {
         else {
             return false;
         };
+        let on = usize::from(self.selection.on());
+        self.congestion
+            .begin(now, || rings.get(on).map_or(0, Ring::stream_rate));
         for packet in batch.packets() {
             let Some(at) = self.tracks.iter().position(|t| t.kind == packet.kind) else {
                 continue;
             };
             let track = &mut self.tracks[at];
-            let begins = self.begins.is_some() && track.kind == Kind::Video;
+            let is_video = track.kind == Kind::Video;
+            let begins = self.begins.is_some() && is_video;
             if begins || !self.selection.takes(packet) || track.is_behind(packet) {
+                continue;
+            }
+            if is_video && self.congestion.is_paused() && begins_frame(rings, packet) {
+                self.cut(now, at);
+            }
+            let track = &mut self.tracks[at];
+            if is_video && self.congestion.withholds(packet.starts_keyframe) {
+                out.drop(Drop::Congestion);
+                continue;
+            }
+            // It waits in the ring, with all after it.
+            if is_video
+                && track.goes_on_with(packet)
+                && !self.congestion.has_room_live(packet.payload.len())
+            {
+                track.cursor = Some(packet.seq);
+                self.behind = Some(now);
                 continue;
             }
             match track.admit(now, packet, batch.mapping(packet.kind)) {
@@ -249,14 +268,17 @@ impl Viewer {
 
     /// Whether a part of what there is must still be sent, see [`catch_up`](Self::catch_up).
     pub fn is_behind(&self) -> bool {
-        self.allowance.is_some()
+        self.behind.is_some()
+    }
+
+    /// Bits per second that there is room for on the way, if that is less than the viewer would take.
+    pub fn bottleneck(&self) -> Option<u64> {
+        self.congestion.bottleneck()
     }
 
     fn begin(&mut self, now: Instant, from_cache: bool, out: &mut Output) {
-        self.allowance = Some(Allowance {
-            bytes: BURST_BYTES,
-            at: now,
-        });
+        self.behind = Some(now);
+        self.congestion.resume(now);
         if !std::mem::replace(&mut self.joined, true) {
             out.cells().count_join(from_cache);
         }
@@ -265,9 +287,9 @@ impl Viewer {
     /// Sends the next share of the ring to a viewer that is behind. Called when
     /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
     pub fn catch_up(&mut self, now: Instant, rings: &[Ring], out: &mut Output) {
-        let Some(mut allowance) = self.allowance.take() else {
+        if self.behind.take().is_none() {
             return;
-        };
+        }
         let Some(to) = self
             .transport
             .media_path()
@@ -280,32 +302,38 @@ impl Viewer {
         let none = Ring::default();
         let held = rings.iter().find(|ring| ring.source() == source);
         let ring = held.unwrap_or(&none);
-        let rate = CATCH_UP_RATE.max(CATCH_UP_FACTOR * ring.bits_per_second());
-        let elapsed = now.saturating_duration_since(allowance.at).min(10 * SLOT);
-        let earned = elapsed.as_micros() as u64 * rate / 8_000_000;
-        allowance.bytes = (allowance.bytes + earned as usize).min(BURST_BYTES);
-        allowance.at = now;
+        self.congestion.begin(now, || ring.stream_rate());
         for at in 0..self.tracks.len() {
             while let Some(seq) = self.tracks[at].cursor {
                 let track = &mut self.tracks[at];
                 if track.source() != ring.source() || seq < ring.first() {
                     // What it needs next is gone.
-                    track.waiting = track.source();
-                    track.cursor = None;
-                    break;
+                    if track.source() != ring.source() || !self.congestion.is_limited() {
+                        track.waiting = track.source();
+                        track.cursor = None;
+                    } else {
+                        self.skip(now, at, seq, ring, out);
+                    }
+                    continue;
                 }
                 if seq >= ring.next() {
                     track.cursor = None;
                     break;
                 }
                 if let Some((batch, packet)) = ring.packet(seq) {
+                    let late = batch
+                        .arrived()
+                        .is_some_and(|arrived| self.congestion.is_late(now, arrived));
+                    if late && ring.begins_frame(seq) {
+                        self.skip(now, at, seq, ring, out);
+                        continue;
+                    }
                     let bytes = packet.payload.len();
                     let room = out.slab.room() >= rtp::MAX_HEADER + bytes + MAX_TAG;
-                    if bytes > allowance.bytes || !room || !self.transport.spend(bytes) {
-                        self.allowance = Some(allowance);
+                    if !room || !self.congestion.has_room(bytes) || !self.transport.spend(bytes) {
+                        self.behind = Some(now);
                         return;
                     }
-                    allowance.bytes -= bytes;
                     match self.tracks[at].admit(now, packet, None) {
                         Ok(admitted) => self.send(now, to, at, admitted, batch, packet, out),
                         Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
@@ -320,10 +348,13 @@ impl Viewer {
     }
 
     /// Sends again what the viewer asked for, see [`Output::lost`].
-    pub fn retransmit(&mut self, seqs: &[u16], rings: &[Ring], out: &mut Output) {
+    pub fn retransmit(&mut self, now: Instant, seqs: &[u16], rings: &[Ring], out: &mut Output) {
         let Some(to) = self.transport.media_path() else {
             return;
         };
+        let on = usize::from(self.selection.on());
+        self.congestion
+            .begin(now, || rings.get(on).map_or(0, Ring::stream_rate));
         let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
         let (Some(track), Some(repair), Some(sealer)) =
             (video, self.repair.as_mut(), self.sealer.as_mut())
@@ -360,7 +391,7 @@ impl Viewer {
                 timestamp: segment.timestamp(packet.timestamp),
                 ssrc: repair.ssrc,
             };
-            let passed = passed(track, batch, packet, segment.shift.frame);
+            let passed = passed(track, batch, packet, segment.shift.frame, &self.congestion);
             let sent = out.slab.write(to, max, |room| {
                 let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
                 let (start, body) = (header + 2, header + 2 + payload.len());
@@ -374,6 +405,8 @@ impl Viewer {
                 Some(packet.len())
             });
             if sent.is_some() {
+                let numbered = track.extensions.transport_cc.is_some();
+                self.congestion.sent(payload.len(), numbered);
                 out.cells().count_retransmitted_out();
             }
         }
@@ -406,7 +439,7 @@ impl Viewer {
             timestamp: admitted.timestamp,
             ssrc: track.ssrc,
         };
-        let passed = passed(track, batch, packet, admitted.shift.frame);
+        let passed = passed(track, batch, packet, admitted.shift.frame, &self.congestion);
         let max = rtp::MAX_HEADER + payload.len() + MAX_TAG;
         let sent = out.slab.write(to, max, |room| {
             let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
@@ -423,6 +456,8 @@ impl Viewer {
         if sent.is_none() {
             return out.drop(Drop::NotSealed);
         }
+        let numbered = track.extensions.transport_cc.is_some();
+        self.congestion.sent(payload.len(), numbered);
         let new_frame = track
             .last
             .is_none_or(|(last, _)| last != admitted.timestamp);
@@ -435,7 +470,7 @@ impl Viewer {
     }
 
     fn is_withholding(&self) -> bool {
-        self.tracks.iter().any(|t| t.waiting.is_some())
+        !self.congestion.is_cut() && self.tracks.iter().any(|t| t.waiting.is_some())
     }
 
     fn handle_rtcp(&mut self, now: Instant, compound: &[u8], out: &mut Output) {
@@ -452,6 +487,7 @@ impl Viewer {
                 if let Some((expected, lost)) = track.handle_report(&block) {
                     self.loss.add(expected, lost);
                     self.transport.cells.set_loss(self.loss.ratio());
+                    self.congestion.handle_loss(expected, lost);
                 }
                 if track.kind == Kind::Video || self.tracks.len() == 1 {
                     let rate = self
@@ -476,9 +512,19 @@ impl Viewer {
                     out.note_lost(seq);
                 }
             }
+            rtcp::Item::Bandwidth { bits_per_second } => {
+                self.congestion.handle_bandwidth(bits_per_second);
+            }
             rtcp::Item::SenderInfo { .. } | rtcp::Item::Dlrr { .. } => {}
         });
-        if keyframe {
+        let round_trip = self.transport.cells.rtt();
+        let useless = self.congestion.handle_feedback(now, compound, round_trip);
+        out.cells().count_drops(Drop::Feedback, useless);
+        if self.repair.is_some() {
+            self.congestion.look_for_more(now);
+        }
+        // What is held back for congestion comes when there is room for it.
+        if keyframe && !self.congestion.is_cut() {
             out.events.push(SessionEvent::KeyframeWanted);
         }
     }
@@ -500,7 +546,10 @@ impl Viewer {
         self.transport
             .cells
             .set_totals(self.rates.packets, self.rates.bytes);
-        if self.orphaned.is_none() && self.wants_keyframe() {
+        let cells = &self.transport.cells;
+        cells.set_estimate(self.congestion.estimate());
+        let cut_off = self.congestion.tick(now);
+        if self.orphaned.is_none() && (cut_off || self.wants_keyframe()) {
             out.events.push(SessionEvent::KeyframeWanted);
         }
     }
@@ -540,6 +589,9 @@ impl Session for Viewer {
             self.tick(now, out);
             self.tick = Some(now + TICK);
         }
+        if self.congestion.probe_due().is_some_and(|at| now >= at) {
+            self.probe(now, out);
+        }
         if self.transport.is_keyed() && self.orphaned.is_some_and(|at| now >= at + PUBLISHER_LIMIT)
         {
             self.transport.end(End::PublisherGone, out);
@@ -551,8 +603,9 @@ impl Session for Viewer {
             .orphaned
             .filter(|_| self.transport.is_keyed())
             .map(|at| at + PUBLISHER_LIMIT);
-        let slot = self.allowance.map(|allowance| allowance.at + SLOT);
-        [self.tick, orphaned, slot, self.begins]
+        let slot = self.behind.map(|at| at + SLOT);
+        let probe = self.congestion.probe_due();
+        [self.tick, orphaned, slot, self.begins, probe]
             .into_iter()
             .flatten()
             .fold(self.transport.poll_timeout(), Instant::min)
@@ -567,12 +620,19 @@ impl Session for Viewer {
     }
 }
 
+/// Whether a frame begins with a packet, as far as the ring of its layer tells.
+fn begins_frame(rings: &[Ring], packet: &MediaPacket) -> bool {
+    let ring = rings.get(usize::from(packet.layer));
+    ring.is_some_and(|ring| ring.begins_frame(packet.seq))
+}
+
 /// What the viewer's header repeats of the publisher's.
 fn passed<'a>(
     track: &'a Track,
     batch: &'a MediaBatch,
     packet: &MediaPacket,
     frame_shift: u16,
+    congestion: &Congestion,
 ) -> Passed<'a> {
     let descriptor = batch.slice(&packet.dependency_descriptor);
     Passed {
@@ -581,6 +641,7 @@ fn passed<'a>(
         audio_level: packet.audio_level,
         dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
         frame_shift,
+        transport_seq: Some(congestion.transport_seq()),
     }
 }
 

@@ -69,6 +69,8 @@ struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
     bitrate_bps: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    estimate_bps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     loss_ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_ms: Option<f64>,
@@ -95,6 +97,7 @@ impl Session {
             connection_time_ms: cells.connection_time().map(millis),
             frame_rate: cells.frame_rate(),
             bitrate_bps: cells.bitrate_bps(),
+            estimate_bps: cells.estimate_bps(),
             loss_ratio: cells.loss_ratio(),
             rtt_ms: cells.rtt().map(millis),
             jitter_ms: cells.jitter().map(millis),

@@ -177,6 +177,7 @@ fn write_session(text: &mut String, family: &Family, record: &Record, id: &str) 
         _ if cells.ice_state() == IceState::Closed => {}
         "media_video_frame_rate" => gauge(text, cells.frame_rate()),
         "media_video_bitrate_bps" => gauge(text, cells.bitrate_bps()),
+        "media_bandwidth_estimate_bps" => gauge(text, cells.estimate_bps()),
         "media_packet_loss_ratio" => gauge(text, cells.loss_ratio()),
         "media_rtt_milliseconds" => gauge(text, cells.rtt().map(|t| t.as_secs_f64() * 1e3)),
         "media_jitter_milliseconds" => gauge(text, cells.jitter().map(|t| t.as_secs_f64() * 1e3)),

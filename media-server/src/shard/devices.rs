@@ -1,5 +1,6 @@
 //! Who publishes and who watches a device, as far as one shard needs to know.
 
+use super::bandwidth::Bandwidth;
 use super::table::Index;
 use media_core::layers::{Layers, MAX_LAYERS};
 use media_core::media::MediaBatch;
@@ -32,6 +33,7 @@ pub(super) struct Device {
     pub(super) layers: Option<Arc<Layers>>,
     /// When a viewer here last had a use for each layer.
     used: [Option<Instant>; MAX_LAYERS],
+    pub(super) bandwidth: Bandwidth,
     /// Since when nobody watches; `None` while somebody does, or before anybody did.
     idle: Option<Instant>,
 }

@@ -37,6 +37,12 @@ pub(super) enum Parcel {
     },
     /// A viewer here waits for a keyframe of that layer of your publisher.
     KeyframeWanted { device: Arc<str>, layer: u8 },
+    /// What each viewer of your publisher on `shard` has room for, see `bandwidth.rs`.
+    Bandwidth {
+        device: Arc<str>,
+        shard: u8,
+        wanted: Box<[u64]>,
+    },
 }
 
 /// Lost only by a shard that hangs. Sent when sessions open, connect, move or close.

@@ -15,6 +15,7 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
         shards,
         ufrag_key: KEY,
         cache_bytes: 1 << 20,
+        video_kbps: 12_000,
     })
     .expect("starts")
 }
@@ -47,6 +48,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
                 rids: Vec::new(),
             }],
             cname: "media".to_owned(),
+            remb: false,
         },
         cells: Arc::new(SessionCells::new()),
     }
@@ -225,6 +227,7 @@ fn impossible_configurations_are_refused() {
             shards,
             ufrag_key: KEY,
             cache_bytes: 1 << 20,
+            video_kbps: 12_000,
         })
         .err()
     };

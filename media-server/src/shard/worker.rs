@@ -3,6 +3,7 @@
 //! One turn: commands and notices, datagrams (in batches of 64, media fanned out once per batch),
 //! timers, and the events that these led to. Started by `Shards::start`.
 
+mod bandwidth;
 mod demux;
 mod fan_out;
 
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     pub(super) ufrag_key: [u8; 16],
     /// Payload bytes that all rings of the shard may hold.
     pub(super) cache_bytes: usize,
+    /// Bits per second that a publisher is asked for at most.
+    pub(super) video_limit: u64,
 }
 
 struct State {
@@ -188,6 +191,11 @@ impl State {
                 Parcel::KeyframeWanted { device, layer } => {
                     self.request_keyframe(now, &device, layer);
                 }
+                Parcel::Bandwidth {
+                    device,
+                    shard,
+                    wanted,
+                } => self.note_bandwidth(&device, shard, wanted),
             }
             // As often as datagrams from the socket: a batch must fit the slab.
             if count % Receiver::BATCH == 0 {
@@ -305,6 +313,9 @@ impl State {
                     entry.subscribers & !bit
                 };
                 entry.watched(now);
+                if !any {
+                    entry.bandwidth.forget(shard);
+                }
                 let batches: Vec<_> = entry.rings.iter().flat_map(Ring::batches).collect();
                 if any && entry.publisher.is_some() && !batches.is_empty() {
                     let device = device.clone();

@@ -104,6 +104,7 @@ impl Peer {
                     rids: Vec::new(),
                 }],
                 cname: "media".to_owned(),
+                remb: false,
             },
             cells: Arc::new(SessionCells::new()),
             identity: Identity::generate()?,

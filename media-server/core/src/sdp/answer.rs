@@ -2,6 +2,7 @@
 //! fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
 
 use super::codecs::{self, OfferedCodec};
+use super::feedback::Feedback;
 use super::{Agreement, Offer, extensions, simulcast};
 use crate::ids::{IcePwd, Ufrag};
 use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
@@ -90,6 +91,8 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
         for payload_type in &track.payload_types {
             if let Some(codec) = media.codecs.iter().find(|c| c.pt() == payload_type.pt) {
                 describe(&mut sdp, codec, payload_type);
+                let agreed = Feedback::agreed(negotiated, track);
+                agreed.write(codec, |line| sdp.line(line));
             }
             if let Some(pt) = payload_type.rtx {
                 sdp.line(format_args!("a=rtpmap:{pt} rtx/90000"));

@@ -1,5 +1,6 @@
 //! Codecs of an m-line: which are known here, and how they are written back.
 
+use super::feedback::Feedback;
 use crate::negotiated::{Codec, Kind, PayloadType};
 use rtc_sdp::description::media::MediaDescription;
 
@@ -17,6 +18,7 @@ pub(super) struct OfferedCodec {
     nack: bool,
     pli: bool,
     pub(super) fir: bool,
+    pub(super) feedback: Feedback,
 }
 
 impl OfferedCodec {
@@ -130,6 +132,10 @@ pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
             nack: feedback(format, "nack"),
             pli: feedback(format, "nack pli"),
             fir: feedback(format, "ccm fir"),
+            feedback: Feedback {
+                transport_cc: feedback(format, "transport-cc"),
+                remb: feedback(format, "goog-remb"),
+            },
         });
     }
     codecs

@@ -6,7 +6,7 @@ use rtc_sdp::description::media::MediaDescription;
 type Field = fn(&mut Extensions) -> &mut Option<u8>;
 
 /// Every extension known here. What an offer has of these the answer repeats under the same id.
-const KNOWN: [(&str, Field); 6] = [
+const KNOWN: [(&str, Field); 7] = [
     // RFC 9143 §15.
     ("urn:ietf:params:rtp-hdrext:sdes:mid", |e| &mut e.mid),
     // RFC 8852 §4.
@@ -16,6 +16,11 @@ const KNOWN: [(&str, Field); 6] = [
     (
         "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
         |e| &mut e.repaired_rid,
+    ),
+    // draft-holmer-rmcat-transport-wide-cc-extensions-01 §2.
+    (
+        "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+        |e| &mut e.transport_cc,
     ),
     // RFC 6464.
     ("urn:ietf:params:rtp-hdrext:ssrc-audio-level", |e| {

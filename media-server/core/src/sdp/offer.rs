@@ -2,7 +2,7 @@
 
 use super::codecs::{self, OfferedCodec};
 use super::{Agreement, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES};
-use super::{OfferError, extensions, fragment, simulcast};
+use super::{OfferError, extensions, feedback, fragment, simulcast};
 use crate::negotiated::{Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
@@ -195,6 +195,7 @@ impl Offer {
                 }
             });
         }
+        let remb = feedback::remb(role, &self.media, &tracks);
         Ok(Agreement {
             negotiated: Negotiated {
                 role,
@@ -203,6 +204,7 @@ impl Offer {
                 fingerprint: self.fingerprint,
                 tracks,
                 cname,
+                remb,
             },
             tracks: of_media,
         })
@@ -225,6 +227,9 @@ fn track(
     }
     let repaired = payload_types.iter().any(|p| p.rtx.is_some());
     let mut extensions = media.extensions;
+    if !media.codecs.iter().any(|c| c.feedback.transport_cc) {
+        extensions.transport_cc = None;
+    }
     let mut rids = Vec::new();
     if role == Role::Publisher && kind == Kind::Video && extensions.rid.is_some() {
         rids.clone_from(&media.rids);

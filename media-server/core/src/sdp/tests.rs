@@ -69,15 +69,7 @@ fn a_chromium_publisher_is_answered_recvonly_with_every_common_codec() {
         2
     );
     assert!(answer.contains("a=rtcp-fb:96 nack pli\r\n"), "{answer}");
-    for absent in [
-        "goog-remb",
-        "transport-cc",
-        "a=rtcp-fb:111 nack",
-        "apt=123",
-        "a=ssrc",
-        "a=msid:",
-        "PCMU",
-    ] {
+    for absent in ["a=rtcp-fb:111 nack", "apt=123", "a=ssrc", "a=msid:", "PCMU"] {
         assert!(!answer.contains(absent), "{absent} in {answer}");
     }
 }
@@ -181,6 +173,30 @@ fn without_layers_there_is_no_word_of_them() {
         for word in ["a=rid", "simulcast", "rtp-stream-id"] {
             assert!(!answer.contains(word), "{word} in {answer}");
         }
+    }
+}
+
+#[test]
+fn bandwidth_feedback_is_answered_to_those_that_offer_it() {
+    let extension = |id| {
+        let uri = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+        format!("a=extmap:{id} {uri}")
+    };
+    let answer = answered(PUBLISH, Role::Publisher);
+    assert_eq!(count(&answer, &extension(3)), 2, "{answer}");
+    for line in ["a=rtcp-fb:96 transport-cc", "a=rtcp-fb:96 goog-remb"] {
+        assert_eq!(count(&answer, line), 1, "{answer}");
+    }
+    assert_eq!(count(&answer, "a=rtcp-fb:111 transport-cc"), 1, "{answer}");
+    let answer = answered(VIEW, Role::Viewer);
+    assert_eq!(count(&answer, &extension(3)), 2, "{answer}");
+    assert_eq!(count(&answer, "a=rtcp-fb:96 transport-cc"), 1, "{answer}");
+    assert!(!answer.contains("goog-remb"), "there is better: {answer}");
+    // Either half alone is no offer of it.
+    for half in ["transport-wide-cc-extensions", " transport-cc"] {
+        let answer = answered(&VIEW.replace(half, " other"), Role::Viewer);
+        assert!(!answer.contains("transport-cc") && !answer.contains("holmer"));
+        assert_eq!(count(&answer, "a=rtcp-fb:96 goog-remb"), 1, "{answer}");
     }
 }
 

@@ -54,9 +54,14 @@ impl Repair {
             }
         }
         self.allowance -= bytes;
+        Some(self.next())
+    }
+
+    /// The index of a packet that goes out in this stream and is no retransmission.
+    pub(super) fn next(&mut self) -> u64 {
         let own = self.next_seq;
         self.next_seq += 1;
-        Some(own)
+        own
     }
 }
 

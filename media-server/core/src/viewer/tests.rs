@@ -12,6 +12,7 @@ use crate::testing::{AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VP8_DELTA, VP8_
 use std::slice;
 use std::sync::Arc;
 
+mod congestion;
 mod joins;
 mod repair;
 mod simulcast;

@@ -217,6 +217,26 @@ impl Track {
         known
     }
 
+    /// Goes on with a later keyframe of the same source.
+    pub(super) fn go_on(&mut self, now: Instant, first: &MediaPacket) {
+        self.attach(now, first, None, None);
+    }
+
+    /// Whether the packet is newer than all that went out of its source.
+    pub(super) fn goes_on_with(&self, packet: &MediaPacket) -> bool {
+        self.waiting.is_none()
+            && self.segments.back().is_some_and(|s| {
+                s.source == packet.source
+                    && packet.seq >= s.first_seq
+                    && s.index(packet.seq) >= self.next_seq
+            })
+    }
+
+    /// The payload type of retransmissions for the codec in use.
+    pub(super) fn current_rtx(&self) -> Option<u8> {
+        self.codec.as_ref()?.1.as_ref()?.rtx
+    }
+
     /// Goes on with this packet, right behind what was sent last. Timestamps before `squeezed_to` are
     /// squeezed.
     fn attach(

@@ -77,6 +77,7 @@ impl State {
             return;
         };
         known.keep(now, batch);
+        let share = known.bandwidth.is_due(now);
         let room = batch.max_sent_bytes();
         let rings = std::mem::take(&mut known.rings);
         let viewers = std::mem::take(&mut known.viewers);
@@ -105,6 +106,9 @@ impl State {
             known.use_layers(now, used);
         }
         self.request_keyframes(now, device, wanted);
+        if share {
+            self.share_bandwidth(now, device);
+        }
         self.bound_cache(now);
     }
 
@@ -232,7 +236,7 @@ impl State {
         {
             let known = self.devices.find(&entry.device);
             let rings = known.map_or(&[][..], |known| &known.rings[..]);
-            viewer.retransmit(&lost, rings, &mut self.out);
+            viewer.retransmit(now, &lost, rings, &mut self.out);
             viewer.catch_up(now, rings, &mut self.out);
         }
         self.out.lost = lost;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ring::WATCHED_BYTES;
+use crate::viewer::pacer::{BURST_BYTES, CATCH_UP_FACTOR, CATCH_UP_RATE, OVERHEAD};
 
 const DELTA: &[u8] = &[0x10, 0x01];
 const KEY: &[u8] = &[0x10, 0x00];
@@ -117,7 +118,7 @@ fn a_large_keyframe_is_paced_and_nothing_is_lost_or_overtaken() {
     let (mut stage, mut camera) = Stage::playing(3, 100, 1_000);
     stage.join();
     let burst = stage.watcher.rtp.len();
-    assert_eq!(burst, BURST_BYTES / 1_000);
+    assert_eq!(burst, BURST_BYTES / (1_000 + OVERHEAD));
     camera.live(&mut stage);
     let mut slots = 0;
     while stage.viewer.is_behind() {

@@ -21,8 +21,12 @@ impl Stage {
         self.bench
             .feed(&mut self.viewer, self.watcher.addr, &sealed);
         let lost = std::mem::take(&mut self.bench.out.lost);
-        self.viewer
-            .retransmit(&lost, slice::from_ref(&self.ring), &mut self.bench.out);
+        self.viewer.retransmit(
+            self.bench.now,
+            &lost,
+            slice::from_ref(&self.ring),
+            &mut self.bench.out,
+        );
         self.deliver();
     }
 

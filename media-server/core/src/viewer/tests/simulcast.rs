@@ -244,7 +244,9 @@ fn a_packet_lost_before_a_switch_comes_again_from_the_layer_that_it_was_of() {
     assert_unbroken(&got);
     for asked in got.iter().filter(|got| got.part == 1) {
         let (rings, out) = (&scene.rings, &mut scene.bench.out);
-        scene.viewer.retransmit(&[asked.seq], rings, out);
+        scene
+            .viewer
+            .retransmit(scene.bench.now, &[asked.seq], rings, out);
         scene.deliver();
         let again: Vec<_> = scene.watcher.rtp.drain(..).collect();
         let [again] = &again[..] else {

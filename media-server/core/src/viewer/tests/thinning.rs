@@ -58,7 +58,9 @@ fn what_is_asked_for_again_is_what_was_sent_under_that_number() {
     let got = scene.got();
     for asked in got.iter().rev().take(30).step_by(4) {
         let (rings, out) = (&scene.rings, &mut scene.bench.out);
-        scene.viewer.retransmit(&[asked.seq], rings, out);
+        scene
+            .viewer
+            .retransmit(scene.bench.now, &[asked.seq], rings, out);
         scene.deliver();
         let again = read(&scene.watcher.rtp.pop().expect("a packet"), 2);
         let fields = |got: &super::simulcast::Got| (got.picture, got.part, got.timestamp);

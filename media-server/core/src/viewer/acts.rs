@@ -1,0 +1,92 @@
+//! What a viewer does about congestion, apart from going slower: leaves out the rest of a group of
+//! pictures, and sends padding to find out whether there is room again.
+
+use super::probe::PADDING;
+use super::*;
+
+impl Viewer {
+    /// Leaves out what is late, from `from` on: up to the next keyframe of the ring, or to one to come.
+    pub(super) fn skip(
+        &mut self,
+        now: Instant,
+        at: usize,
+        from: u64,
+        ring: &Ring,
+        out: &mut Output,
+    ) {
+        let keyframe = ring
+            .keyframe_after(from)
+            .filter(|_| !self.congestion.is_paused())
+            .and_then(|seq| ring.packet(seq));
+        let end = match keyframe {
+            Some((_, first)) => {
+                self.tracks[at].go_on(now, first);
+                first.seq
+            }
+            None => {
+                self.cut(now, at);
+                ring.next()
+            }
+        };
+        let left_out = (from..end).filter(|seq| ring.packet(*seq).is_some());
+        let left_out = left_out.count() as u64;
+        out.cells().count_drops(Drop::Congestion, left_out);
+    }
+
+    /// Holds back the video of a track until the next keyframe.
+    pub(super) fn cut(&mut self, now: Instant, at: usize) {
+        let track = &mut self.tracks[at];
+        track.waiting = track.source();
+        track.cursor = None;
+        if track.waiting.is_some() && !self.congestion.is_cut() {
+            self.congestion.cut(now);
+        }
+    }
+
+    /// Sends the padding of a probe: to the viewer it is a retransmission of nothing.
+    pub(super) fn probe(&mut self, now: Instant, out: &mut Output) {
+        let packets = self.congestion.take_probe(now);
+        let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
+        if let (Some(to), Some(track), Some(repair), Some(sealer)) = (
+            self.transport.media_path(),
+            video.filter(|t| t.extensions.transport_cc.is_some()),
+            self.repair.as_mut(),
+            self.sealer.as_mut(),
+        ) && let Some(payload_type) = track.current_rtx()
+        {
+            for _ in 0..packets {
+                if !self.transport.spend(PADDING) {
+                    break;
+                }
+                let index = repair.next();
+                let fields = Outgoing {
+                    padding: true,
+                    marker: false,
+                    payload_type,
+                    seq: index as u16,
+                    timestamp: track.last.map_or(0, |(timestamp, _)| timestamp),
+                    ssrc: repair.ssrc,
+                };
+                let passed = Passed {
+                    transport_seq: Some(self.congestion.transport_seq()),
+                    ..Passed::default()
+                };
+                let max = rtp::MAX_HEADER + PADDING + MAX_TAG;
+                let sent = out.slab.write(to, max, |room| {
+                    let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
+                    let body = header + PADDING;
+                    let padding = room.get_mut(header..body)?;
+                    padding.fill(0);
+                    *padding.last_mut()? = PADDING as u8;
+                    let packet = room.get_mut(..body + sealer.tag_len())?;
+                    sealer.seal(repair.ssrc, index, packet, header).ok()?;
+                    Some(packet.len())
+                });
+                if sent.is_some() {
+                    self.congestion.sent(PADDING, true);
+                }
+            }
+        }
+        self.congestion.probed();
+    }
+}
