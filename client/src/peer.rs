@@ -13,8 +13,13 @@ use rtc::interceptor::{
     NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder, Slot,
 };
 use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::peer_connection::configuration::interceptor_registry::{
+    configure_twcc_receiver_only, configure_twcc_sender_only,
+};
 use rtc::peer_connection::transport::RTCDtlsTransportState;
-use rtc::rtp_transceiver::rtp_sender::{RTCRtpHeaderExtensionCapability, RtpCodecKind};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +47,9 @@ pub struct Options {
     pub media_address: Option<SocketAddr>,
     /// Longest wait from the answer to a connected session.
     pub connect_timeout: Duration,
+    /// Whether to offer transport-wide congestion control, and to send what it takes: numbers with the
+    /// media of a publisher, feedback from a viewer. A publisher offers REMB too.
+    pub transport_cc: bool,
     /// A publisher's simulcast layers of the video, by RID (RFC 8851), the preferred one first. None
     /// is a single stream.
     pub rids: Vec<String>,
@@ -54,6 +62,7 @@ impl Default for Options {
             bind: None,
             media_address: None,
             connect_timeout: Duration::from_secs(15),
+            transport_cc: false,
             rids: Vec::new(),
         }
     }
@@ -196,6 +205,20 @@ impl Peer {
             Role::Viewer => Registry::new()
                 .with(Slot::NackGenerator, NackGeneratorBuilder::new().build())
                 .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build()),
+        };
+        let registry = match (options.transport_cc, role) {
+            (false, _) => registry,
+            (true, Role::Publisher) => {
+                let remb = RTCPFeedback {
+                    typ: "goog-remb".to_owned(),
+                    parameter: String::new(),
+                };
+                media_engine.register_feedback(remb, RtpCodecKind::Video);
+                configure_twcc_sender_only(registry, &mut media_engine).map_err(failed)?
+            }
+            (true, Role::Viewer) => {
+                configure_twcc_receiver_only(registry, &mut media_engine).map_err(failed)?
+            }
         }
         .with(TAP_SLOT, Tap::new(role, tap.clone(), sink));
         let profiles = options

@@ -134,6 +134,16 @@ impl Publisher {
         self.peer.tap.keyframe_requests()
     }
 
+    /// Packets that the server's feedback says arrived, with [`Options::transport_cc`].
+    pub fn acknowledged(&self) -> u64 {
+        self.peer.tap.acknowledged()
+    }
+
+    /// Bits per second that the server asked to keep last (REMB), with [`Options::transport_cc`].
+    pub fn bandwidth(&self) -> Option<u64> {
+        self.peer.tap.bandwidth()
+    }
+
     /// Where the connection stands.
     pub fn state(&self) -> PeerState {
         self.peer.state()

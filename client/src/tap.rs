@@ -14,6 +14,8 @@ use bytes::Bytes;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use tokio::sync::Notify;
@@ -59,6 +61,10 @@ pub(crate) struct TapShared {
     keyframe_requests_of: Mutex<Vec<(u32, u64)>>,
     keyframe_requested: Notify,
     first_packet: Notify,
+    /// Packets that transport-wide feedback says arrived.
+    acknowledged: AtomicU64,
+    /// The last bandwidth that the server asked to keep (REMB), in bits per second; 0 before.
+    bandwidth: AtomicU64,
 }
 
 impl TapShared {
@@ -72,6 +78,23 @@ impl TapShared {
 
     pub fn keyframe_requests(&self) -> u64 {
         self.keyframe_requests.load(Ordering::Relaxed)
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    pub fn bandwidth(&self) -> Option<u64> {
+        Some(self.bandwidth.load(Ordering::Relaxed)).filter(|bits| *bits > 0)
+    }
+
+    fn note_feedback(&self, packet: &dyn std::any::Any) {
+        if let Some(feedback) = packet.downcast_ref::<TransportLayerCc>() {
+            let arrived = feedback.recv_deltas.len() as u64;
+            self.acknowledged.fetch_add(arrived, Ordering::Relaxed);
+        } else if let Some(remb) = packet.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            self.bandwidth.store(remb.bitrate as u64, Ordering::Relaxed);
+        }
     }
 
     pub fn keyframe_requests_of(&self, ssrc: u32) -> u64 {
@@ -214,6 +237,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
             }
             Packet::Rtcp(packets) => {
                 for packet in packets {
+                    self.shared.note_feedback(packet.as_any());
                     let packet = packet.as_any();
                     let asked = packet
                         .downcast_ref::<PictureLossIndication>()

@@ -5,6 +5,7 @@
 //! arrives is compared, not only counted.
 #![forbid(unsafe_code)]
 
+mod congestion;
 mod demo;
 mod forwarding;
 mod load;

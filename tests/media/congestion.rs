@@ -1,0 +1,176 @@
+//! Viewers whose links carry less than the stream, through the link simulator, and what their publisher
+//! is told. Feedback is written and read by another implementation than the server's.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use client::synthetic::FrameSource;
+use client::{Codec, Options, Publisher};
+use tests::link::{Conditions, Direction, Fate, Kind, Link, Rate};
+use tests::{MediaServer, wait_for};
+use tokio::time::MissedTickBehavior;
+
+use crate::media::{PATIENCE, publish_with, received, send_frames, watch, watch_with};
+
+/// Estimates rise slowly where nothing can be probed: by a packet for each round trip, then 8 % a second.
+const RISE: Duration = Duration::from_secs(90);
+
+/// A device of about 1 Mbit/s: 30 frames a second, a keyframe each second and when it is asked for one.
+async fn film(publisher: &Publisher) -> Infallible {
+    let codec = Codec::Vp8;
+    let track = publisher.track(codec).expect("a track of that codec");
+    let mut source = FrameSource::new(codec, 4, 1_000, 1);
+    let mut tick = tokio::time::interval(Duration::from_nanos(33_333_333));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = publisher.keyframe_requests();
+    for frame in 0u32.. {
+        tick.tick().await;
+        let requests = publisher.keyframe_requests();
+        let keyframe = frame.is_multiple_of(30) || requests != asked;
+        asked = requests;
+        let payloads = source.frame(keyframe);
+        let last = payloads.len() - 1;
+        for (position, payload) in payloads.into_iter().enumerate() {
+            track
+                .send(frame.wrapping_mul(3_000), position == last, payload)
+                .await
+                .unwrap_or_else(|error| panic!("frame {frame} cannot be sent: {error:?}"));
+        }
+    }
+    unreachable!("frames are without end")
+}
+
+fn transport_cc() -> Options {
+    Options {
+        transport_cc: true,
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_is_told_of_each_packet_that_arrived() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish_with(&server, "cam-1", &[Codec::Vp8], &transport_cc()).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 100, 1).await;
+    wait_for("every packet to be acknowledged", PATIENCE, || async {
+        match publisher.acknowledged() {
+            told if told == sent.len() as u64 => Ok(()),
+            told => Err(format!("{told} of {}", sent.len())),
+        }
+    })
+    .await;
+    assert_eq!(publisher.bandwidth(), None, "nobody watches");
+}
+
+#[tokio::test]
+async fn a_wide_link_is_no_bottleneck_for_a_viewer_that_reports_on_each_packet() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish_with(&server, "cam-1", &[Codec::H264], &transport_cc()).await;
+    let watching = watch_with(&server, "cam-1", &[Codec::H264], &transport_cc()).await;
+    let sent = send_frames(&publisher, Codec::H264, 300, 2).await;
+    assert!(received(&watching, Codec::H264, sent.len()).await == sent);
+    assert_eq!(watching.viewer.reception().lost(), 0);
+    let metrics = server.metrics().await;
+    let congestion = metrics.value("media_drops_total", &[("where", "congestion")]);
+    assert_eq!(congestion, Some(0.0));
+    assert_eq!(publisher.bandwidth(), None);
+}
+
+#[tokio::test]
+async fn behind_a_narrow_link_a_viewer_gets_what_it_carries_and_another_viewer_all() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish_with(&server, "cam-1", &[Codec::Vp8], &transport_cc()).await;
+    let link = Link::start(server.media, 1);
+    let through = Options {
+        media_address: Some(link.address()),
+        ..transport_cc()
+    };
+    let checks = async {
+        let behind = watch_with(&server, "cam-1", &[Codec::Vp8], &through).await;
+        let beside = watch(&server, "cam-1", &[Codec::Vp8]).await;
+        wait_for("pictures", PATIENCE, || async {
+            let frames = behind.viewer.reception().video_frames();
+            if frames >= 60 { Ok(()) } else { Err(frames) }
+        })
+        .await;
+        let drops = || async {
+            let metrics = server.metrics().await;
+            metrics.sum("media_drops_total", &[("where", "congestion")])
+        };
+        assert_eq!(drops().await, 0.0);
+
+        let delay = Duration::from_millis(20);
+        let narrow = Conditions {
+            delay,
+            rate: Some(Rate {
+                bits_per_second: 400_000,
+                queue_bytes: 30_000,
+            }),
+            ..Conditions::default()
+        };
+        link.set(Direction::ToClient, narrow);
+        wait_for("the publisher to be asked for less", PATIENCE, || async {
+            match (publisher.bandwidth(), drops().await) {
+                (Some(bits), dropped) if bits < 600_000 && dropped > 0.0 => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+        // What is sent fits the link now: hardly anything finds its queue full.
+        let tally = || {
+            let tally = link.tally(Direction::ToClient);
+            let full = tally.of(Kind::Rtp, Fate::QueueFull);
+            (tally.of(Kind::Rtp, Fate::Delivered), full)
+        };
+        let mut before = tally();
+        wait_for("an end of the losses", PATIENCE, || {
+            let now = tally();
+            let (carried, full) = (now.0 - before.0, now.1 - before.1);
+            let seen = if carried < 150 {
+                Err(format!("{carried} carried so far"))
+            } else if full * 20 > carried {
+                before = now;
+                Err(format!("{full} lost, {carried} carried"))
+            } else {
+                Ok(())
+            };
+            async { seen }
+        })
+        .await;
+
+        let wide = Conditions {
+            delay,
+            ..Conditions::default()
+        };
+        link.set(Direction::ToClient, wide);
+        let mut before = (0, 0.0);
+        let looks = || (behind.viewer.packets(), drops());
+        let started = std::time::Instant::now();
+        loop {
+            let (packets, drops) = looks();
+            let now = (packets, drops.await);
+            // Two seconds of the stream without a gap.
+            if now.1 > before.1 {
+                before = now;
+            } else if now.0 >= before.0 + 240 {
+                break;
+            }
+            let waited = started.elapsed();
+            assert!(waited < RISE, "after {waited:?} still {now:?}, {before:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        wait_for("the publisher to be free again", RISE, || async {
+            match publisher.bandwidth() {
+                Some(bits) if bits > 11_000_000 => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+        let beside = beside.viewer.reception();
+        assert_eq!(beside.lost(), 0, "{beside:?}");
+    };
+    tokio::select! {
+        never = film(&publisher) => match never {},
+        () = checks => {}
+    }
+}
