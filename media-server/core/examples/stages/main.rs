@@ -188,6 +188,9 @@ fn forward(frames: usize) -> anyhow::Result<()> {
     let mut viewer = Viewer::new(now, watcher.config(Role::Viewer)?);
     watcher.connect(now, &mut viewer, &mut out)?;
     viewer.set_publisher_live(now, true);
+    // Video begins a moment after the handshake.
+    let now = now + PATIENCE;
+    viewer.handle_timeout(now, &mut out);
     let mut ring = Ring::default();
     ring.limit(WATCHED_BYTES);
     for number in 0..frames {
