@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::media::{PATIENCE, publish_with, received, send_frames, watch, watch_with};
 
-/// Estimates rise slowly where nothing can be probed: by a packet for each round trip, then 8 % a second.
+/// Estimates rise in steps of five seconds where there is no stream for padding.
 const RISE: Duration = Duration::from_secs(90);
 
 /// A device of about 1 Mbit/s: 30 frames a second, a keyframe each second and when it is asked for one.

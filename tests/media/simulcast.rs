@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use client::synthetic::FrameSource;
 use client::{Codec, Options, Publisher};
+use tests::link::{Conditions, Direction, Link, Rate};
 use tests::{MediaServer, wait_for};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::media::{PATIENCE, Watching, publish_with, watch};
+use crate::media::{PATIENCE, Watching, publish_with, watch, watch_with};
+
+/// Estimates rise in steps of five seconds where there is no stream for padding.
+const RISE: Duration = Duration::from_secs(90);
 
 /// RID, size, and bytes of every payload, by which a test knows the layer again. The best layer is
 /// neither the first nor the last.
@@ -81,11 +85,15 @@ async fn send_layers(publisher: Arc<Publisher>, sent: Arc<AtomicUsize>) {
 
 /// Waits until what the viewer gets is of that layer and no other.
 async fn shows(watching: &Watching, rid: &str) {
+    shows_within(watching, rid, PATIENCE).await;
+}
+
+async fn shows_within(watching: &Watching, rid: &str, within: Duration) {
     let (.., bytes) = LAYERS
         .iter()
         .find(|(own, ..)| *own == rid)
         .expect("a layer");
-    wait_for(&format!("the viewer to get {rid}"), PATIENCE, || async {
+    wait_for(&format!("the viewer to get {rid}"), within, || async {
         let payloads = watching.record.payloads(Codec::Vp8);
         let newest: Vec<usize> = payloads.iter().rev().take(60).map(Vec::len).collect();
         if newest.len() == 60 && newest.iter().all(|len| len == bytes) {
@@ -94,6 +102,36 @@ async fn shows(watching: &Watching, rid: &str) {
         Err(format!("payloads of {newest:?} bytes, not {bytes}"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_viewer_behind_a_narrow_link_gets_a_lower_layer_until_there_is_room() {
+    let server = MediaServer::open(&[]).await;
+    let _device = Device::start(&server, "cam-1").await;
+    let link = Link::start(server.media, 1);
+    let options = Options {
+        transport_cc: true,
+        media_address: Some(link.address()),
+        ..Options::default()
+    };
+    let behind = watch_with(&server, "cam-1", &[Codec::Vp8], &options).await;
+    let beside = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    shows(&behind, "f").await;
+    // Room for the lowest layer, of 360 kbit/s, but not for the next, of 720.
+    let narrow = Conditions {
+        delay: Duration::from_millis(20),
+        rate: Some(Rate {
+            bits_per_second: 600_000,
+            queue_bytes: 30_000,
+        }),
+        ..Conditions::default()
+    };
+    link.set(Direction::ToClient, narrow);
+    shows_within(&behind, "q", RISE).await;
+    link.set(Direction::ToClient, Conditions::default());
+    shows_within(&behind, "f", RISE).await;
+    shows(&beside, "f").await;
+    assert_unbroken(&beside);
 }
 
 fn assert_unbroken(watching: &Watching) {

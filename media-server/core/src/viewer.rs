@@ -5,9 +5,11 @@
 //! joined, and for retransmissions.
 
 mod acts;
+mod behind;
 mod congestion;
 mod estimate;
 mod history;
+mod layer_choice;
 mod pacer;
 mod probe;
 mod repair;
@@ -29,6 +31,7 @@ use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transp
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
 use congestion::Congestion;
+use layer_choice::LayerChoice;
 use pacer::SLOT;
 use repair::Repair;
 use selection::Selection;
@@ -55,6 +58,7 @@ pub struct Viewer {
     /// Until then there are keys, but no video yet.
     begins: Option<Instant>,
     congestion: Congestion,
+    layer_choice: LayerChoice,
     /// While a track is behind: when it last got its share.
     behind: Option<Instant>,
     /// Whether the first picture was sent.
@@ -84,6 +88,7 @@ impl Viewer {
             repair: rtx_ssrc.map(|ssrc| Repair::new(ssrc, random(3))),
             begins: None,
             congestion: Congestion::new(now, &config.negotiated),
+            layer_choice: LayerChoice::default(),
             behind: None,
             joined: false,
             cname: config.negotiated.cname.as_str().into(),
@@ -180,9 +185,7 @@ impl Viewer {
         else {
             return false;
         };
-        let on = usize::from(self.selection.on());
-        self.congestion
-            .begin(now, || rings.get(on).map_or(0, Ring::stream_rate));
+        self.look_at_rate(now, rings);
         for packet in batch.packets() {
             let Some(at) = self.tracks.iter().position(|t| t.kind == packet.kind) else {
                 continue;
@@ -239,122 +242,12 @@ impl Viewer {
         !waited && self.is_withholding()
     }
 
-    /// Starts with the last keyframe, if the viewer needs one and the ring of its
-    /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
-    /// is needed instead.
-    pub fn join(&mut self, now: Instant, rings: &[Ring], out: &mut Output) -> bool {
-        if !self.needs_keyframe() {
-            return self.wants_keyframe();
-        }
-        let target = self.selection.target();
-        let Some(ring) = rings.get(usize::from(target)) else {
-            return true;
-        };
-        let Some(start) = ring.start(now) else {
-            return true;
-        };
-        let Some((_, first)) = ring.packet(start.seq) else {
-            return true;
-        };
-        let mut tracks = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
-        if !tracks.any(|track| track.start(now, first, start)) {
-            return true;
-        }
-        self.selection.went_to(target);
-        self.begin(now, true, out);
-        self.catch_up(now, rings, out);
-        false
-    }
-
-    /// Whether a part of what there is must still be sent, see [`catch_up`](Self::catch_up).
-    pub fn is_behind(&self) -> bool {
-        self.behind.is_some()
-    }
-
-    /// Bits per second that there is room for on the way, if that is less than the viewer would take.
-    pub fn bottleneck(&self) -> Option<u64> {
-        self.congestion.bottleneck()
-    }
-
-    fn begin(&mut self, now: Instant, from_cache: bool, out: &mut Output) {
-        self.behind = Some(now);
-        self.congestion.resume(now);
-        if !std::mem::replace(&mut self.joined, true) {
-            out.cells().count_join(from_cache);
-        }
-    }
-
-    /// Sends the next share of the ring to a viewer that is behind. Called when
-    /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
-    pub fn catch_up(&mut self, now: Instant, rings: &[Ring], out: &mut Output) {
-        if self.behind.take().is_none() {
-            return;
-        }
-        let Some(to) = self
-            .transport
-            .media_path()
-            .filter(|_| self.sealer.is_some())
-        else {
-            return;
-        };
-        let behind = self.tracks.iter().find(|track| track.cursor.is_some());
-        let source = behind.and_then(Track::source);
-        let none = Ring::default();
-        let held = rings.iter().find(|ring| ring.source() == source);
-        let ring = held.unwrap_or(&none);
-        self.congestion.begin(now, || ring.stream_rate());
-        for at in 0..self.tracks.len() {
-            while let Some(seq) = self.tracks[at].cursor {
-                let track = &mut self.tracks[at];
-                if track.source() != ring.source() || seq < ring.first() {
-                    // What it needs next is gone.
-                    if track.source() != ring.source() || !self.congestion.is_limited() {
-                        track.waiting = track.source();
-                        track.cursor = None;
-                    } else {
-                        self.skip(now, at, seq, ring, out);
-                    }
-                    continue;
-                }
-                if seq >= ring.next() {
-                    track.cursor = None;
-                    break;
-                }
-                if let Some((batch, packet)) = ring.packet(seq) {
-                    let late = batch
-                        .arrived()
-                        .is_some_and(|arrived| self.congestion.is_late(now, arrived));
-                    if late && ring.begins_frame(seq) {
-                        self.skip(now, at, seq, ring, out);
-                        continue;
-                    }
-                    let bytes = packet.payload.len();
-                    let room = out.slab.room() >= rtp::MAX_HEADER + bytes + MAX_TAG;
-                    if !room || !self.congestion.has_room(bytes) || !self.transport.spend(bytes) {
-                        self.behind = Some(now);
-                        return;
-                    }
-                    match self.tracks[at].admit(now, packet, None) {
-                        Ok(admitted) => self.send(now, to, at, admitted, batch, packet, out),
-                        Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
-                    }
-                }
-                // Unless a keyframe is needed again.
-                if self.tracks[at].cursor.is_some() {
-                    self.tracks[at].cursor = Some(seq + 1);
-                }
-            }
-        }
-    }
-
     /// Sends again what the viewer asked for, see [`Output::lost`].
     pub fn retransmit(&mut self, now: Instant, seqs: &[u16], rings: &[Ring], out: &mut Output) {
         let Some(to) = self.transport.media_path() else {
             return;
         };
-        let on = usize::from(self.selection.on());
-        self.congestion
-            .begin(now, || rings.get(on).map_or(0, Ring::stream_rate));
+        self.look_at_rate(now, rings);
         let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
         let (Some(track), Some(repair), Some(sealer)) =
             (video, self.repair.as_mut(), self.sealer.as_mut())
@@ -520,9 +413,8 @@ impl Viewer {
         let round_trip = self.transport.cells.rtt();
         let useless = self.congestion.handle_feedback(now, compound, round_trip);
         out.cells().count_drops(Drop::Feedback, useless);
-        if self.repair.is_some() {
-            self.congestion.look_for_more(now);
-        }
+        self.congestion.look_for_more(now, self.repair.is_some());
+        self.choose_layer(now, out);
         // What is held back for congestion comes when there is room for it.
         if keyframe && !self.congestion.is_cut() {
             out.events.push(SessionEvent::KeyframeWanted);
@@ -549,6 +441,7 @@ impl Viewer {
         let cells = &self.transport.cells;
         cells.set_estimate(self.congestion.estimate());
         let cut_off = self.congestion.tick(now);
+        self.choose_layer(now, out);
         if self.orphaned.is_none() && (cut_off || self.wants_keyframe()) {
             out.events.push(SessionEvent::KeyframeWanted);
         }

@@ -1,10 +1,36 @@
-//! What a viewer does about congestion, apart from going slower: leaves out the rest of a group of
-//! pictures, and sends padding to find out whether there is room again.
+//! What a viewer does about congestion, apart from going slower: goes to a lower layer, leaves out the rest
+//! of a group of pictures, and sends padding to find out whether there is room again.
 
 use super::probe::PADDING;
 use super::*;
 
 impl Viewer {
+    /// Tells the time and the rate of what the viewer would take: of the best layer, if there are several.
+    pub(super) fn look_at_rate(&mut self, now: Instant, rings: &[Ring]) {
+        let selection = &self.selection;
+        self.congestion.begin(now, || {
+            let on = rings.get(usize::from(selection.on()));
+            let rate = on.map_or(0, Ring::stream_rate);
+            rate.max(selection.wanted_rate().unwrap_or(0))
+        });
+    }
+
+    /// Goes to another layer, if there is no room for the one that the viewer is on, or room for a better.
+    pub(super) fn choose_layer(&mut self, now: Instant, out: &mut Output) {
+        let Some((layers, current)) = self.selection.free() else {
+            return;
+        };
+        let room = self.congestion.bottleneck();
+        let Some(layer) = self.layer_choice.next(now, layers, current, room) else {
+            return;
+        };
+        let best = layers.best() == Some(layer);
+        self.set_target_layer((!best).then_some(layer));
+        if self.orphaned.is_none() && self.selection.is_switching() {
+            out.events.push(SessionEvent::KeyframeWanted);
+        }
+    }
+
     /// Leaves out what is late, from `from` on: up to the next keyframe of the ring, or to one to come.
     pub(super) fn skip(
         &mut self,

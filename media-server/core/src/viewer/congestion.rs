@@ -32,6 +32,8 @@ const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 const EMPTYING_TENTHS: u64 = 7;
 /// A probe goes up to twice the estimate, and to so much of the stream that congestion ends.
 const PROBE_TENTHS: u64 = 16;
+/// Without padding to probe with, so long after congestion or the last try half as much again is sent.
+const TRY_AFTER: Duration = Duration::from_secs(5);
 /// From receiver reports: losses beyond the first part, in percent, mean congestion, below the second
 /// there is room for more.
 const HIGH_LOSS: u64 = 10;
@@ -55,6 +57,8 @@ pub(super) struct Congestion {
     /// Bits per second of the stream.
     stream: u64,
     look_at: Instant,
+    /// When media was last sent as a probe.
+    tried: Instant,
     heard: Instant,
     pacer: Pacer,
     /// While video is cut off: since when, or when the device was last asked for a keyframe since.
@@ -78,6 +82,7 @@ impl Congestion {
             from_losses: None,
             stream: 0,
             look_at: now,
+            tried: now,
             heard: now,
             pacer: Pacer::new(now),
             cut: None,
@@ -219,12 +224,27 @@ impl Congestion {
         useless
     }
 
-    /// Begins to look for more bandwidth than is known, if there is not enough.
-    pub(super) fn look_for_more(&mut self, now: Instant) {
+    /// Begins to look for more bandwidth than is known, if there is not enough. Without `padding` to probe
+    /// with, media has to do: more of it is sent now and then.
+    pub(super) fn look_for_more(&mut self, now: Instant, padding: bool) {
         let estimator = self.estimator.as_ref();
         let Some(estimator) = estimator.filter(|e| e.is_congested() && !e.is_queued(now)) else {
             return;
         };
+        if !padding {
+            let since = estimator
+                .decreased()
+                .map_or(self.tried, |at| at.max(self.tried));
+            if now >= since + TRY_AFTER {
+                let rate = (estimator.rate() as f64 * HEADROOM).min(RECOVERED * self.stream as f64);
+                self.tried = now;
+                if let Some(estimator) = self.estimator.as_mut() {
+                    estimator.raise(rate);
+                }
+                self.set_pace();
+            }
+            return;
+        }
         let wanted = self.stream.saturating_mul(PROBE_TENTHS) / 10;
         let rate = (2 * estimator.rate()).min(wanted).max(RESUME);
         let next = self.history.next();

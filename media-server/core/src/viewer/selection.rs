@@ -62,6 +62,19 @@ impl Selection {
         self.target = chosen.unwrap_or_else(best);
     }
 
+    /// The layers, and the one that congestion control has the viewer on, unless that asked for one.
+    pub(super) fn free(&self) -> Option<(&Layers, u8)> {
+        let layers = self.layers.as_deref().filter(|_| self.pinned.is_none())?;
+        Some((layers, self.target))
+    }
+
+    /// Bits per second of what the viewer would take if there was room for anything.
+    pub(super) fn wanted_rate(&self) -> Option<u64> {
+        let (layers, _) = self.free()?;
+        let best = layers.all.get(usize::from(layers.best()?))?;
+        Some(best.bits_per_second)
+    }
+
     pub(super) fn target(&self) -> u8 {
         self.target
     }

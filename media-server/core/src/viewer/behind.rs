@@ -1,0 +1,114 @@
+//! A viewer that is behind: it joined, or its share of the bandwidth was used up. It is sent what there is in
+//! the ring, a share in each slot, until it has all.
+
+use super::*;
+
+impl Viewer {
+    /// Starts with the last keyframe, if the viewer needs one and the ring of its
+    /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
+    /// is needed instead.
+    pub fn join(&mut self, now: Instant, rings: &[Ring], out: &mut Output) -> bool {
+        if !self.needs_keyframe() {
+            return self.wants_keyframe();
+        }
+        let target = self.selection.target();
+        let Some(ring) = rings.get(usize::from(target)) else {
+            return true;
+        };
+        let Some(start) = ring.start(now) else {
+            return true;
+        };
+        let Some((_, first)) = ring.packet(start.seq) else {
+            return true;
+        };
+        let mut tracks = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
+        if !tracks.any(|track| track.start(now, first, start)) {
+            return true;
+        }
+        self.selection.went_to(target);
+        self.begin(now, true, out);
+        self.catch_up(now, rings, out);
+        false
+    }
+
+    /// Whether a part of what there is must still be sent, see [`catch_up`](Self::catch_up).
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// Bits per second that there is room for on the way, if that is less than the viewer would take.
+    pub fn bottleneck(&self) -> Option<u64> {
+        self.congestion.bottleneck()
+    }
+
+    pub(super) fn begin(&mut self, now: Instant, from_cache: bool, out: &mut Output) {
+        self.behind = Some(now);
+        self.congestion.resume(now);
+        if !std::mem::replace(&mut self.joined, true) {
+            out.cells().count_join(from_cache);
+        }
+    }
+
+    /// Sends the next share of the ring to a viewer that is behind. Called when
+    /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
+    pub fn catch_up(&mut self, now: Instant, rings: &[Ring], out: &mut Output) {
+        if self.behind.take().is_none() {
+            return;
+        }
+        let Some(to) = self
+            .transport
+            .media_path()
+            .filter(|_| self.sealer.is_some())
+        else {
+            return;
+        };
+        let behind = self.tracks.iter().find(|track| track.cursor.is_some());
+        let source = behind.and_then(Track::source);
+        let none = Ring::default();
+        let held = rings.iter().find(|ring| ring.source() == source);
+        let ring = held.unwrap_or(&none);
+        self.look_at_rate(now, rings);
+        for at in 0..self.tracks.len() {
+            while let Some(seq) = self.tracks[at].cursor {
+                let track = &mut self.tracks[at];
+                if track.source() != ring.source() || seq < ring.first() {
+                    // What it needs next is gone.
+                    if track.source() != ring.source() || !self.congestion.is_limited() {
+                        track.waiting = track.source();
+                        track.cursor = None;
+                    } else {
+                        self.skip(now, at, seq, ring, out);
+                    }
+                    continue;
+                }
+                if seq >= ring.next() {
+                    track.cursor = None;
+                    break;
+                }
+                if let Some((batch, packet)) = ring.packet(seq) {
+                    let late = batch
+                        .arrived()
+                        .is_some_and(|arrived| self.congestion.is_late(now, arrived));
+                    if late && ring.begins_frame(seq) {
+                        self.skip(now, at, seq, ring, out);
+                        continue;
+                    }
+                    let bytes = packet.payload.len();
+                    let room = out.slab.room() >= rtp::MAX_HEADER + bytes + MAX_TAG;
+                    if !room || !self.congestion.has_room(bytes) || !self.transport.spend(bytes) {
+                        self.behind = Some(now);
+                        return;
+                    }
+                    match self.tracks[at].admit(now, packet, None) {
+                        Ok(admitted) => self.send(now, to, at, admitted, batch, packet, out),
+                        Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
+                    }
+                }
+                // Unless a keyframe is needed again.
+                if self.tracks[at].cursor.is_some() {
+                    self.tracks[at].cursor = Some(seq + 1);
+                }
+            }
+        }
+    }
+}
