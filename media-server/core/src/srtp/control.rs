@@ -14,7 +14,7 @@ const WORD: usize = 4;
 /// Set in a packet that is encrypted (RFC 3711 §3.4).
 const ENCRYPTED: u32 = 1 << 31;
 /// SSRCs that one peer may report from, as many as it may send media from.
-const MAX_SENDERS: usize = 16;
+const MAX_SENDERS: usize = 32;
 
 /// Encrypts outgoing RTCP.
 pub struct ControlSealer {

@@ -2,9 +2,9 @@
 
 use super::{IndexWindow, SessionCipher};
 
-/// Streams that one peer may send; each holds a window of 128 bytes. Audio, video and repair make
-/// four, and a publisher that changes its source takes a new one.
-const MAX_STREAMS: usize = 16;
+/// Streams that one peer may send; each holds a window of 128 bytes. Audio, three layers of video and
+/// their repair make seven, and a publisher that changes its source takes new ones.
+const MAX_STREAMS: usize = 32;
 
 /// Decrypts incoming RTP of one session.
 pub struct Opener {
