@@ -193,6 +193,25 @@ async fn a_layer_that_the_device_lacks_is_refused_and_the_choice_can_be_given_ba
 }
 
 #[tokio::test]
+async fn a_device_that_comes_back_without_layers_reaches_viewers_who_had_chosen_one() {
+    let server = MediaServer::open(&[]).await;
+    let first = Device::start(&server, "cam-1").await;
+    let viewer = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    viewer.viewer.select_layer(Some("q")).await.expect("taken");
+    shows(&viewer, "q").await;
+    let second = crate::media::publish(&server, "cam-1", &[Codec::Vp8]).await;
+    drop(first);
+    let sent = crate::media::send_frames(&second, Codec::Vp8, 30, 9).await;
+    wait_for("the frames of the second device", PATIENCE, || async {
+        let got = viewer.record.payloads(Codec::Vp8);
+        let same = got.ends_with(&sent);
+        same.then_some(()).ok_or(got.len())
+    })
+    .await;
+    assert_unbroken(&viewer);
+}
+
+#[tokio::test]
 async fn when_the_device_stops_a_layer_its_viewers_go_to_the_best_that_is_left_and_come_back() {
     let server = MediaServer::open(&[]).await;
     let device = Device::start(&server, "cam-1").await;

@@ -360,9 +360,12 @@ impl State {
             return;
         };
         let mut wanted = false;
+        let layers = entry.layers.clone();
         for index in entry.viewers.clone() {
             if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
                 viewer.set_publisher_live(now, live);
+                // A successor may have others, or none.
+                viewer.set_layers(layers.as_ref());
                 wanted |= live && viewer.wants_keyframe();
             }
             self.schedule(index);
