@@ -7,6 +7,8 @@ use crate::rtcp::twcc;
 use crate::testing::VIDEO_RTX_PT;
 use std::collections::{BTreeMap, VecDeque};
 
+mod layers;
+
 const TRANSPORT_CC: u8 = 2;
 const STEP: Duration = Duration::from_millis(1);
 const PACKET: usize = 1_000;

@@ -1,0 +1,175 @@
+//! A viewer behind a narrow way of a device with three simulcast layers: which one it gets.
+
+use super::*;
+use crate::testing::camera::{self, RID_EXTENSION};
+
+/// RID, packets of a frame and bytes of each: 1.2 Mbit/s, 0.4 and 0.1 at 30 frames a second.
+const LAYERS: [(&str, u32, usize); 3] = [("f", 5, 1_000), ("h", 2, 830), ("q", 1, 410)];
+
+struct Studio {
+    bench: Bench,
+    device: Peer,
+    publisher: Publisher,
+    rings: [Ring; 3],
+    layers: Option<Arc<Layers>>,
+    watcher: Watcher,
+    seqs: [u16; 3],
+    frame: u32,
+    key_wanted: [bool; 3],
+    steps: u64,
+}
+
+impl Studio {
+    fn new() -> Self {
+        let mut bench = Bench::new();
+        let mut device = Peer::new(1, &[GCM], ms(100));
+        let (mut config, _) = bench.config(1, Role::Publisher, &device);
+        let track = &mut config.negotiated.tracks[1];
+        track.rids = LAYERS.map(|(rid, ..)| rid.into()).into();
+        track.extensions.rid = Some(RID_EXTENSION);
+        let mut publisher = Publisher::new(bench.now, config);
+        bench.connect(&mut publisher, &mut device);
+        let watcher = Watcher::new(&mut bench, 9, Feedback::EachPacket, false);
+        let mut rings: [Ring; 3] = Default::default();
+        for ring in &mut rings {
+            ring.limit(crate::ring::WATCHED_BYTES);
+        }
+        Studio {
+            bench,
+            device,
+            publisher,
+            rings,
+            layers: None,
+            watcher,
+            seqs: [1; 3],
+            frame: 0,
+            key_wanted: [true; 3],
+            steps: 0,
+        }
+    }
+
+    fn film(&mut self) {
+        for (at, (rid, of, bytes)) in LAYERS.into_iter().enumerate() {
+            let key = std::mem::take(&mut self.key_wanted[at]);
+            for part in 0..of {
+                let mut payload = vec![if part == 0 { 0x10 } else { 0 }, u8::from(!key)];
+                payload.extend(self.frame.to_be_bytes());
+                payload.push(of as u8);
+                payload.resize(bytes, 0);
+                let (seq, time) = (self.seqs[at], self.frame * 3_000);
+                let ssrc = 70 + at as u32;
+                let mut plain = packet(VIDEO_PT, seq, time, ssrc, part + 1 == of, &payload);
+                camera::name(&mut plain, RID_EXTENSION, rid);
+                let sealed = self.device.seal_rtp(&plain);
+                self.bench
+                    .feed(&mut self.publisher, self.device.addr, &sealed);
+                self.bench.events.clear();
+                self.seqs[at] = seq.wrapping_add(1);
+            }
+        }
+        self.frame += 1;
+    }
+
+    fn forward(&mut self) {
+        while self.publisher.has_batch() {
+            let batch = Arc::new(self.publisher.take_batch());
+            let viewer = &mut self.watcher.viewer;
+            if self.layers.as_ref() != batch.layers() {
+                self.layers = batch.layers().cloned();
+                viewer.set_layers(batch.layers());
+            }
+            self.rings[usize::from(batch.packets()[0].layer)].push(&batch);
+            let (now, out) = (self.bench.now, &mut self.bench.out);
+            if viewer.forward(now, &batch, &self.rings, out) {
+                self.key_wanted[usize::from(viewer.target_layer())] = true;
+            }
+            self.settle();
+        }
+    }
+
+    /// Carries what the viewer's session sent, and does what it wants.
+    fn settle(&mut self) {
+        let sent = self.bench.sent();
+        let events = std::mem::take(&mut self.bench.events);
+        for (_, datagram) in sent {
+            self.watcher.way.enter(self.bench.now, datagram);
+        }
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        let viewer = &mut self.watcher.viewer;
+        if events.contains(&SessionEvent::KeyframeWanted) && viewer.join(now, &self.rings, out) {
+            self.key_wanted[usize::from(viewer.target_layer())] = true;
+        }
+    }
+
+    fn hear(&mut self, datagram: &[u8]) {
+        let (now, from) = (self.bench.now, self.watcher.peer.addr);
+        let (viewer, out) = (&mut self.watcher.viewer, &mut self.bench.out);
+        viewer.handle_datagram(now, from, &mut datagram.to_vec(), out);
+        self.settle();
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.bench.now + time;
+        while self.bench.now < end {
+            let step = self.steps;
+            self.steps += 1;
+            if step * 30 / 1_000 != (step + 1) * 30 / 1_000 {
+                self.film();
+            }
+            if step.is_multiple_of(2_500) {
+                let check = self.device.check(true);
+                self.bench
+                    .feed(&mut self.publisher, self.device.addr, &check);
+                self.bench.events.clear();
+                let check = self.watcher.peer.check(true);
+                self.hear(&check);
+            }
+            self.forward();
+            let (start, now) = (self.bench.start, self.bench.now);
+            if self.publisher.poll_timeout() <= now {
+                self.publisher.handle_timeout(now, &mut self.bench.out);
+                self.bench.sent();
+            }
+            self.watcher.receive(start, now);
+            if step.is_multiple_of(50) {
+                let feedback = self.watcher.feedback();
+                if !feedback.is_empty() {
+                    let datagram = self.watcher.peer.seal_rtcp(&feedback);
+                    self.hear(&datagram);
+                }
+            }
+            let (viewer, out) = (&mut self.watcher.viewer, &mut self.bench.out);
+            if viewer.poll_timeout() <= now {
+                viewer.handle_timeout(now, out);
+                viewer.catch_up(now, &self.rings, out);
+            }
+            self.settle();
+            self.bench.now += STEP;
+        }
+    }
+
+    /// Narrows or widens the way and gives the viewer time; then it must be on that layer and stay there,
+    /// with most of its pictures.
+    fn settles_on(&mut self, bits_per_second: f64, time: Duration, layer: u8) {
+        self.watcher.way.bits_per_second = bits_per_second;
+        self.run(time);
+        let since = self.bench.now;
+        for _ in 0..5 {
+            self.run(SECOND);
+            let viewer = &self.watcher.viewer;
+            let estimate = viewer.bottleneck();
+            assert_eq!(viewer.layer(), layer, "{bits_per_second}, {estimate:?}");
+        }
+        let shown = self.watcher.shown(since);
+        assert!(shown >= 135, "{shown} frames in 5 s at {bits_per_second}");
+    }
+}
+
+#[test]
+fn a_viewer_gets_the_layer_that_its_way_has_room_for_and_all_of_its_pictures() {
+    let mut studio = Studio::new();
+    studio.settles_on(10_000_000.0, 3 * SECOND, 0);
+    studio.settles_on(700_000.0, 5 * SECOND, 1);
+    studio.settles_on(200_000.0, 5 * SECOND, 2);
+    studio.settles_on(10_000_000.0, 25 * SECOND, 0);
+}
