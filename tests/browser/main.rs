@@ -2,6 +2,7 @@
 //!
 //! Each test starts its own server and its own Chromium. Screenshots are left in `target/screenshots`.
 
+mod congestion;
 mod demo;
 mod simulcast;
 mod stream;

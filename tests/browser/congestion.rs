@@ -1,0 +1,161 @@
+//! Chromium publishes, and Chromium watches behind a narrow link: the publisher is asked for less, and the
+//! picture goes on without a break.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use tests::browser::Options;
+use tests::link::{Conditions, Direction, Link, Rate};
+use tests::{Browser, MediaServer, wait_for};
+
+const SOON: Duration = Duration::from_secs(90);
+
+/// Publishes noise, which takes all the bandwidth that there may be: 1.5 Mbit/s.
+const PUBLISH: &str = r"
+const [url] = arguments;
+return (async () => {
+  const canvas = Object.assign(document.createElement('canvas'), {width: 320, height: 180});
+  document.body.append(canvas);
+  const context = canvas.getContext('2d');
+  const picture = context.createImageData(320, 180);
+  setInterval(() => {
+    for (let at = 0; at < picture.data.length; at += 1) picture.data[at] = Math.random() * 256;
+    context.putImageData(picture, 0, 0);
+  }, 66);
+  const stream = canvas.captureStream(15);
+  const pc = window.publisher = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+  pc.addTransceiver(stream.getVideoTracks()[0], {direction: 'sendonly'});
+  await pc.setLocalDescription();
+  const response = await fetch(url,
+    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
+  const answer = await response.text();
+  if (response.status !== 201) throw new Error(answer);
+  const sdp = answer.replace('b=AS:12000', 'b=AS:1500');
+  await pc.setRemoteDescription({type: 'answer', sdp});
+  return answer;
+})();";
+
+/// Watches with its media led to another address.
+const WATCH: &str = r"
+const [url, ip, port] = arguments;
+return (async () => {
+  const pc = window.viewer = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+  pc.addTransceiver('video', {direction: 'recvonly'});
+  const video = Object.assign(document.createElement('video'), {muted: true, autoplay: true});
+  document.body.append(video);
+  pc.ontrack = ({track}) => { video.srcObject = new MediaStream([track]); };
+  await pc.setLocalDescription();
+  const response = await fetch(url,
+    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
+  const answer = await response.text();
+  if (response.status !== 201) throw new Error(answer);
+  const led = answer.replace(/a=candidate:.*\r\n/g, '').replace(/a=end-of-candidates/,
+    `a=candidate:1 1 udp 2130706431 ${ip} ${port} typ host\r\na=end-of-candidates`);
+  await pc.setRemoteDescription({type: 'answer', sdp: led});
+  return answer;
+})();";
+
+/// What a viewer's decoder saw.
+const SEEN: &str = r"
+return window.viewer.getStats().then(report => {
+  for (const stat of report.values()) {
+    if (stat.type === 'inbound-rtp') {
+      const {framesDecoded, freezeCount, packetsLost, pliCount, nackCount} = stat;
+      return {framesDecoded, freezeCount, packetsLost, pliCount, nackCount};
+    }
+  }
+  return {};
+});";
+
+/// What the publisher's encoder is told to send.
+const SENT: &str = r"
+return window.publisher.getStats().then(report => {
+  for (const stat of report.values()) {
+    if (stat.type === 'outbound-rtp') {
+      const {targetBitrate, framesSent, qualityLimitationReason, pliCount} = stat;
+      return {targetBitrate, framesSent, qualityLimitationReason, pliCount};
+    }
+  }
+  return {};
+});";
+
+async fn run(browser: &Browser, script: &str, args: Vec<Value>) -> Value {
+    let result = browser.run(script, args).await;
+    result.unwrap_or_else(|error| panic!("the script failed: {error}\n{script}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_when_it_can() {
+    let server = MediaServer::open(&[]).await;
+    let link = Link::start(server.media, 1);
+    let (sender, receiver) = tokio::join!(
+        Browser::start(Options::default()),
+        Browser::start(Options::default())
+    );
+    sender.open(&server.url("/health")).await;
+    receiver.open(&server.url("/health")).await;
+    let answer = run(&sender, PUBLISH, vec![json!(server.url("/whip/cam-1"))]).await;
+    let answer = answer.as_str().unwrap_or_default();
+    for agreed in ["goog-remb", "transport-cc", "transport-wide-cc"] {
+        assert!(answer.contains(agreed), "{agreed} in {answer}");
+    }
+    let (url, led) = (server.url("/whep/cam-1"), link.address());
+    wait_for("the viewer to be let in", SOON, || async {
+        let args = vec![json!(url), json!(led.ip()), json!(led.port())];
+        receiver.run(WATCH, args).await
+    })
+    .await;
+    let target = |within: std::ops::Range<f64>| {
+        let (sender, receiver) = (&sender, &receiver);
+        async move {
+            let what = format!("the publisher to send {within:?} bits per second");
+            wait_for(&what, SOON, || async {
+                let sent = sender.run(SENT, vec![]).await?;
+                match sent["targetBitrate"].as_f64() {
+                    Some(bits) if within.contains(&bits) => Ok(()),
+                    _ => bail!("{sent}, seen {}", receiver.run(SEEN, vec![]).await?),
+                }
+            })
+            .await;
+        }
+    };
+    let frames = |more: u64| {
+        let receiver = &receiver;
+        async move {
+            let before = run(receiver, SEEN, vec![]).await["framesDecoded"].as_u64();
+            wait_for(&format!("{more} more pictures"), SOON, || async {
+                let seen = receiver.run(SEEN, vec![]).await?;
+                match seen["framesDecoded"].as_u64() {
+                    Some(now) if now >= before.unwrap_or(0) + more => Ok(()),
+                    _ => bail!("{seen}, {before:?} before"),
+                }
+            })
+            .await;
+        }
+    };
+    frames(30).await;
+    target(1_000_000.0..f64::MAX).await;
+
+    let delay = Duration::from_millis(20);
+    let narrow = Conditions {
+        delay,
+        rate: Some(Rate {
+            bits_per_second: 600_000,
+            queue_bytes: 40_000,
+        }),
+        ..Conditions::default()
+    };
+    link.set(Direction::ToClient, narrow);
+    target(1.0..620_000.0).await;
+    frames(100).await;
+
+    let wide = Conditions {
+        delay,
+        ..Conditions::default()
+    };
+    link.set(Direction::ToClient, wide);
+    target(1_000_000.0..f64::MAX).await;
+    frames(30).await;
+    tokio::join!(sender.close(), receiver.close());
+}
