@@ -152,3 +152,13 @@ fn every_window_of_a_burn_alert_is_recorded() {
         assert!(WINDOWS.contains(&burn.long) && WINDOWS.contains(&burn.short));
     }
 }
+
+#[test]
+fn what_is_withheld_on_purpose_sets_off_no_alert() {
+    let drops = ALERTS.iter().find(|alert| alert.name == "MediaDropsHigh");
+    let expr = drops.expect("the alert is there").expr;
+    assert!(
+        expr.contains("where!~\"no_keyframe|codec_mismatch|congestion\""),
+        "{expr}"
+    );
+}
