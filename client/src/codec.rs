@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rtc::peer_connection::configuration::media_engine::MIME_TYPE_RTX;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind,
 };
@@ -99,6 +100,16 @@ impl Codec {
         }
     }
 
+    /// The payload type that retransmissions are offered under (RFC 4588 §8.6); sound has none.
+    fn repair_payload_type(self, role: Role) -> Option<u8> {
+        let media = self.payload_type(role);
+        let video = self.kind() == Kind::Video;
+        video.then_some(match role {
+            Role::Publisher => media + 8,
+            Role::Viewer => media - 8,
+        })
+    }
+
     pub(crate) fn of_payload_type(payload_type: u8, role: Role) -> Option<Codec> {
         Codec::ALL
             .into_iter()
@@ -141,6 +152,22 @@ impl Codec {
     }
 }
 
+impl Codec {
+    /// How retransmissions of it are offered.
+    pub(crate) fn repair_parameters(self, role: Role) -> Option<RTCRtpCodecParameters> {
+        Some(RTCRtpCodecParameters {
+            payload_type: self.repair_payload_type(role)?,
+            rtp_codec: RTCRtpCodec {
+                mime_type: MIME_TYPE_RTX.to_owned(),
+                clock_rate: self.clock_rate(),
+                channels: 0,
+                sdp_fmtp_line: format!("apt={}", self.payload_type(role)),
+                rtcp_feedback: vec![],
+            },
+        })
+    }
+}
+
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -176,6 +203,9 @@ mod tests {
                 let payload_type = codec.payload_type(role);
                 assert!(seen.insert(payload_type), "{payload_type} is used twice");
                 assert_eq!(Codec::of_payload_type(payload_type, role), Some(codec));
+                if let Some(repair) = codec.repair_payload_type(role) {
+                    assert!(seen.insert(repair), "{repair} is used twice");
+                }
             }
         }
     }

@@ -16,6 +16,8 @@ mod peer;
 pub mod picture;
 mod publisher;
 mod reception;
+mod reference_time;
+mod repair;
 mod restart;
 mod stamp;
 pub mod synthetic;

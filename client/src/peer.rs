@@ -31,6 +31,8 @@ use webrtc::peer_connection::{
 };
 
 use crate::codec::Role;
+use crate::reference_time::ReferenceTime;
+use crate::repair::Repair;
 use crate::tap::{PacketSink, Tap, TapShared};
 use crate::{ClientError, Codec, Http, Resource, restart};
 
@@ -45,6 +47,9 @@ pub struct Options {
     /// Where media goes instead of to the candidates of the answer: towards a server behind a port
     /// mapping that its answers do not name, or through a link of a test.
     pub media_address: Option<SocketAddr>,
+    /// Whether retransmissions of video have a stream of their own (RTX, RFC 4588). Those of simulcast
+    /// layers have none.
+    pub retransmission: bool,
     /// Longest wait from the answer to a connected session.
     pub connect_timeout: Duration,
     /// Whether to offer transport-wide congestion control, and to send what it takes: numbers with the
@@ -61,6 +66,7 @@ impl Default for Options {
             srtp_profiles: vec![SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmSha1_80],
             bind: None,
             media_address: None,
+            retransmission: true,
             connect_timeout: Duration::from_secs(15),
             transport_cc: false,
             rids: Vec::new(),
@@ -165,6 +171,12 @@ pub(crate) const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for the sockets to be bound: there is nothing to ask but the kernel.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Reports tell what the network lost, so what is repaired is put in its place behind them; and before
+/// the NACKs, or it would be asked for again.
+const REPAIR_SLOT: Slot = Slot::Custom(10_400);
+const NACK_SLOT: Slot = Slot::Custom(10_500);
+const REFERENCE_TIME_SLOT: Slot = Slot::Custom(11_500);
+
 /// Behind every interceptor that acts on RTCP, so that the tap sees what they leave.
 const TAP_SLOT: Slot = Slot::Custom(14_000);
 
@@ -183,9 +195,14 @@ impl Peer {
         };
         let mut media_engine = MediaEngine::default();
         for codec in codecs {
-            media_engine
-                .register_codec(codec.parameters(role), codec.rtp_kind())
-                .map_err(failed)?;
+            let repair = codec
+                .repair_parameters(role)
+                .filter(|_| options.retransmission && options.rids.is_empty());
+            for parameters in [Some(codec.parameters(role)), repair].into_iter().flatten() {
+                media_engine
+                    .register_codec(parameters, codec.rtp_kind())
+                    .map_err(failed)?;
+            }
         }
         if !options.rids.is_empty() {
             let uri = RID_EXTENSION.to_owned();
@@ -201,10 +218,12 @@ impl Peer {
         let registry = match role {
             Role::Publisher => Registry::new()
                 .with(Slot::NackResponder, NackResponderBuilder::new().build())
-                .with(Slot::SenderReport, SenderReportBuilder::new().build()),
+                .with(Slot::SenderReport, SenderReportBuilder::new().build())
+                .with(REFERENCE_TIME_SLOT, ReferenceTime::default()),
             Role::Viewer => Registry::new()
-                .with(Slot::NackGenerator, NackGeneratorBuilder::new().build())
-                .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build()),
+                .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
+                .with(REPAIR_SLOT, Repair::default())
+                .with(NACK_SLOT, NackGeneratorBuilder::new().build()),
         };
         let registry = match (options.transport_cc, role) {
             (false, _) => registry,

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp;
 use rtc::rtp::packetizer::Payloader;
-use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters,
+};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -50,7 +52,7 @@ impl Publisher {
                 Kind::Video => &options.rids[..],
                 Kind::Audio => &[],
             };
-            let of_codec = Track::layers(*codec, rids)?;
+            let of_codec = Track::layers(*codec, rids, options.retransmission)?;
             let local = of_codec[0].local.clone();
             peer.connection
                 .add_transceiver_from_track(
@@ -223,7 +225,11 @@ const MAX_PAYLOAD: usize = 1_188;
 impl Track {
     /// A track for each layer, or one without layers. They share the local track: to the offer they
     /// are one.
-    fn layers(codec: Codec, rids: &[String]) -> Result<Vec<Self>, ClientError> {
+    fn layers(
+        codec: Codec,
+        rids: &[String],
+        retransmission: bool,
+    ) -> Result<Vec<Self>, ClientError> {
         let kind = match codec.kind() {
             Kind::Audio => "audio",
             Kind::Video => "video",
@@ -231,10 +237,13 @@ impl Track {
         let single = [String::new()];
         let rids = if rids.is_empty() { &single } else { rids };
         let layers: Vec<(&String, u32)> = rids.iter().map(|rid| (rid, random())).collect();
+        // The retransmissions of layers would have to say whose they are (RFC 8852 §3.2).
+        let repaired = retransmission && codec.kind() == Kind::Video && rids == single;
         let encodings = layers.iter().map(|(rid, ssrc)| RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters {
                 rid: (*rid).clone(),
                 ssrc: Some(*ssrc),
+                rtx: repaired.then(|| RTCRtpRtxParameters { ssrc: random() }),
                 ..Default::default()
             },
             codec: codec.rtp_codec(),
