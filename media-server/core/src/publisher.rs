@@ -177,7 +177,7 @@ impl Publisher {
                 return out.drop(Drop::UnknownStream);
             };
             let seq = extend(stream.highest_seq, u16::from_be_bytes(*original));
-            if !stream.missing.arrived(seq) {
+            if stream.missing.arrived(seq).is_none() {
                 // Came twice, or fills the line to probe it.
                 return out.drop(Drop::Duplicate);
             }
@@ -189,12 +189,23 @@ impl Publisher {
             else {
                 return out.drop(Drop::UnknownStream);
             };
-            let new_frame = stream.received == 0
-                || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
-            heard_before = Some(stream.heard);
-            let given_up =
-                stream.handle_packet(now, header.timestamp, opened.index, kind, payload_type.nack);
-            out.cells().count_drops(Drop::NackOverflow, given_up);
+            let late = payload_type.nack && opened.index < stream.highest_seq;
+            let asked = late && stream.missing.arrived(opened.index).is_some_and(|n| n > 0);
+            let mut new_frame = false;
+            if asked {
+                // A device without a stream for repair sends the lost packet itself once more. To
+                // count it as received would hide the loss.
+                stream.heard = now;
+                out.cells().count_retransmitted_in();
+            } else {
+                new_frame = stream.received == 0
+                    || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
+                heard_before = Some(stream.heard);
+                let nack = payload_type.nack;
+                let given_up =
+                    stream.handle_packet(now, header.timestamp, opened.index, kind, nack);
+                out.cells().count_drops(Drop::NackOverflow, given_up);
+            }
             let payload = &packet[header.len..opened.end];
             (stream, opened.index, payload, new_frame)
         };

@@ -351,9 +351,8 @@ impl Viewer {
         }
         let numbered = track.extensions.transport_cc.is_some();
         self.congestion.sent(payload.len(), numbered);
-        let new_frame = track
-            .last
-            .is_none_or(|(last, _)| last != admitted.timestamp);
+        // One that comes late, because it was repaired, belongs to a frame that was counted.
+        let new_frame = track.is_newer(admitted.timestamp);
         track.sent(now, admitted.timestamp, payload.len());
         let is_video = track.kind == Kind::Video;
         self.rates.add(payload.len(), is_video.then_some(new_frame));

@@ -46,10 +46,10 @@ impl Missing {
         excess as u64
     }
 
-    /// Whether the packet was waited for; it is no longer.
-    pub(super) fn arrived(&mut self, seq: u64) -> bool {
-        let found = self.entries.binary_search_by_key(&seq, |e| e.seq);
-        found.is_ok_and(|at| self.entries.remove(at).is_some())
+    /// If the packet was waited for, how often it was asked for; it is waited for no longer.
+    pub(super) fn arrived(&mut self, seq: u64) -> Option<u8> {
+        let found = self.entries.binary_search_by_key(&seq, |e| e.seq).ok()?;
+        self.entries.remove(found).map(|entry| entry.tries)
     }
 
     /// When to ask next.
@@ -57,14 +57,18 @@ impl Missing {
         self.entries.iter().map(|e| e.due).min()
     }
 
-    /// What to ask for now. What was asked for often enough, or is too old, is given up.
+    /// What to ask for now. What is too old is given up; what was asked for often enough is waited for
+    /// until then, because a round trip may be longer than the last one was.
     pub(super) fn ask(&mut self, now: Instant, round_trip: Duration) -> Vec<u16> {
-        self.entries
-            .retain(|e| now < e.due || e.tries < MAX_TRIES && now < e.seen + GIVE_UP);
+        self.entries.retain(|e| now < e.seen + GIVE_UP);
         let due = self.entries.iter_mut().filter(|e| now >= e.due);
         due.map(|entry| {
             entry.tries += 1;
-            entry.due = now + round_trip.max(MIN_INTERVAL);
+            entry.due = if entry.tries < MAX_TRIES {
+                now + round_trip.max(MIN_INTERVAL)
+            } else {
+                entry.seen + GIVE_UP
+            };
             entry.seq as u16
         })
         .collect()
@@ -86,13 +90,20 @@ mod tests {
         assert!(missing.ask(start + ms(19), ms(60)).is_empty());
         assert_eq!(missing.due(), Some(start + ms(20)));
         assert_eq!(missing.ask(start + ms(20), ms(60)), [65_535, 0, 1]);
-        assert!(missing.arrived(65_536));
-        assert!(!missing.arrived(65_536), "only once");
+        assert_eq!(missing.arrived(65_536), Some(1));
+        assert_eq!(missing.arrived(65_536), None, "only once");
         assert!(missing.ask(start + ms(79), ms(60)).is_empty());
         for at in [80, 140, 200, 260] {
             assert_eq!(missing.ask(start + ms(at), ms(60)), [65_535, 1]);
         }
         assert!(missing.ask(start + ms(320), ms(60)).is_empty());
+        assert_eq!(
+            missing.arrived(65_535),
+            Some(5),
+            "later than five round trips"
+        );
+        assert_eq!(missing.due(), Some(start + ms(1_000)));
+        assert!(missing.ask(start + ms(1_000), ms(60)).is_empty());
         assert_eq!(missing.due(), None, "given up");
     }
 
@@ -110,9 +121,10 @@ mod tests {
         let (start, mut missing) = (Instant::now(), Missing::default());
         assert_eq!(missing.gap(start, 0..500), 0);
         assert_eq!(missing.gap(start, 600..700), 88);
-        assert!(!missing.arrived(87) && missing.arrived(88) && missing.arrived(699));
+        let arrived = [87, 88, 699].map(|seq| missing.arrived(seq));
+        assert_eq!(arrived, [None, Some(0), Some(0)]);
         assert_eq!(missing.gap(start, 1_000..11_000), 510 + 9_488);
         assert_eq!(missing.entries.len(), MAX_MISSING);
-        assert!(missing.arrived(10_999));
+        assert_eq!(missing.arrived(10_999), Some(0));
     }
 }

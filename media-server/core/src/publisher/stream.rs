@@ -55,8 +55,6 @@ impl Stream {
         let mut given_up = 0;
         if nack && self.received > 0 && seq > self.highest_seq + 1 {
             given_up = self.missing.gap(now, self.highest_seq + 1..seq);
-        } else if nack && seq < self.highest_seq {
-            self.missing.arrived(seq);
         }
         self.received += 1;
         self.heard = now;

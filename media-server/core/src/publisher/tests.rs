@@ -350,6 +350,25 @@ fn a_gap_is_asked_for_and_the_retransmission_comes_out_as_the_packet_that_was_lo
 }
 
 #[test]
+fn a_device_that_sends_lost_packets_itself_once_more_does_not_hide_the_loss() {
+    let (mut bench, mut peer, mut session, cells) = connected();
+    for seq in [1, 2, 4] {
+        let media = packet(VIDEO_PT, seq, u32::from(seq) * 3_000, 7, true, VP8_DELTA);
+        send(&mut bench, &mut session, &mut peer, &media);
+    }
+    bench.run(ms(50), &mut session, &mut peer, |_, _| false);
+    assert!(!nacks(&mut peer).is_empty());
+    session.take_batch();
+    let again = packet(VIDEO_PT, 3, 9_000, 7, true, VP8_DELTA);
+    send(&mut bench, &mut session, &mut peer, &again);
+    assert_eq!(session.take_batch().packets()[0].seq, 3);
+    assert_eq!(bench.shard.retransmitted_in(), 1);
+    bench.run(ms(1_000), &mut session, &mut peer, |_, _| false);
+    assert!(nacks(&mut peer).is_empty(), "it came");
+    assert_eq!(cells.loss_ratio(), Some(0.25));
+}
+
+#[test]
 fn five_percent_loss_is_repaired_but_for_less_than_one_in_a_hundred() {
     let (mut bench, mut peer, mut session, _) = connected();
     let (mut random, mut rtx_seq, mut lost) = (7u32, 0u16, 0);

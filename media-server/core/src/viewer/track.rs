@@ -371,12 +371,16 @@ impl Track {
     pub(super) fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload as u32);
-        let newer = self
-            .last
-            .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() >= 0);
-        if newer {
+        let same = self.last.is_some_and(|(last, _)| last == timestamp);
+        if same || self.is_newer(timestamp) {
             self.last = Some((timestamp, now));
         }
+    }
+
+    /// Whether the timestamp is after all that was sent.
+    pub(super) fn is_newer(&self, timestamp: u32) -> bool {
+        self.last
+            .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() > 0)
     }
 
     /// Our timestamp for a moment, from the publisher's sender reports.

@@ -152,3 +152,23 @@ fn a_viewer_without_retransmission_gets_none() {
     stage.ask_again(&[seq]);
     assert!(stage.again().is_empty());
 }
+
+#[test]
+fn a_packet_that_the_publisher_had_to_repair_is_no_frame_of_its_own() {
+    let mut stage = Stage::repairing();
+    // Frames of two packets; the second of each comes late, behind the first of the next.
+    for frame in 0..60u16 {
+        let payload = if frame == 0 { VP8_KEY } else { VP8_DELTA };
+        let at = u32::from(frame) * 3_000;
+        stage.send(&packet(VIDEO_PT, frame * 2, at, 7, false, payload));
+        if let Some(before) = frame.checked_sub(1) {
+            let at = u32::from(before) * 3_000;
+            let late = packet(VIDEO_PT, before * 2 + 1, at, 7, true, VP8_DELTA);
+            stage.send(&late);
+        }
+        let (viewer, watcher) = (&mut stage.viewer, &mut stage.watcher);
+        stage.bench.run(ms(40), viewer, watcher, |_, _| false);
+    }
+    let rate = stage.cells.frame_rate().expect("known");
+    assert!((rate - 25.0).abs() <= 1.0, "{rate} frames a second");
+}
