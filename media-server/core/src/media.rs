@@ -83,6 +83,17 @@ impl MediaBatch {
         }
     }
 
+    /// Lets go of room that it had from a larger batch before it: what keeps it, keeps it for long.
+    pub(crate) fn trim(&mut self) {
+        self.bytes.shrink_to(2 * self.bytes.len());
+        self.packets.shrink_to(2 * self.packets.len());
+    }
+
+    /// Bytes that it takes, at least half of its room.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.len() + self.packets.len() * size_of::<MediaPacket>()
+    }
+
     /// When its first packet arrived, if it has one.
     pub(crate) fn arrived(&self) -> Option<Instant> {
         self.arrived

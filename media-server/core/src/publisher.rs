@@ -91,7 +91,9 @@ impl Publisher {
         };
         batch.layers.clone_from(&self.layers);
         let next = batch.next();
-        std::mem::replace(batch, next)
+        let mut batch = std::mem::replace(batch, next);
+        batch.trim();
+        batch
     }
 
     pub fn has_batch(&self) -> bool {

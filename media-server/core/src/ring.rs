@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Packets, a power of two: 2.3 s of 10 Mbit/s in packets of 1 200 bytes, at 16 bytes a slot.
 const CAPACITY: u64 = 2048;
-/// Payload bytes of a ring that is watched. Fewer would lose the keyframe of a long group of pictures.
+/// Bytes of a ring that is watched. Fewer would lose the keyframe of a long group of pictures.
 pub const WATCHED_BYTES: usize = 4 << 20;
-/// Payload bytes of a ring that nobody watches, or that had to shrink.
+/// Bytes of a ring that nobody watches, or that had to shrink.
 pub const IDLE_BYTES: usize = 512 << 10;
 /// Packets older than the last keyframe are kept this long: a viewer asks again for a second at most.
 const REPAIR_TIME: Duration = Duration::from_secs(1);
@@ -28,6 +28,9 @@ const MAX_JOIN_FRAMES: usize = 90;
 struct Slot {
     batch: Arc<MediaBatch>,
     index: u32,
+    /// All of the batch, sound and headers too, counts for its last packet here: the batch goes with
+    /// that one. A device that sends little video among much else can't make a ring hold more.
+    bytes: u32,
 }
 
 impl Slot {
@@ -64,6 +67,8 @@ pub struct Ring {
     first: u64,
     next: u64,
     bytes: usize,
+    /// Of these, payload of video.
+    payload: usize,
     limit: usize,
     keyframe: Option<Keyframe>,
     newest_timestamp: u32,
@@ -78,7 +83,7 @@ impl Ring {
         self.source
     }
 
-    /// Payload bytes held.
+    /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -95,7 +100,7 @@ impl Ring {
         if span < MIN_SPAN {
             return 0;
         }
-        self.bytes as u64 * 8_000 / span.as_millis() as u64
+        self.payload as u64 * 8_000 / span.as_millis() as u64
     }
 
     /// Bits per second that the stream needs: the more of what is held and of the last second or two.
@@ -128,7 +133,7 @@ impl Ring {
         self.next
     }
 
-    /// Most payload bytes to hold from now on. Packets beyond are let go, the oldest first; returns
+    /// Most bytes to hold from now on. Packets beyond are let go, the oldest first; returns
     /// whether there were any.
     pub fn limit(&mut self, bytes: usize) -> bool {
         self.limit = bytes;
@@ -143,6 +148,18 @@ impl Ring {
             if packet.kind == Kind::Video {
                 self.insert(batch, index, packet);
             }
+        }
+        let packets = batch.packets().iter().map(|packet| packet.seq);
+        let is_here = |seq: &u64| {
+            let slot = self.slot(*seq);
+            slot.is_some_and(|slot| Arc::ptr_eq(&slot.batch, batch))
+        };
+        let last = packets.filter(is_here).max();
+        let last = last.and_then(|seq| self.slots[(seq % CAPACITY) as usize].as_mut());
+        // Unless the batch came twice.
+        if let Some(slot) = last.filter(|slot| slot.bytes == 0) {
+            slot.bytes = batch.held_bytes() as u32;
+            self.bytes += slot.bytes as usize;
         }
         self.evict(batch.arrived());
         self.count(batch);
@@ -169,10 +186,11 @@ impl Ring {
         }
         let slot = &mut self.slots[(seq % CAPACITY) as usize];
         if slot.is_none() {
-            self.bytes += packet.payload.len();
+            self.payload += packet.payload.len();
             *slot = Some(Slot {
                 batch: batch.clone(),
                 index,
+                bytes: 0,
             });
         }
         if packet.starts_keyframe {
@@ -201,6 +219,7 @@ impl Ring {
         self.first = seq;
         self.next = seq;
         self.bytes = 0;
+        self.payload = 0;
         self.keyframe = None;
         (self.counted, self.lately) = (None, 0);
     }
@@ -229,7 +248,8 @@ impl Ring {
             .get_mut((self.first % CAPACITY) as usize)
             .and_then(Option::take);
         if let Some(slot) = dropped {
-            self.bytes -= slot.packet().payload.len();
+            self.bytes -= slot.bytes as usize;
+            self.payload -= slot.packet().payload.len();
         }
         self.first += 1;
         if self.keyframe.is_some_and(|k| k.seq < self.first) {
@@ -454,11 +474,37 @@ mod tests {
         }
         let held = (camera.ring.first..camera.ring.next)
             .filter_map(|seq| camera.ring.packet(seq))
-            .map(|(_, packet)| packet.payload.len());
+            .map(|(batch, _)| batch.held_bytes());
         assert_eq!(held.sum::<usize>(), camera.ring.bytes());
         assert!(camera.ring.limit(IDLE_BYTES));
         assert!(camera.ring.bytes() <= IDLE_BYTES);
         assert!(!camera.ring.limit(IDLE_BYTES));
+    }
+
+    #[test]
+    fn what_a_batch_holds_besides_video_counts_until_its_last_packet_goes() {
+        let mut ring = Ring::default();
+        let (now, mut first) = (Instant::now(), 0);
+        for seq in 0..2_000 {
+            let mut batch = MediaBatch::default();
+            batch.append(&[0; 60_000]); // sound, say
+            let mut camera = Camera::new(1);
+            (camera.now, camera.seq) = (now, seq);
+            let packet = camera.packet(1, 0, false).packets()[0].clone();
+            batch.push(now, packet.clone());
+            batch.push(
+                now,
+                MediaPacket {
+                    seq: seq + 40,
+                    ..packet
+                },
+            );
+            ring.push(&Arc::new(batch));
+            assert!(ring.bytes() <= IDLE_BYTES, "{}", ring.bytes());
+            first = ring.first();
+        }
+        let held = (first..ring.next()).filter(|seq| ring.packet(*seq).is_some());
+        assert!((1..=2 * IDLE_BYTES / 60_000).contains(&held.count()));
     }
 
     #[test]
@@ -483,7 +529,8 @@ mod tests {
         camera.seq += 10 * CAPACITY;
         camera.frame(false, &[]);
         assert_eq!(camera.ring.start(camera.now), None);
-        assert_eq!(camera.ring.bytes(), 300);
+        let one = 100 + size_of::<MediaPacket>();
+        assert_eq!(camera.ring.bytes(), 3 * one);
         camera.seq = 7;
         let batch = camera.packet(2, 0, true);
         camera.ring.push(&batch);
@@ -501,6 +548,6 @@ mod tests {
         other.limit(WATCHED_BYTES);
         camera.ring.batches().iter().for_each(|b| other.push(b));
         assert_eq!(other.start(camera.now), camera.ring.start(camera.now));
-        assert_eq!(other.bytes(), 900);
+        assert_eq!(other.bytes(), 9 * (100 + size_of::<MediaPacket>()));
     }
 }
