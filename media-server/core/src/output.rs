@@ -13,7 +13,7 @@ const SLAB: usize = 512 * 1024;
 const MAX_SEGMENTS: usize = 64;
 const MAX_RUN_BYTES: usize = 65_000;
 /// Packets that one datagram can ask for again; receivers ask for fewer.
-const MAX_LOST: usize = 256;
+pub(crate) const MAX_LOST: usize = 256;
 
 /// Datagrams to one address that lie behind each other in the slab: all of `segment` bytes but for
 /// the last, which may be shorter.

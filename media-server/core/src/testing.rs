@@ -218,23 +218,28 @@ impl Peer {
     }
 
     pub(crate) fn seal_rtp(&mut self, packet: &[u8]) -> Vec<u8> {
-        self.keys
-            .as_mut()
-            .expect("keyed")
-            .0
-            .encrypt_rtp(packet)
-            .expect("seal")
-            .to_vec()
+        self.try_seal_rtp(packet).expect("seal")
     }
 
     pub(crate) fn seal_rtcp(&mut self, compound: &rtcp::Writer) -> Vec<u8> {
-        self.keys
-            .as_mut()
-            .expect("keyed")
-            .0
-            .encrypt_rtcp(compound.bytes())
-            .expect("seal")
-            .to_vec()
+        self.try_seal_rtcp(compound.bytes()).expect("seal")
+    }
+
+    /// `None` for what the peer's own stack takes for no packet.
+    pub(crate) fn try_seal_rtp(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+        let (outgoing, _) = self.keys.as_mut().expect("keyed");
+        outgoing
+            .encrypt_rtp(packet)
+            .ok()
+            .map(|sealed| sealed.to_vec())
+    }
+
+    pub(crate) fn try_seal_rtcp(&mut self, compound: &[u8]) -> Option<Vec<u8>> {
+        let (outgoing, _) = self.keys.as_mut().expect("keyed");
+        outgoing
+            .encrypt_rtcp(compound)
+            .ok()
+            .map(|sealed| sealed.to_vec())
     }
 
     /// Everything that arrived by RTCP since the last call.

@@ -52,6 +52,12 @@ impl Missing {
         self.entries.remove(found).map(|entry| entry.tries)
     }
 
+    /// Packets waited for, and how many they may be.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (&'static str, usize, usize) {
+        ("missing", self.entries.len(), MAX_MISSING)
+    }
+
     /// When to ask next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.entries.iter().map(|e| e.due).min()

@@ -16,6 +16,18 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+impl Publisher {
+    /// What a device can make it hold: how much there is, and how much there may be.
+    pub(crate) fn held(&self) -> Vec<(&'static str, usize, usize)> {
+        let mut held = self.transport.held();
+        let opened = self.opener.as_ref().map_or(0, Opener::streams);
+        held.push(("opened streams", opened, 16));
+        let streams = self.tracks.iter().filter_map(|track| track.stream.as_ref());
+        held.extend(streams.map(|stream| stream.missing.held()));
+        held
+    }
+}
+
 fn connected() -> (Bench, Peer, Publisher, Arc<SessionCells>) {
     let mut bench = Bench::new();
     let mut peer = Peer::new(1, &[GCM, SHA1], ms(100));

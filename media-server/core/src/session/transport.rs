@@ -393,7 +393,9 @@ impl Transport {
 
     pub(crate) fn close(&mut self, now: Instant, out: &mut Output) {
         self.ended = true;
-        if let Some(to) = self.path.as_ref().map(|p| p.addr) {
+        // Without consent not even a goodbye may go there (RFC 7675 §5.1).
+        let consents = self.state != IceState::Failed;
+        if let Some(to) = self.path.as_ref().filter(|_| consents).map(|p| p.addr) {
             let slab = &mut out.slab;
             self.dtls.close(now, &mut |bytes| {
                 slab.push(to, bytes);

@@ -70,6 +70,12 @@ impl Opener {
         self.streams[at].1.mark(index);
         Ok(Opened { index, end })
     }
+
+    /// SSRCs that state is held for.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
 }
 
 /// The index nearest to the highest one seen that ends in `seq` (RFC 3711 §3.3.1). `end` is that

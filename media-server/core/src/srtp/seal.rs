@@ -72,4 +72,10 @@ impl Sealer {
             .seal(ssrc, index, packet, header)
             .map_err(|_| SealError::Room)
     }
+
+    /// SSRCs that state is held for.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
 }

@@ -1,6 +1,7 @@
 //! Sealing and opening against `rtc-srtp`, an implementation of its own, and the use-once rule.
 
 use super::*;
+use proptest::prelude::*;
 use rtc_crypto::RTCCryptoProvider;
 use rtc_crypto::providers::AwsLcRsProvider;
 use rtc_srtp::context::Context;
@@ -257,5 +258,40 @@ fn forged_control_packets_leave_no_state_and_true_ones_a_bounded_one() {
         assert!((0..32).all(|ssrc| open(ssrc).is_ok()));
         assert_eq!(open(32), Err(OpenError::Streams));
         assert_eq!(open(31), Ok(()), "known ones go on");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn no_pair_of_stream_and_index_is_sealed_twice_and_no_fresh_one_refused(
+        picks in proptest::collection::vec((0..6u32, -1_100..1_100i64), 1..300),
+    ) {
+        let mut sealer = Sealer::new(ours(Profile::AeadAes128Gcm, false).ours);
+        let mut sealed = std::collections::HashSet::new();
+        let mut highest = [None::<u64>; 6];
+        for (ssrc, step) in picks {
+            let known = &mut highest[ssrc as usize];
+            let index = known.unwrap_or(3_000).saturating_add_signed(step);
+            let mut packet = plain(index as u16);
+            packet.resize(packet.len() + sealer.tag_len(), 0);
+            let old = known.is_some_and(|highest| index + WINDOW as u64 <= highest);
+            match sealer.seal(ssrc, index, &mut packet, HEADER) {
+                Ok(()) => {
+                    prop_assert!(sealed.insert((ssrc, index)), "{} of {} twice", index, ssrc);
+                    *known = Some(known.map_or(index, |highest| highest.max(index)));
+                }
+                Err(SealError::Used) => {
+                    prop_assert!(old || sealed.contains(&(ssrc, index)), "{} refused", index);
+                }
+                Err(SealError::Streams) => {
+                    prop_assert!(known.is_none());
+                    let streams = highest.iter().flatten().count();
+                    prop_assert_eq!(streams, 4);
+                }
+                Err(SealError::Room) => prop_assert!(false, "there is room"),
+            }
+        }
     }
 }

@@ -33,6 +33,12 @@ impl Repair {
         }
     }
 
+    /// Packets whose count is remembered, and how many they may be.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (&'static str, usize, usize) {
+        ("counted", self.counted.len(), MAX_COUNTED)
+    }
+
     /// Notes media sent for the first time.
     pub(super) fn earn(&mut self, bytes: usize) {
         self.allowance = (self.allowance + bytes / SHARE).min(MAX_ALLOWANCE);

@@ -368,6 +368,12 @@ impl Track {
         Some((*segment, index))
     }
 
+    /// Segments remembered, and how many they may be.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (&'static str, usize, usize) {
+        ("segments", self.segments.len(), MAX_SEGMENTS)
+    }
+
     pub(super) fn sent(&mut self, now: Instant, timestamp: u32, payload: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload as u32);

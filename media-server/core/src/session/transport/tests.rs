@@ -11,10 +11,28 @@ use crate::viewer::Viewer;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod properties;
+
 const ELSEWHERE: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7)),
     9_999,
 );
+
+impl super::Transport {
+    /// What a peer can make it hold: how much there is, and how much there may be.
+    pub(crate) fn held(&self) -> Vec<(&'static str, usize, usize)> {
+        let control = self.control.as_ref();
+        vec![
+            ("transactions", self.transactions.len(), super::TRANSACTIONS),
+            (
+                "control senders",
+                control.map_or(0, |c| c.rtcp_in.senders()),
+                16,
+            ),
+            self.dtls.held(),
+        ]
+    }
+}
 
 fn bound() -> (Bench, Peer, Publisher) {
     let mut bench = Bench::new();

@@ -1,0 +1,513 @@
+//! Invariants of what a viewer is sent, over sequences of events that nobody wrote down: an index is
+//! sealed once, one viewer never changes what another gets, and nothing grows without bound.
+
+use super::*;
+use crate::output::MAX_LOST;
+use crate::ring::{IDLE_BYTES, WATCHED_BYTES};
+use crate::session::Credentials;
+use crate::testing::{VIDEO_RTX_PT, pwd, ufrag};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+const RTX_SSRC: u32 = VIDEO_SSRC + 1_000;
+/// User fragment that the watcher has after a restart.
+const ANEW: &str = "anew";
+
+/// What may happen to a viewer and its device.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A frame; of its packets, those whose bit is set come only with the next [`Step::Late`].
+    Frame {
+        key: bool,
+        packets: u8,
+        late: u8,
+    },
+    /// What is late comes.
+    Late,
+    /// The device starts anew, under another SSRC.
+    NewStream,
+    /// The viewer asks for these again: so far behind the newest, and which of the 16 after.
+    Nack {
+        back: u16,
+        after: u16,
+    },
+    KeyframeRequest,
+    Report,
+    /// The viewer starts from the ring, if it has to.
+    Join,
+    /// A check from the address that it has.
+    Check,
+    /// ICE restarts, and the next check comes from elsewhere.
+    Restart,
+    Wait {
+        millis: u16,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (prop::bool::weighted(0.2), 1..8u8, any::<u8>(), any::<bool>()).prop_map(
+            |(key, packets, late, any_late)| {
+                let late = if any_late { late } else { 0 };
+                Step::Frame { key, packets, late }
+            }
+        ),
+        3 => Just(Step::Late),
+        1 => Just(Step::NewStream),
+        5 => (0..60u16, any::<u16>()).prop_map(|(back, after)| Step::Nack { back, after }),
+        1 => Just(Step::KeyframeRequest),
+        1 => Just(Step::Report),
+        2 => Just(Step::Join),
+        1 => Just(Step::Check),
+        1 => Just(Step::Restart),
+        3 => (1..300u16).prop_map(|millis| Step::Wait { millis }),
+    ]
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// A device whose packets may come late.
+struct Device {
+    ssrc: u32,
+    seq: u16,
+    timestamp: u32,
+    late: Vec<Vec<u8>>,
+}
+
+impl Device {
+    fn new() -> Self {
+        Device {
+            ssrc: 7,
+            seq: 60_000,
+            timestamp: 500,
+            late: Vec::new(),
+        }
+    }
+
+    /// Packets that the step makes arrive.
+    fn step(&mut self, step: &Step) -> Vec<Vec<u8>> {
+        match step {
+            Step::Frame { key, packets, late } => {
+                let mut arrive = Vec::new();
+                self.timestamp = self.timestamp.wrapping_add(3_000);
+                for at in 0..*packets {
+                    let start = if *key && at == 0 { VP8_KEY } else { VP8_DELTA };
+                    let payload = [start, &[at; 300]].concat();
+                    let (seq, last) = (self.seq, at + 1 == *packets);
+                    let media = packet(VIDEO_PT, seq, self.timestamp, self.ssrc, last, &payload);
+                    self.seq = self.seq.wrapping_add(1);
+                    if late & 1 << at == 0 {
+                        arrive.push(media);
+                    } else {
+                        self.late.push(media);
+                    }
+                }
+                arrive
+            }
+            Step::Late => std::mem::take(&mut self.late),
+            Step::NewStream => {
+                self.ssrc += 1;
+                self.late.clear();
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Stage {
+    fn watched() -> Self {
+        let mut stage = Stage::new(GCM);
+        stage.ring.limit(WATCHED_BYTES);
+        stage
+    }
+
+    fn arrive(&mut self, media: Vec<Vec<u8>>) -> Option<Arc<MediaBatch>> {
+        for packet in media {
+            let sealed = self.device.seal_rtp(&packet);
+            let from = self.device.addr;
+            self.bench.feed(&mut self.publisher, from, &sealed);
+        }
+        let batch = self
+            .publisher
+            .has_batch()
+            .then(|| self.publisher.take_batch());
+        let batch = Arc::new(batch?);
+        self.ring.push(&batch);
+        Some(batch)
+    }
+
+    /// What the shard does for the viewer after each of its calls.
+    fn serve(&mut self) {
+        let lost = std::mem::take(&mut self.bench.out.lost);
+        self.viewer
+            .retransmit(&lost, &self.ring, &mut self.bench.out);
+        let now = self.bench.now;
+        self.viewer.catch_up(now, &self.ring, &mut self.bench.out);
+    }
+
+    fn control(&mut self, compound: &rtcp::Writer) {
+        let sealed = self.watcher.seal_rtcp(compound);
+        let (now, from) = (self.bench.now, self.watcher.addr);
+        self.viewer
+            .handle_datagram(now, from, &mut sealed.clone(), &mut self.bench.out);
+        self.serve();
+    }
+}
+
+fn nack(newest: u16, back: u16, after: u16) -> rtcp::Writer {
+    let first = newest.wrapping_sub(back);
+    let more = (0..16).filter(|bit| after & 1 << bit != 0);
+    let seqs: Vec<u16> = std::iter::once(first)
+        .chain(more.map(|bit| first.wrapping_add(bit + 1)))
+        .collect();
+    let mut compound = rtcp::Writer::default();
+    compound.nack(1, VIDEO_SSRC, &seqs);
+    compound
+}
+
+/// Plays the steps for a viewer; `sent` sees all that it is sent, in order.
+fn play(stage: &mut Stage, steps: &[Step], sent: &mut dyn FnMut(&mut Stage, Vec<u8>)) {
+    let mut device = Device::new();
+    let (mut newest, mut moves) = (0, 0);
+    for step in steps {
+        let media = device.step(step);
+        if matches!(step, Step::NewStream) {
+            // The old one yields once it is silent.
+            stage.bench.now += ms(600);
+        }
+        if let Some(batch) = stage.arrive(media) {
+            let (now, out) = (stage.bench.now, &mut stage.bench.out);
+            stage.viewer.forward(now, &batch, &stage.ring, out);
+        }
+        match step {
+            Step::Nack { back, after } => stage.control(&nack(newest, *back, *after)),
+            Step::KeyframeRequest => {
+                let mut compound = rtcp::Writer::default();
+                compound.picture_loss(1, VIDEO_SSRC);
+                stage.control(&compound);
+            }
+            Step::Report => {
+                let mut compound = rtcp::Writer::default();
+                let ssrc = VIDEO_SSRC;
+                compound.receiver_report(
+                    1,
+                    &[ReportBlock {
+                        ssrc,
+                        ..ReportBlock::default()
+                    }],
+                );
+                stage.control(&compound);
+            }
+            Step::Join => {
+                let (now, out) = (stage.bench.now, &mut stage.bench.out);
+                stage.viewer.join(now, &stage.ring, out);
+            }
+            Step::Restart => {
+                moves += 1;
+                stage.viewer.restart(Credentials {
+                    ufrag: ufrag(10 + moves),
+                    pwd: pwd(10 + moves),
+                    remote_ufrag: ANEW.into(),
+                });
+                stage.watcher.restart(10 + moves, ANEW);
+                stage.watcher.addr.set_port(40_000 + u16::from(moves));
+            }
+            Step::Wait { millis } => {
+                for _ in 0..millis.div_ceil(5) {
+                    stage.bench.now += ms(5);
+                    let (now, out) = (stage.bench.now, &mut stage.bench.out);
+                    if stage.viewer.poll_timeout() <= now {
+                        stage.viewer.handle_timeout(now, out);
+                    }
+                    stage.serve();
+                }
+            }
+            _ => {}
+        }
+        if matches!(step, Step::Check | Step::Restart) {
+            let mut check = stage.watcher.check(true);
+            let (now, from) = (stage.bench.now, stage.watcher.addr);
+            let out = &mut stage.bench.out;
+            stage.viewer.handle_datagram(now, from, &mut check, out);
+        }
+        for (to, datagram) in stage.bench.sent() {
+            assert_eq!(to, stage.watcher.addr);
+            if !rtp::is_rtcp(&datagram)
+                && let Some(header) = rtp::Header::parse(&datagram)
+                && header.ssrc == VIDEO_SSRC
+            {
+                newest = header.seq;
+            }
+            sent(stage, datagram);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(48))]
+
+    #[test]
+    fn no_index_goes_out_twice_whatever_is_lost_asked_for_or_restarted(
+        steps in vec(step(), 1..120),
+    ) {
+        let mut stage = Stage::watched();
+        let (mut media, mut control) = (HashSet::new(), HashSet::new());
+        play(&mut stage, &steps, &mut |stage, datagram| {
+            match datagram[0] {
+                128..=191 if rtp::is_rtcp(&datagram) => {
+                    // The index of SRTCP under GCM is the last word (RFC 7714 §9.2).
+                    let word = datagram.last_chunk::<4>().expect("an index");
+                    assert!(control.insert(*word), "control index {word:?} twice");
+                }
+                128..=191 => {
+                    let header = rtp::Header::parse(&datagram).expect("well-formed");
+                    // Fewer than 2^16 packets, and all begin below 2^15: no number wraps.
+                    let index = (header.ssrc, header.seq);
+                    assert!(media.insert(index), "{index:?} twice");
+                    assert!([VIDEO_SSRC, RTX_SSRC].contains(&header.ssrc), "{header:?}");
+                }
+                _ => {}
+            }
+            let now = stage.bench.now;
+            stage.watcher.receive(now, &datagram);
+        });
+        prop_assert_eq!(stage.bench.shard.drops(Drop::NotSealed), 0, "one picked twice");
+    }
+}
+
+/// A second viewer, which does all that it can to be a burden.
+fn burden(stage: &mut Stage) -> (Peer, Viewer) {
+    let mut peer = Peer::new(5, &[GCM], ms(100));
+    let (config, _) = stage.bench.config(5, Role::Viewer, &peer);
+    let mut viewer = Viewer::new(stage.bench.now, config);
+    stage.bench.connect(&mut viewer, &mut peer);
+    viewer.set_publisher_live(stage.bench.now, true);
+    (peer, viewer)
+}
+
+/// What the good viewer is sent, decrypted, when its device does `steps`; with a burden beside it, if
+/// there is any, that does `bad` meanwhile.
+fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
+    let mut stage = Stage::watched();
+    let mut burden = bad.map(|_| burden(&mut stage));
+    // Set up at the same time in both runs.
+    stage.bench.now = stage.bench.start + ms(500);
+    let mut bad = bad.unwrap_or_default().iter().cycle();
+    let mut device = Device::new();
+    for step in steps {
+        stage.bench.now += ms(10);
+        let now = stage.bench.now;
+        let batch = stage.arrive(device.step(step));
+        if let Some((peer, viewer)) = &mut burden {
+            let step = bad.next().unwrap_or(&Step::Join);
+            let out = &mut stage.bench.out;
+            let mut compound = rtcp::Writer::default();
+            match step {
+                // For all that it ever got, and much that it did not.
+                Step::Nack { back, .. } => {
+                    let seqs: Vec<u16> = (0..MAX_LOST as u16 * 2).map(|n| n + *back).collect();
+                    compound.nack(1, 2_005, &seqs);
+                }
+                Step::KeyframeRequest => compound.picture_loss(1, 2_005),
+                _ => {
+                    viewer.join(now, &stage.ring, out);
+                }
+            }
+            if !compound.is_empty() {
+                let mut sealed = peer.seal_rtcp(&compound);
+                viewer.handle_datagram(now, peer.addr, &mut sealed, out);
+            }
+            let lost = std::mem::take(&mut out.lost);
+            viewer.retransmit(&lost, &stage.ring, out);
+            if let Some(batch) = &batch {
+                viewer.forward(now, batch, &stage.ring, out);
+            }
+            viewer.catch_up(now, &stage.ring, out);
+            // The shard flushes before a viewer that the slab has no room for.
+            let own = peer.addr;
+            let flushed = stage.bench.sent();
+            assert!(flushed.iter().all(|(to, _)| *to == own));
+        }
+        let out = &mut stage.bench.out;
+        if let Some(batch) = &batch {
+            stage.viewer.forward(now, batch, &stage.ring, out);
+        }
+        stage.viewer.catch_up(now, &stage.ring, out);
+        stage.deliver();
+    }
+    stage.watcher.rtp
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    fn what_one_viewer_does_changes_no_packet_of_another(
+        steps in vec(step(), 1..60),
+        bad in vec(step(), 1..20),
+    ) {
+        prop_assert_eq!(received(&steps, Some(&bad)), received(&steps, None));
+    }
+}
+
+/// A datagram of a peer that has keys and no good intentions.
+#[derive(Debug, Clone)]
+enum Hostile {
+    /// As it comes: no key was used.
+    Raw(Vec<u8>),
+    /// RTP under real keys.
+    Media {
+        pt: u8,
+        seq: u16,
+        timestamp: u32,
+        ssrc: u8,
+        first: u8,
+        payload: Vec<u8>,
+    },
+    /// RTCP under real keys: a header, an SSRC, anything.
+    Control {
+        count: u8,
+        kind: u8,
+        ssrc: u8,
+        body: Vec<u8>,
+    },
+    Check,
+    Wait {
+        millis: u16,
+    },
+}
+
+fn hostile() -> impl Strategy<Value = Hostile> {
+    let bytes = |most: usize| vec(any::<u8>(), 0..most);
+    let media = (
+        prop_oneof![Just(VIDEO_PT), Just(VIDEO_RTX_PT), Just(AUDIO_PT), 0..128u8],
+        any::<u16>(),
+        any::<u32>(),
+        0..40u8,
+        prop_oneof![4 => Just(0x80u8), 1 => 0x80..0xc0u8],
+        bytes(64),
+    );
+    let control = (0..32u8, 200..=207u8, 0..40u8, vec(any::<u32>(), 0..20));
+    prop_oneof![
+        2 => bytes(100).prop_map(Hostile::Raw),
+        1 => (0..64u8, bytes(100)).prop_map(|(first, rest)| {
+            Hostile::Raw([&[first][..], &rest].concat())
+        }),
+        8 => media.prop_map(|(pt, seq, timestamp, ssrc, first, payload)| {
+            Hostile::Media { pt, seq, timestamp, ssrc, first, payload }
+        }),
+        6 => control.prop_map(|(count, kind, ssrc, words)| {
+            let body = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+            Hostile::Control { count, kind, ssrc, body }
+        }),
+        1 => Just(Hostile::Check),
+        1 => (1..2_000u16).prop_map(|millis| Hostile::Wait { millis }),
+    ]
+}
+
+/// The datagram that a peer makes of it, if it is one.
+fn datagram(peer: &mut Peer, hostile: &Hostile, ours: u32) -> Option<Vec<u8>> {
+    match hostile {
+        Hostile::Raw(bytes) => Some(bytes.clone()),
+        Hostile::Media {
+            pt,
+            seq,
+            timestamp,
+            ssrc,
+            first,
+            payload,
+        } => {
+            let mut media = packet(*pt, *seq, *timestamp, u32::from(*ssrc), false, payload);
+            media[0] = *first;
+            peer.try_seal_rtp(&media)
+        }
+        Hostile::Control {
+            count,
+            kind,
+            ssrc,
+            body,
+        } => {
+            let mut compound = vec![0x80 | count, *kind];
+            compound.extend((1 + body.len() as u16 / 4).to_be_bytes());
+            compound.extend(u32::from(*ssrc).to_be_bytes());
+            // Half of it is about a stream that is there.
+            if ssrc % 2 == 0 && body.len() >= 4 {
+                compound.extend(ours.to_be_bytes());
+                compound.extend(&body[4..]);
+            } else {
+                compound.extend(body);
+            }
+            peer.try_seal_rtcp(&compound)
+        }
+        Hostile::Check => Some(peer.check(true)),
+        Hostile::Wait { .. } => None,
+    }
+}
+
+fn within(bounds: &[(&'static str, usize, usize)]) -> Result<(), TestCaseError> {
+    for (what, held, most) in bounds {
+        prop_assert!(held <= most, "{what}: {held} held, {most} at most");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn nothing_grows_beyond_its_bound_whatever_a_device_and_a_viewer_send(
+        device in vec(hostile(), 600),
+        viewer in vec(hostile(), 600),
+        sound in 0..4usize,
+    ) {
+        let mut stage = Stage::watched();
+        // A quarter of the time the ring is that of a device which nobody watches.
+        let limit = if sound == 0 { IDLE_BYTES } else { WATCHED_BYTES };
+        stage.ring.limit(limit);
+        for (own, theirs) in device.iter().zip(&viewer) {
+            if let Some(mut bytes) = datagram(&mut stage.device, own, 7) {
+                let (now, from) = (stage.bench.now, stage.device.addr);
+                let out = &mut stage.bench.out;
+                stage.publisher.handle_datagram(now, from, &mut bytes, out);
+            }
+            if let Some(batch) = stage.arrive(Vec::new()) {
+                let (now, out) = (stage.bench.now, &mut stage.bench.out);
+                stage.viewer.forward(now, &batch, &stage.ring, out);
+            }
+            if let Some(mut bytes) = datagram(&mut stage.watcher, theirs, VIDEO_SSRC) {
+                let (now, from) = (stage.bench.now, stage.watcher.addr);
+                let out = &mut stage.bench.out;
+                stage.viewer.handle_datagram(now, from, &mut bytes, out);
+                prop_assert!(out.lost.len() <= MAX_LOST);
+                stage.serve();
+            }
+            for step in [own, theirs] {
+                if let Hostile::Wait { millis } = step {
+                    stage.bench.now += ms(u64::from(*millis));
+                }
+            }
+            let (now, out) = (stage.bench.now, &mut stage.bench.out);
+            for session in [&mut stage.publisher as &mut dyn Session, &mut stage.viewer] {
+                if session.poll_timeout() <= now {
+                    session.handle_timeout(now, out);
+                }
+            }
+            stage.bench.sent();
+            stage.bench.events.clear();
+            within(&stage.publisher.held())?;
+            within(&stage.viewer.held())?;
+            within(&[
+                ("ring packets", (stage.ring.next() - stage.ring.first()) as usize, 2_048),
+                ("ring bytes", stage.ring.bytes(), limit),
+            ])?;
+        }
+    }
+}
