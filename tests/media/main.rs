@@ -7,9 +7,13 @@
 
 mod congestion;
 mod demo;
+mod device;
 mod forwarding;
+mod link;
 mod load;
 mod media;
+mod quality;
 mod restart;
 mod sessions;
+mod shards;
 mod simulcast;
