@@ -297,11 +297,13 @@ impl Viewer {
                 sealer.seal(repair.ssrc, own, packet, header).ok()?;
                 Some(packet.len())
             });
-            if sent.is_some() {
-                let numbered = track.extensions.transport_cc.is_some();
-                self.congestion.sent(payload.len(), numbered);
-                out.cells().count_retransmitted_out();
+            if sent.is_none() {
+                out.drop(Drop::NotSealed);
+                continue;
             }
+            let numbered = track.extensions.transport_cc.is_some();
+            self.congestion.sent(payload.len(), numbered);
+            out.cells().count_retransmitted_out();
         }
     }
 

@@ -25,7 +25,7 @@ enum Step {
     },
     /// What is late comes.
     Late,
-    /// The device starts anew, under another SSRC.
+    /// The device starts anew, under the other of its two SSRCs.
     NewStream,
     /// The viewer asks for these again: so far behind the newest, and which of the 16 after.
     Nack {
@@ -113,7 +113,7 @@ impl Device {
             }
             Step::Late => std::mem::take(&mut self.late),
             Step::NewStream => {
-                self.ssrc += 1;
+                self.ssrc ^= 1;
                 self.late.clear();
                 Vec::new()
             }
@@ -283,6 +283,37 @@ proptest! {
     }
 }
 
+/// What fills a viewer's tables: many sources, and all of them asked for again.
+fn insatiable() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..8u8).prop_map(|packets| Step::Frame { key: true, packets, late: 0 }),
+        6 => (0..100u16, any::<u16>()).prop_map(|(back, after)| Step::Nack { back, after }),
+        3 => Just(Step::NewStream),
+        1 => Just(Step::Check),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn a_viewers_tables_stay_within_their_bounds_however_much_it_asks_for(
+        steps in vec(insatiable(), 1_000),
+    ) {
+        let mut stage = Stage::watched();
+        play(&mut stage, &steps, &mut |stage, _| {
+            for (what, held, most) in stage.viewer.held() {
+                assert!(held <= most, "{what}: {held} held, {most} at most");
+            }
+        });
+        // Or it shows nothing.
+        let full = |name: &str| stage.viewer.held().iter().any(|(what, held, most)| {
+            *what == name && held == most
+        });
+        prop_assert!(full("segments") && full("counted"), "{:?}", stage.viewer.held());
+    }
+}
+
 /// A second viewer, which does all that it can to be a burden.
 fn burden(stage: &mut Stage) -> (Peer, Viewer) {
     let mut peer = Peer::new(5, &[GCM], ms(100));
@@ -363,12 +394,12 @@ proptest! {
 enum Hostile {
     /// As it comes: no key was used.
     Raw(Vec<u8>),
-    /// RTP under real keys.
+    /// RTP under real keys, so much further than the one before.
     Media {
         pt: u8,
-        seq: u16,
+        jump: u16,
         timestamp: u32,
-        ssrc: u8,
+        ssrc: u32,
         first: u8,
         payload: Vec<u8>,
     },
@@ -376,8 +407,13 @@ enum Hostile {
     Control {
         count: u8,
         kind: u8,
-        ssrc: u8,
+        ssrc: u32,
         body: Vec<u8>,
+    },
+    /// Asks again for what was sent.
+    Nack {
+        back: u16,
+        after: u16,
     },
     Check,
     Wait {
@@ -387,68 +423,83 @@ enum Hostile {
 
 fn hostile() -> impl Strategy<Value = Hostile> {
     let bytes = |most: usize| vec(any::<u8>(), 0..most);
+    let ssrc = || prop_oneof![6 => 7..9u32, 1 => 0..40u32];
     let media = (
-        prop_oneof![Just(VIDEO_PT), Just(VIDEO_RTX_PT), Just(AUDIO_PT), 0..128u8],
-        any::<u16>(),
+        prop_oneof![6 => Just(VIDEO_PT), 1 => Just(VIDEO_RTX_PT), 1 => Just(AUDIO_PT), 1 => 0..128u8],
+        prop_oneof![8 => Just(1u16), 2 => 2..700u16, 1 => any::<u16>()],
         any::<u32>(),
-        0..40u8,
-        prop_oneof![4 => Just(0x80u8), 1 => 0x80..0xc0u8],
-        bytes(64),
+        ssrc(),
+        prop_oneof![8 => Just(0x80u8), 1 => 0x80..0xc0u8],
+        prop_oneof![1 => Just(VP8_KEY.to_vec()), 1 => Just(VP8_DELTA.to_vec()), 1 => bytes(64)],
     );
-    let control = (0..32u8, 200..=207u8, 0..40u8, vec(any::<u32>(), 0..20));
+    let control = (0..32u8, 200..=207u8, ssrc(), vec(any::<u32>(), 0..20));
     prop_oneof![
-        2 => bytes(100).prop_map(Hostile::Raw),
+        1 => bytes(100).prop_map(Hostile::Raw),
         1 => (0..64u8, bytes(100)).prop_map(|(first, rest)| {
             Hostile::Raw([&[first][..], &rest].concat())
         }),
-        8 => media.prop_map(|(pt, seq, timestamp, ssrc, first, payload)| {
-            Hostile::Media { pt, seq, timestamp, ssrc, first, payload }
+        8 => media.prop_map(|(pt, jump, timestamp, ssrc, first, payload)| {
+            Hostile::Media { pt, jump, timestamp, ssrc, first, payload }
         }),
-        6 => control.prop_map(|(count, kind, ssrc, words)| {
+        4 => control.prop_map(|(count, kind, ssrc, words)| {
             let body = words.iter().flat_map(|word| word.to_be_bytes()).collect();
             Hostile::Control { count, kind, ssrc, body }
         }),
-        1 => Just(Hostile::Check),
-        1 => (1..2_000u16).prop_map(|millis| Hostile::Wait { millis }),
+        4 => (0..200u16, any::<u16>()).prop_map(|(back, after)| Hostile::Nack { back, after }),
+        2 => Just(Hostile::Check),
+        3 => (300..1_500u16).prop_map(|millis| Hostile::Wait { millis }),
     ]
 }
 
-/// The datagram that a peer makes of it, if it is one.
-fn datagram(peer: &mut Peer, hostile: &Hostile, ours: u32) -> Option<Vec<u8>> {
-    match hostile {
-        Hostile::Raw(bytes) => Some(bytes.clone()),
-        Hostile::Media {
-            pt,
-            seq,
-            timestamp,
-            ssrc,
-            first,
-            payload,
-        } => {
-            let mut media = packet(*pt, *seq, *timestamp, u32::from(*ssrc), false, payload);
-            media[0] = *first;
-            peer.try_seal_rtp(&media)
-        }
-        Hostile::Control {
-            count,
-            kind,
-            ssrc,
-            body,
-        } => {
-            let mut compound = vec![0x80 | count, *kind];
-            compound.extend((1 + body.len() as u16 / 4).to_be_bytes());
-            compound.extend(u32::from(*ssrc).to_be_bytes());
-            // Half of it is about a stream that is there.
-            if ssrc % 2 == 0 && body.len() >= 4 {
-                compound.extend(ours.to_be_bytes());
-                compound.extend(&body[4..]);
-            } else {
-                compound.extend(body);
+/// A peer's datagrams: its last sequence number, and the newest that it was sent.
+struct Sender {
+    seq: u16,
+    newest: u16,
+    /// The stream that its RTCP is about.
+    about: u32,
+}
+
+impl Sender {
+    fn datagram(&mut self, peer: &mut Peer, hostile: &Hostile) -> Option<Vec<u8>> {
+        match hostile {
+            Hostile::Raw(bytes) => Some(bytes.clone()),
+            Hostile::Media {
+                pt,
+                jump,
+                timestamp,
+                ssrc,
+                first,
+                payload,
+            } => {
+                self.seq = self.seq.wrapping_add(*jump);
+                let mut media = packet(*pt, self.seq, *timestamp, *ssrc, false, payload);
+                media[0] = *first;
+                peer.try_seal_rtp(&media)
             }
-            peer.try_seal_rtcp(&compound)
+            Hostile::Control {
+                count,
+                kind,
+                ssrc,
+                body,
+            } => {
+                let mut compound = vec![0x80 | count, *kind];
+                compound.extend((1 + body.len() as u16 / 4).to_be_bytes());
+                compound.extend(ssrc.to_be_bytes());
+                compound.extend(body);
+                // Half of it is about a stream that is there.
+                if ssrc % 2 == 0
+                    && let Some(named) = compound.get_mut(8..12)
+                {
+                    named.copy_from_slice(&self.about.to_be_bytes());
+                }
+                peer.try_seal_rtcp(&compound)
+            }
+            Hostile::Nack { back, after } => {
+                peer.try_seal_rtcp(nack(self.newest, *back, *after).bytes())
+            }
+            Hostile::Check => Some(peer.check(true)),
+            Hostile::Wait { .. } => None,
         }
-        Hostile::Check => Some(peer.check(true)),
-        Hostile::Wait { .. } => None,
     }
 }
 
@@ -464,16 +515,17 @@ proptest! {
 
     #[test]
     fn nothing_grows_beyond_its_bound_whatever_a_device_and_a_viewer_send(
-        device in vec(hostile(), 600),
-        viewer in vec(hostile(), 600),
-        sound in 0..4usize,
+        device in vec(hostile(), 1_200),
+        viewer in vec(hostile(), 1_200),
+        idle in prop::bool::weighted(0.25),
     ) {
         let mut stage = Stage::watched();
-        // A quarter of the time the ring is that of a device which nobody watches.
-        let limit = if sound == 0 { IDLE_BYTES } else { WATCHED_BYTES };
+        let limit = if idle { IDLE_BYTES } else { WATCHED_BYTES };
         stage.ring.limit(limit);
-        for (own, theirs) in device.iter().zip(&viewer) {
-            if let Some(mut bytes) = datagram(&mut stage.device, own, 7) {
+        let sender = |about| Sender { seq: 0, newest: 0, about };
+        let (mut theirs, mut ours) = (sender(7), sender(VIDEO_SSRC));
+        for (own, other) in device.iter().zip(&viewer) {
+            if let Some(mut bytes) = theirs.datagram(&mut stage.device, own) {
                 let (now, from) = (stage.bench.now, stage.device.addr);
                 let out = &mut stage.bench.out;
                 stage.publisher.handle_datagram(now, from, &mut bytes, out);
@@ -482,14 +534,14 @@ proptest! {
                 let (now, out) = (stage.bench.now, &mut stage.bench.out);
                 stage.viewer.forward(now, &batch, &stage.ring, out);
             }
-            if let Some(mut bytes) = datagram(&mut stage.watcher, theirs, VIDEO_SSRC) {
+            if let Some(mut bytes) = ours.datagram(&mut stage.watcher, other) {
                 let (now, from) = (stage.bench.now, stage.watcher.addr);
                 let out = &mut stage.bench.out;
                 stage.viewer.handle_datagram(now, from, &mut bytes, out);
                 prop_assert!(out.lost.len() <= MAX_LOST);
                 stage.serve();
             }
-            for step in [own, theirs] {
+            for step in [own, other] {
                 if let Hostile::Wait { millis } = step {
                     stage.bench.now += ms(u64::from(*millis));
                 }
@@ -500,7 +552,11 @@ proptest! {
                     session.handle_timeout(now, out);
                 }
             }
-            stage.bench.sent();
+            for (_, sent) in stage.bench.sent() {
+                if let Some(header) = rtp::Header::parse(&sent).filter(|h| h.ssrc == VIDEO_SSRC) {
+                    ours.newest = header.seq;
+                }
+            }
             stage.bench.events.clear();
             within(&stage.publisher.held())?;
             within(&stage.viewer.held())?;
