@@ -273,6 +273,12 @@ fn within_limits(body: &[u8]) -> Result<&str, OfferError> {
                 line.len()
             )));
         }
+        // Words of the offer stand in the answer, where they must not begin a line (RFC 8866 §9).
+        if line.contains(['\r', '\0']) {
+            return Err(malformed(
+                "a line has a carriage return or a NUL in it; end lines with CRLF",
+            ));
+        }
         candidates += usize::from(line.starts_with("a=candidate:"));
     }
     if candidates > MAX_CANDIDATES {

@@ -350,6 +350,10 @@ fn what_is_no_offer_is_malformed_and_the_message_says_why() {
         (PUBLISH.replace("5A:1C:0F", "5A:1C"), "32 bytes"),
         (PUBLISH.replace("a=mid:1", "a=mid:0"), "same a=mid"),
         (PUBLISH.replace("a=mid:1", "a=mid:\u{e9}"), "a=mid"),
+        (
+            PUBLISH.replace("minptime=10", "minptime=1\ra=setup:active"),
+            "carriage return",
+        ),
     ];
     for (sdp, says) in cases {
         match refused(&sdp, Role::Publisher) {
