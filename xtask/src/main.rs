@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod conformance;
 mod demo;
+mod fuzz;
 mod r#gen;
 mod image;
 mod sh;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::Args),
     /// The WHIP and WHEP checklist against any server, as a table
     Conformance(conformance::Args),
+    /// Random and mutated bytes for every parser that the network reaches
+    Fuzz(fuzz::Args),
     /// Carries ports of this machine into the local cluster; started by the demo
     #[command(hide = true)]
     Forward(demo::forward::Args),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(args) => conformance::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Forward(args) => demo::forward::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Tidy => tidy::run(),

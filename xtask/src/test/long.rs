@@ -13,6 +13,7 @@ use super::Gate;
 use super::stages::Stage;
 use crate::bench::{self, Ours};
 use crate::demo::machine;
+use crate::fuzz;
 use crate::sh::Counts;
 
 /// Each is named and timed in the report like any other.
@@ -29,6 +30,10 @@ pub fn stages() -> Vec<Stage> {
         Stage {
             name: "bench stages",
             run: |_, _| bench::run(bench::Args::named(&[bench::STAGES])),
+        },
+        Stage {
+            name: "fuzz",
+            run: |_, _| fuzz::run(fuzz::Args::long()),
         },
     ]
 }

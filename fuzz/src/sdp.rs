@@ -1,0 +1,66 @@
+//! Bodies of signalling requests.
+
+use media_core::ids::{IcePwd, Ufrag};
+use media_core::negotiated::Role;
+use media_core::sdp::{
+    Fragment, Local, MAX_CANDIDATES, MAX_CODECS, MAX_MEDIA, Offer, write_answer,
+};
+
+pub fn offer(data: &[u8]) {
+    let Ok(offer) = Offer::parse(data) else {
+        return;
+    };
+    assert!(offer.media.len() <= MAX_MEDIA);
+    assert!(offer.candidates as usize <= MAX_CANDIDATES);
+    let candidates = ["192.0.2.1:8443".parse().expect("an address")];
+    for role in [Role::Publisher, Role::Viewer] {
+        let Ok(agreement) = offer.agree(role, [111, 222, 333], "media".to_owned()) else {
+            continue;
+        };
+        let negotiated = &agreement.negotiated;
+        assert!((1..=2).contains(&negotiated.tracks.len()));
+        for track in &negotiated.tracks {
+            assert!((1..=MAX_CODECS).contains(&track.payload_types.len()));
+            assert!(track.payload_types.iter().all(|p| p.pt < 128));
+        }
+        let local = Local {
+            ufrag: Ufrag::new(&[0; 16], 0, 0, [1; 6]),
+            pwd: IcePwd::new([2; 24]),
+            fingerprint: [0xab; 32],
+            candidates: &candidates,
+            origin: u64::MAX,
+            video_kbps: 12_000,
+        };
+        let answer = write_answer(&offer, &agreement, &local);
+        // No word of the offer becomes a line of its own.
+        for line in answer.split_terminator("\r\n") {
+            let (key, value) = line.split_once('=').expect("a line has a key");
+            assert_eq!(key.len(), 1, "{line:?}");
+            assert!(!value.contains(['\r', '\n']), "{line:?}");
+        }
+        let lines = |start: &str| {
+            answer
+                .lines()
+                .filter(|line| line.starts_with(start))
+                .count()
+        };
+        assert_eq!(lines("m="), offer.media.len());
+        assert_eq!(lines("a=candidate:"), 1);
+        assert_eq!(lines("a=setup:"), lines("a=setup:passive"));
+    }
+}
+
+pub fn fragment(data: &[u8]) {
+    let Ok(fragment) = Fragment::parse(data) else {
+        return;
+    };
+    assert!(fragment.candidates as usize <= MAX_CANDIDATES);
+    assert_eq!(fragment.ufrag.is_some(), fragment.pwd.is_some());
+    for word in [&fragment.ufrag, &fragment.pwd].into_iter().flatten() {
+        assert!((4..=256).contains(&word.len()));
+        assert!(
+            word.bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"+/".contains(&c))
+        );
+    }
+}

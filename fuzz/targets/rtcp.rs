@@ -1,0 +1,4 @@
+//! RTCP compounds.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::rtcp(data));

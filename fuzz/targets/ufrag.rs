@@ -1,0 +1,4 @@
+//! User fragments and session ids.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::ufrag(data));
