@@ -4,5 +4,6 @@
 
 mod congestion;
 mod demo;
+mod insecure;
 mod simulcast;
 mod stream;
