@@ -78,6 +78,7 @@ fn config(now: Instant) -> SessionConfig {
                 extensions: Extensions::default(),
                 ssrc: None,
                 rtx_ssrc: None,
+                rids: Vec::new(),
             }],
             cname: "media".to_owned(),
         },

@@ -22,7 +22,8 @@ impl Publisher {
         let mut held = self.transport.held();
         let opened = self.opener.as_ref().map_or(0, Opener::streams);
         held.push(("opened streams", opened, 16));
-        let streams = self.tracks.iter().filter_map(|track| track.stream.as_ref());
+        let layers = self.tracks.iter().flat_map(|track| &track.layers);
+        let streams = layers.filter_map(|layer| layer.stream.as_ref());
         held.extend(streams.map(|stream| stream.missing.held()));
         held
     }

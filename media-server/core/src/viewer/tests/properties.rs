@@ -9,6 +9,7 @@ use crate::testing::{VIDEO_RTX_PT, pwd, ufrag};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::HashSet;
+use std::slice::from_ref;
 
 const RTX_SSRC: u32 = VIDEO_SSRC + 1_000;
 /// User fragment that the watcher has after a restart.
@@ -148,9 +149,10 @@ impl Stage {
     fn serve(&mut self) {
         let lost = std::mem::take(&mut self.bench.out.lost);
         self.viewer
-            .retransmit(&lost, &self.ring, &mut self.bench.out);
+            .retransmit(&lost, from_ref(&self.ring), &mut self.bench.out);
         let now = self.bench.now;
-        self.viewer.catch_up(now, &self.ring, &mut self.bench.out);
+        self.viewer
+            .catch_up(now, from_ref(&self.ring), &mut self.bench.out);
     }
 
     fn control(&mut self, compound: &rtcp::Writer) {
@@ -185,7 +187,9 @@ fn play(stage: &mut Stage, steps: &[Step], sent: &mut dyn FnMut(&mut Stage, Vec<
         }
         if let Some(batch) = stage.arrive(media) {
             let (now, out) = (stage.bench.now, &mut stage.bench.out);
-            stage.viewer.forward(now, &batch, &stage.ring, out);
+            stage
+                .viewer
+                .forward(now, &batch, from_ref(&stage.ring), out);
         }
         match step {
             Step::Nack { back, after } => stage.control(&nack(newest, *back, *after)),
@@ -208,7 +212,7 @@ fn play(stage: &mut Stage, steps: &[Step], sent: &mut dyn FnMut(&mut Stage, Vec<
             }
             Step::Join => {
                 let (now, out) = (stage.bench.now, &mut stage.bench.out);
-                stage.viewer.join(now, &stage.ring, out);
+                stage.viewer.join(now, from_ref(&stage.ring), out);
             }
             Step::Restart => {
                 moves += 1;
@@ -349,7 +353,7 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
                 }
                 Step::KeyframeRequest => compound.picture_loss(1, 2_005),
                 _ => {
-                    viewer.join(now, &stage.ring, out);
+                    viewer.join(now, from_ref(&stage.ring), out);
                 }
             }
             if !compound.is_empty() {
@@ -357,11 +361,11 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
                 viewer.handle_datagram(now, peer.addr, &mut sealed, out);
             }
             let lost = std::mem::take(&mut out.lost);
-            viewer.retransmit(&lost, &stage.ring, out);
+            viewer.retransmit(&lost, from_ref(&stage.ring), out);
             if let Some(batch) = &batch {
-                viewer.forward(now, batch, &stage.ring, out);
+                viewer.forward(now, batch, from_ref(&stage.ring), out);
             }
-            viewer.catch_up(now, &stage.ring, out);
+            viewer.catch_up(now, from_ref(&stage.ring), out);
             // The shard flushes before a viewer that the slab has no room for.
             let own = peer.addr;
             let flushed = stage.bench.sent();
@@ -369,9 +373,9 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
         }
         let out = &mut stage.bench.out;
         if let Some(batch) = &batch {
-            stage.viewer.forward(now, batch, &stage.ring, out);
+            stage.viewer.forward(now, batch, from_ref(&stage.ring), out);
         }
-        stage.viewer.catch_up(now, &stage.ring, out);
+        stage.viewer.catch_up(now, from_ref(&stage.ring), out);
         stage.deliver();
     }
     stage.watcher.rtp
@@ -532,7 +536,7 @@ proptest! {
             }
             if let Some(batch) = stage.arrive(Vec::new()) {
                 let (now, out) = (stage.bench.now, &mut stage.bench.out);
-                stage.viewer.forward(now, &batch, &stage.ring, out);
+                stage.viewer.forward(now, &batch, from_ref(&stage.ring), out);
             }
             if let Some(mut bytes) = ours.datagram(&mut stage.watcher, other) {
                 let (now, from) = (stage.bench.now, stage.watcher.addr);

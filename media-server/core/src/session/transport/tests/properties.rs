@@ -8,6 +8,7 @@ use crate::rtcp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::HashSet;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -232,7 +233,7 @@ proptest! {
                 }
                 let events = bench.events.len();
                 let mut sent = bench.timeout(&mut viewer);
-                viewer.forward(bench.now, &batch, &ring, &mut bench.out);
+                viewer.forward(bench.now, &batch, from_ref(&ring), &mut bench.out);
                 sent.extend(bench.sent());
                 if !sent.is_empty() {
                     last_sent = bench.now;
