@@ -11,3 +11,31 @@ mod wire;
 pub use sdp::{fragment, offer};
 pub use session::session;
 pub use wire::{rtcp, rtp, stun, ufrag};
+
+#[cfg(test)]
+mod tests {
+    type Target = (&'static str, fn(&[u8]));
+
+    /// What a run has found belongs into the corpus: there it is tried with every test run.
+    #[test]
+    fn what_must_hold_holds_for_every_seed() {
+        let targets: [Target; 7] = [
+            ("fragment", super::fragment),
+            ("offer", super::offer),
+            ("rtcp", super::rtcp),
+            ("rtp", super::rtp),
+            ("session", super::session),
+            ("stun", super::stun),
+            ("ufrag", super::ufrag),
+        ];
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        for (name, target) in targets {
+            let seeds = std::fs::read_dir(corpus.join(name)).expect("a folder for each target");
+            for seed in seeds {
+                let path = seed.expect("an entry").path();
+                println!("{}", path.display());
+                target(&std::fs::read(&path).expect("a file"));
+            }
+        }
+    }
+}

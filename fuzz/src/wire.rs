@@ -4,6 +4,8 @@ use media_core::ids::{SessionId, Ufrag};
 use media_core::negotiated::{Codec, Extensions};
 use media_core::rtcp as control;
 use media_core::rtp::keyframe::starts_keyframe;
+use media_core::rtp::numbering::{Numbering, Numbers};
+use media_core::rtp::size::picture_size;
 use media_core::rtp::{Header, MAX_HEADER, Outgoing, Passed, write_header};
 use media_core::stun::{BindingRequest, MAX_ANSWER, is_stun};
 use std::net::SocketAddr;
@@ -83,10 +85,27 @@ pub fn rtp(data: &[u8]) {
         Codec::Opus,
         Codec::Red,
     ];
+    let values: Vec<(u8, &[u8])> = header.extensions(data).collect();
+    let descriptor = values.last().map_or(&[][..], |(_, value)| value);
+    let by = Numbers {
+        picture: header.seq,
+        base: header.ssrc as u8,
+        frame: header.seq,
+    };
     for codec in &codecs {
         starts_keyframe(codec, payload);
+        picture_size(codec, payload);
+        let numbering = Numbering::read(codec, payload, descriptor);
+        let mut copy = payload.to_vec();
+        numbering.shift(&Numbers::default(), &mut copy);
+        assert_eq!(copy, payload, "by nothing");
+        numbering.shift(&by, &mut copy);
+        let moved = Numbering::read(codec, &copy, descriptor);
+        assert_eq!(
+            moved.temporal, numbering.temporal,
+            "numbers alone are moved"
+        );
     }
-    let values: Vec<(u8, &[u8])> = header.extensions(data).collect();
     let held: usize = values.iter().map(|(_, value)| value.len() + 1).sum();
     assert!(held <= data.len(), "extensions lie in the packet");
 
@@ -100,6 +119,7 @@ pub fn rtp(data: &[u8]) {
         video_orientation: small(1),
         audio_level: small(2),
         dependency_descriptor: values.last().map(|(_, value)| *value),
+        frame_shift: 0,
     };
     let id = |at: usize| {
         values
@@ -123,7 +143,13 @@ pub fn rtp(data: &[u8]) {
         ssrc: header.ssrc,
     };
     let mut out = vec![0; MAX_HEADER];
+    let shifted = Passed {
+        frame_shift: header.seq,
+        ..passed
+    };
+    let moved = write_header(&mut out, &fields, &ids, &shifted);
     let len = write_header(&mut out, &fields, &ids, &passed).expect("MAX_HEADER is enough");
+    assert_eq!(moved, Some(len));
     let back = Header::parse(&out[..len]).expect("what we write, we read");
     assert_eq!(back.len, len);
     assert_eq!(

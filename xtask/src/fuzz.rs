@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: builds the targets in `fuzz/` with coverage counters and runs them, as many at a time
+//! `cargo xtask fuzz`: builds `fuzz/targets` with coverage counters and runs them, as many at a time
 //! as there are cores.
 //!
 //! Owns the compiler flags and the limits of a run; what is asserted is in `fuzz/src`. New inputs are kept
@@ -111,7 +111,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Names of the targets, as the manifest has them.
 fn targets(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut metadata = sh::cargo(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
-    let metadata = sh::output(metadata.current_dir(folder))?;
+    let metadata = sh::output(metadata.current_dir(folder.join("targets")))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let all = metadata["packages"][0]["targets"].as_array();
     let programs = all.into_iter().flatten().filter(|t| t["kind"][0] == "bin");
@@ -126,7 +126,7 @@ fn build(folder: &Path, work: &Path) -> anyhow::Result<PathBuf> {
     let host = host.context("rustc names no host")?;
     // With a target named, build scripts and macros are built without the flags.
     let mut build = sh::cargo(["build", "--locked", "--bins", "--target", host]);
-    build.current_dir(folder);
+    build.current_dir(folder.join("targets"));
     build.env("CARGO_TARGET_DIR", work);
     build.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
     sh::run(&mut build, &mut Counts::default())?;

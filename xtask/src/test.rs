@@ -151,7 +151,8 @@ mod tests {
         };
         let (whole, long) = (names(false, false), names(false, true));
         assert_eq!(long[..whole.len()], whole);
-        assert_eq!(long[whole.len()..], ["soak", "bench", "bench stages"]);
+        let more = ["soak", "bench", "bench stages", "fuzz"];
+        assert_eq!(long[whole.len()..], more);
         assert!(whole.starts_with(&names(true, false)));
         let mut once = long.clone();
         once.sort_unstable();
