@@ -81,6 +81,7 @@ fn config(now: Instant) -> SessionConfig {
                 rids: Vec::new(),
             }],
             cname: "media".to_owned(),
+            remb: false,
         },
         cells: Arc::new(SessionCells::new()),
         identity: identity.clone(),

@@ -120,6 +120,7 @@ pub fn rtp(data: &[u8]) {
         audio_level: small(2),
         dependency_descriptor: values.last().map(|(_, value)| *value),
         frame_shift: 0,
+        transport_seq: None,
     };
     let id = |at: usize| {
         values

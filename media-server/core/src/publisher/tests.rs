@@ -20,8 +20,7 @@ impl Publisher {
     /// What a device can make it hold: how much there is, and how much there may be.
     pub(crate) fn held(&self) -> Vec<(&'static str, usize, usize)> {
         let mut held = self.transport.held();
-        let opened = self.opener.as_ref().map_or(0, Opener::streams);
-        held.push(("opened streams", opened, 16));
+        held.extend(self.opener.as_ref().map(Opener::held));
         let layers = self.tracks.iter().flat_map(|track| &track.layers);
         let streams = layers.filter_map(|layer| layer.stream.as_ref());
         held.extend(streams.map(|stream| stream.missing.held()));

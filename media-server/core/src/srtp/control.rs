@@ -97,6 +97,12 @@ impl ControlOpener {
         Ok(&packet[..end])
     }
 
+    /// SSRCs that state is held for, and how many they may be.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (&'static str, usize, usize) {
+        ("control senders", self.senders.len(), MAX_SENDERS)
+    }
+
     /// SSRCs that state is held for.
     #[cfg(test)]
     pub(crate) fn senders(&self) -> usize {

@@ -71,10 +71,10 @@ impl Opener {
         Ok(Opened { index, end })
     }
 
-    /// SSRCs that state is held for.
+    /// SSRCs that state is held for, and how many they may be.
     #[cfg(test)]
-    pub(crate) fn streams(&self) -> usize {
-        self.streams.len()
+    pub(crate) fn held(&self) -> (&'static str, usize, usize) {
+        ("opened streams", self.streams.len(), MAX_STREAMS)
     }
 }
 

@@ -73,9 +73,9 @@ impl Sealer {
             .map_err(|_| SealError::Room)
     }
 
-    /// SSRCs that state is held for.
+    /// SSRCs that state is held for, and how many they may be.
     #[cfg(test)]
-    pub(crate) fn streams(&self) -> usize {
-        self.streams.len()
+    pub(crate) fn held(&self) -> (&'static str, usize, usize) {
+        ("sealed streams", self.streams.len(), MAX_STREAMS)
     }
 }

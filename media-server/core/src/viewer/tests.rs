@@ -27,8 +27,7 @@ impl Viewer {
     /// What a peer can make it hold: how much there is, and how much there may be.
     pub(crate) fn held(&self) -> Vec<(&'static str, usize, usize)> {
         let mut held = self.transport.held();
-        let sealed = self.sealer.as_ref().map_or(0, Sealer::streams);
-        held.push(("sealed streams", sealed, 4));
+        held.extend(self.sealer.as_ref().map(Sealer::held));
         held.extend(self.tracks.iter().map(Track::held));
         held.extend(self.repair.iter().map(Repair::held));
         held

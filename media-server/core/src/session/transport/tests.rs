@@ -21,16 +21,11 @@ const ELSEWHERE: SocketAddr = SocketAddr::new(
 impl super::Transport {
     /// What a peer can make it hold: how much there is, and how much there may be.
     pub(crate) fn held(&self) -> Vec<(&'static str, usize, usize)> {
-        let control = self.control.as_ref();
-        vec![
-            ("transactions", self.transactions.len(), super::TRANSACTIONS),
-            (
-                "control senders",
-                control.map_or(0, |c| c.rtcp_in.senders()),
-                16,
-            ),
-            self.dtls.held(),
-        ]
+        let control = self.control.iter().map(|control| control.rtcp_in.held());
+        let mut held: Vec<_> = control.collect();
+        held.push(("transactions", self.transactions.len(), super::TRANSACTIONS));
+        held.push(self.dtls.held());
+        held
     }
 }
 

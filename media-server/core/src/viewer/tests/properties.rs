@@ -148,9 +148,9 @@ impl Stage {
     /// What the shard does for the viewer after each of its calls.
     fn serve(&mut self) {
         let lost = std::mem::take(&mut self.bench.out.lost);
-        self.viewer
-            .retransmit(&lost, from_ref(&self.ring), &mut self.bench.out);
         let now = self.bench.now;
+        self.viewer
+            .retransmit(now, &lost, from_ref(&self.ring), &mut self.bench.out);
         self.viewer
             .catch_up(now, from_ref(&self.ring), &mut self.bench.out);
     }
@@ -361,7 +361,7 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
                 viewer.handle_datagram(now, peer.addr, &mut sealed, out);
             }
             let lost = std::mem::take(&mut out.lost);
-            viewer.retransmit(&lost, from_ref(&stage.ring), out);
+            viewer.retransmit(now, &lost, from_ref(&stage.ring), out);
             if let Some(batch) = &batch {
                 viewer.forward(now, batch, from_ref(&stage.ring), out);
             }
