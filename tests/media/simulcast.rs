@@ -108,7 +108,7 @@ async fn shows_within(watching: &Watching, rid: &str, within: Duration) {
 #[tokio::test]
 async fn a_viewer_behind_a_narrow_link_gets_a_lower_layer_until_there_is_room() {
     let server = MediaServer::open(&[]).await;
-    let device = Device::start(&server, "cam-1").await;
+    let _device = Device::start(&server, "cam-1").await;
     let link = Link::start(server.media, 1);
     let options = Options {
         transport_cc: true,
@@ -129,7 +129,6 @@ async fn a_viewer_behind_a_narrow_link_gets_a_lower_layer_until_there_is_room() 
     };
     link.set(Direction::ToClient, narrow);
     shows_within(&behind, "q", RISE).await;
-    assert_eq!(device.publisher.bandwidth(), None, "not asked to send less");
     link.set(Direction::ToClient, Conditions::default());
     shows_within(&behind, "f", RISE).await;
     shows(&beside, "f").await;

@@ -123,6 +123,15 @@ impl Device {
         }
     }
 
+    /// What its publisher should send for its viewers, `own` ones here and those elsewhere; `None` if
+    /// they take anything. One with layers sends all of them: who can't take one gets a lesser one.
+    pub(super) fn wanted_bandwidth(&self, own: &[u64]) -> Option<u64> {
+        match self.layers {
+            Some(_) => None,
+            None => self.bandwidth.wanted(own),
+        }
+    }
+
     fn watchers(&self) -> usize {
         self.viewers.len() + self.subscribers.count_ones() as usize
     }
@@ -196,5 +205,24 @@ impl Devices {
         if self.map.get(name).is_some_and(Device::is_unused) {
             self.map.remove(name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_with_layers_is_not_asked_to_send_less() {
+        let mut device = Device::default();
+        assert_eq!(device.wanted_bandwidth(&[700]), Some(700));
+        device.layers = Some(Arc::default());
+        assert_eq!(device.wanted_bandwidth(&[700]), None);
+        device.clear();
+        assert_eq!(
+            device.wanted_bandwidth(&[700]),
+            Some(700),
+            "another publisher"
+        );
     }
 }

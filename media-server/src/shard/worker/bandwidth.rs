@@ -20,9 +20,7 @@ impl State {
             }
         }
         if let Some(index) = known.publisher {
-            // A device with layers sends all of them: a viewer that can't take one gets a lesser one.
-            let layered = known.layers.is_some();
-            let wanted = known.bandwidth.wanted(&own).filter(|_| !layered);
+            let wanted = known.wanted_bandwidth(&own);
             let most = self.worker.video_limit;
             if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
                 publisher.limit_bandwidth(now, wanted, most, &mut self.out);
