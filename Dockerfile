@@ -26,5 +26,5 @@ FROM gcr.io/distroless/cc-debian12:nonroot AS media-server
 COPY --from=build /src/target/release/media-server /usr/local/bin/media-server
 COPY --from=build /src/LICENSE /usr/share/doc/mediaservice/LICENSE
 USER 65532:65532
-EXPOSE 8080/tcp 9090/tcp 8443/udp
+EXPOSE 8080/tcp 9090/tcp 8443/udp 8443/tcp
 ENTRYPOINT ["/usr/local/bin/media-server"]

@@ -307,7 +307,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["direction"],
-        "Datagrams on the media socket, in and out.",
+        "Datagrams on the media port, in and out, over UDP and TCP.",
     ),
     family(
         "media_bytes_total",
@@ -328,7 +328,14 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["bound"],
-        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams.",
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams, tcp_connections, tcp_source, tcp_unproven.",
+    ),
+    family(
+        "media_tcp_connections",
+        Gauge,
+        Unit::Count,
+        &[],
+        "TCP connections open on the media port: of clients that can reach TCP alone, and of those that still try both.",
     ),
     family(
         "media_keyframe_requests_total",

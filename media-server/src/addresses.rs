@@ -5,6 +5,7 @@
 //! [`Addresses::current`].
 
 use crate::config::Config;
+use media_core::sdp::{Candidate, CandidateKind};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,25 +15,41 @@ use std::time::Duration;
 
 /// How often the file and host names are looked at again.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(2);
-/// Most candidates of an answer: every one costs each client checks.
+/// Most UDP candidates of an answer: every one costs each client checks.
 const MAX_ADDRESSES: usize = 16;
+/// Most TCP candidates: every one costs each client a connection from each of its own addresses.
+const MAX_TCP_ADDRESSES: usize = 4;
+const UDP: &[CandidateKind] = &[CandidateKind::Udp];
+const TCP: &[CandidateKind] = &[CandidateKind::TcpPassive];
+const BOTH: &[CandidateKind] = &[CandidateKind::Udp, CandidateKind::TcpPassive];
 
 /// The addresses known now.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    current: RwLock<Arc<[SocketAddr]>>,
+    current: RwLock<Arc<[Candidate]>>,
 }
 
 impl Addresses {
-    /// Best first; empty while none is known.
-    pub fn current(&self) -> Arc<[SocketAddr]> {
+    /// UDP first, the best of each kind first; empty while none is known.
+    pub fn current(&self) -> Arc<[Candidate]> {
         self.current
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set(&self, found: Vec<SocketAddr>) {
+    fn set(&self, found: &[(SocketAddr, &[CandidateKind])], tcp: bool) {
+        let of = |kind, most| {
+            let named = found.iter().filter(move |(_, kinds)| kinds.contains(&kind));
+            let candidate = move |(address, _): &(SocketAddr, _)| Candidate {
+                kind,
+                address: *address,
+            };
+            named.map(candidate).take(most)
+        };
+        let most_tcp = if tcp { MAX_TCP_ADDRESSES } else { 0 };
+        let udp = of(CandidateKind::Udp, MAX_ADDRESSES);
+        let found: Vec<Candidate> = udp.chain(of(CandidateKind::TcpPassive, most_tcp)).collect();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if **current != *found {
             tracing::info!(count = found.len(), "media addresses changed");
@@ -52,34 +69,43 @@ struct AddressesFile {
 /// Looks for the addresses again. `local` is the media socket's. What can't be read or resolved at
 /// the moment leaves the last answer in force.
 pub async fn refresh(addresses: &Addresses, config: &Config, local: SocketAddr) {
-    let names = if !config.advertise.is_empty() {
-        config.advertise.clone()
+    let tcp = config.media_tcp;
+    let (names, kinds) = if !config.advertise.is_empty() {
+        (config.advertise.clone(), BOTH)
     } else if let Some(path) = &config.addresses_file {
+        // What stands in front of a pod may carry one protocol and not the other.
         match from_file(path, &config.node_name) {
-            Ok(names) => names,
+            Ok(names) => (names, UDP),
             Err(error) => {
                 tracing::warn!(%error, "addresses file unreadable, the last addresses stay");
                 return;
             }
         }
-    } else if local.ip().is_unspecified() {
-        addresses.set(
-            machine_addresses(local.ip())
-                .into_iter()
-                .map(|ip| SocketAddr::new(ip, local.port()))
-                .collect(),
-        );
-        return;
     } else {
-        addresses.set(vec![local]);
-        return;
+        let own = if local.ip().is_unspecified() {
+            machine_addresses(local.ip())
+        } else {
+            vec![local.ip()]
+        };
+        let port = local.port();
+        let found: Vec<_> = own
+            .into_iter()
+            .map(|ip| (SocketAddr::new(ip, port), BOTH))
+            .collect();
+        return addresses.set(&found, tcp);
     };
-    let mut found: Vec<SocketAddr> = Vec::new();
+    let mut found: Vec<(SocketAddr, &[CandidateKind])> = Vec::new();
     for name in &names {
+        let (name, kinds) = match name.rsplit_once('/') {
+            Some((name, "udp")) => (name, UDP),
+            Some((name, "tcp")) => (name, TCP),
+            _ => (name.as_str(), kinds),
+        };
         match resolve(name, local.port()).await {
             Ok(resolved) => {
+                let resolved = resolved.into_iter().map(|address| (address, kinds));
                 for address in resolved {
-                    if !found.contains(&address) && found.len() < MAX_ADDRESSES {
+                    if !found.contains(&address) {
                         found.push(address);
                     }
                 }
@@ -89,7 +115,7 @@ pub async fn refresh(addresses: &Addresses, config: &Config, local: SocketAddr) 
     }
     // A resolver that fails for a moment must not take all candidates away.
     if !found.is_empty() || names.is_empty() {
-        addresses.set(found);
+        addresses.set(&found, tcp);
     }
 }
 
@@ -128,16 +154,26 @@ async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, std::io::Erro
 
 /// Non-loopback addresses of the machine that a peer could use, from the kernel's tables.
 fn machine_addresses(unspecified: IpAddr) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    if let Ok(text) = std::fs::read_to_string("/proc/net/fib_trie") {
-        found.extend(v4_of_fib_trie(&text));
-    }
-    if unspecified.is_ipv6()
-        && let Ok(text) = std::fs::read_to_string("/proc/net/if_inet6")
-    {
-        found.extend(v6_of_if_inet6(&text));
-    }
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let v4 = v4_of_fib_trie(&read("/proc/net/fib_trie"));
+    let v6 = if unspecified.is_ipv6() {
+        v6_of_if_inet6(&read("/proc/net/if_inet6"))
+    } else {
+        Vec::new()
+    };
+    // Clients that look at one candidate alone look at the first, and most of them have IPv4.
+    let mut found = in_turn(v4, v6);
     found.truncate(MAX_ADDRESSES);
+    found
+}
+
+/// One of each family in turn, so that neither waits for all of the other's (RFC 8421 §4).
+fn in_turn(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut families = [first.into_iter(), second.into_iter()];
+    let mut found = Vec::new();
+    while families.iter().any(|family| family.len() > 0) {
+        found.extend(families.iter_mut().filter_map(Iterator::next));
+    }
     found
 }
 
@@ -160,14 +196,18 @@ fn v4_of_fib_trie(text: &str) -> Vec<IpAddr> {
 }
 
 /// Lines `address index prefix scope flags name`; scope 00 is global, 20 link-local.
+///
+/// Left out is what must not be used for new sessions: tentative (0x40), deprecated (0x20), or on the
+/// link twice (0x08).
 fn v6_of_if_inet6(text: &str) -> Vec<IpAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let digits = words.next()?;
             let scope = words.nth(2)?;
+            let flags = u32::from_str_radix(words.next()?, 16).ok()?;
             let bits = u128::from_str_radix(digits, 16).ok()?;
-            (scope == "00").then(|| IpAddr::from(bits.to_be_bytes()))
+            (scope == "00" && flags & 0x68 == 0).then(|| IpAddr::from(bits.to_be_bytes()))
         })
         .collect()
 }
@@ -183,11 +223,64 @@ mod tests {
             v4_of_fib_trie(trie),
             ["10.1.0.5".parse::<IpAddr>().expect("ip")]
         );
-        let inet6 = "00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000001 02 40 00 80     eth0\nfe80000000000000000000000000abcd 02 40 20 80     eth0\n";
+        let inet6 = "00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000001 02 40 00 80     eth0\nfe80000000000000000000000000abcd 02 40 20 80     eth0\n20010db8000000000000000000000002 02 40 00 a0     eth0\n20010db8000000000000000000000003 02 40 00 c0     eth0\n";
         assert_eq!(
             v6_of_if_inet6(inet6),
             ["2001:db8::1".parse::<IpAddr>().expect("ip")]
         );
+    }
+
+    #[test]
+    fn the_families_take_turns() {
+        let ips = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|ip| ip.parse().expect("ip")).collect()
+        };
+        let (v6, v4) = (
+            ips(&["2001:db8::1"]),
+            ips(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]),
+        );
+        assert_eq!(
+            in_turn(v4, v6),
+            ips(&["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.3"])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_stands_for_both_protocols_or_for_the_one_behind_it() {
+        let config = |args| crate::config::tests::load(args, "", &[]).expect("right");
+        let local: SocketAddr = "127.0.0.1:8443".parse().expect("address");
+        let all = [
+            (
+                &["--advertise", "192.0.2.1,192.0.2.2:9/udp,192.0.2.3:443/tcp"][..],
+                &[
+                    "Udp 192.0.2.1:8443",
+                    "Udp 192.0.2.2:9",
+                    "TcpPassive 192.0.2.1:8443",
+                    "TcpPassive 192.0.2.3:443",
+                ][..],
+            ),
+            (
+                &[
+                    "--advertise",
+                    "192.0.2.1,192.0.2.3/tcp",
+                    "--media-tcp",
+                    "false",
+                ],
+                &["Udp 192.0.2.1:8443"],
+            ),
+            (&[], &["Udp 127.0.0.1:8443", "TcpPassive 127.0.0.1:8443"]),
+            (&["--media-tcp", "false"], &["Udp 127.0.0.1:8443"]),
+        ];
+        for (args, wanted) in all {
+            let addresses = Addresses::default();
+            refresh(&addresses, &config(args), local).await;
+            let found: Vec<String> = addresses
+                .current()
+                .iter()
+                .map(|c| format!("{:?} {}", c.kind, c.address))
+                .collect();
+            assert_eq!(found, wanted, "{args:?}");
+        }
     }
 
     #[tokio::test]

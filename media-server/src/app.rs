@@ -199,6 +199,21 @@ fn cache_bytes() -> usize {
     usize::try_from(memory / 4).unwrap_or(usize::MAX)
 }
 
+/// TCP connections for media: half of the files that may be open, so that HTTP always has some.
+fn tcp_connections(config: &Config) -> usize {
+    if !config.media_tcp {
+        return 0;
+    }
+    let files = resources::open_files_limit().unwrap_or(USUAL_OPEN_FILES);
+    usize::try_from(files / 2).map_or(MAX_TCP_CONNECTIONS, |half| half.min(MAX_TCP_CONNECTIONS))
+}
+
+/// Each viewer over TCP has one, and for a moment a few more. They hold a quarter of a MiB each when
+/// all of them are slow.
+const MAX_TCP_CONNECTIONS: usize = 8192;
+/// What a process may have open where nobody says otherwise.
+const USUAL_OPEN_FILES: u64 = 1024;
+
 /// Where the system does not tell: the least that a pod is sensibly given.
 const UNKNOWN_MEMORY: u64 = 512 << 20;
 
@@ -221,6 +236,7 @@ impl Server {
         let ufrag_key = ufrag_key(&config)?;
         let (shards, events) = Shards::start(ShardConfig {
             listen: config.media,
+            tcp_connections: tcp_connections(&config),
             shards: config.shards,
             ufrag_key,
             cache_bytes: cache_bytes(),

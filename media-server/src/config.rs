@@ -15,9 +15,11 @@
 //! cors_origins = []                # e.g. "https://app.example.com"; "*" for any
 //!
 //! [media]
-//! listen = "127.0.0.1:8443"        # UDP
-//! advertise = []                   # IP, IP:port or host name; replaces all discovery
-//! addresses_file = "…"             # {"lb":[…],"nodes":{"<NODE_NAME>":["ip:port"]}}, re-read every 2 s
+//! listen = "127.0.0.1:8443"        # UDP and TCP
+//! tcp = true                       # for clients that can reach TCP alone; false: UDP only
+//! advertise = []                   # IP, IP:port or host name; replaces all discovery; "…/udp", "…/tcp": that alone
+//! addresses_file = "…"             # {"lb":[…],"nodes":{"<NODE_NAME>":["ip:port"]}}, re-read every 2 s; UDP
+//!                                  # but for "ip:port/tcp"
 //! shards = 1                       # threads, 1 to 64; absent: one for each core allowed
 //!
 //! [auth]
@@ -117,11 +119,15 @@ pub struct ServeArgs {
     /// Address of signalling and pages [default: 127.0.0.1:30006]
     #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR")]
     http_listen: Option<SocketAddr>,
-    /// UDP address of media [default: 127.0.0.1:8443]
+    /// UDP and TCP address of media [default: 127.0.0.1:8443]
     #[arg(long, env = "MEDIA_MEDIA_LISTEN", value_name = "ADDR")]
     media_listen: Option<SocketAddr>,
-    /// Address that clients reach media at: IP, IP:port or host name; repeatable [default: the listen
-    /// address, or every non-loopback address of the machine]
+    /// Serve clients that can reach TCP alone, on the same port [default: true]
+    #[arg(long, env = "MEDIA_MEDIA_TCP", value_name = "BOOL")]
+    media_tcp: Option<bool>,
+    /// Address that clients reach media at: IP, IP:port or host name, with /udp or /tcp behind it for
+    /// one protocol alone; repeatable [default: the listen address, or every non-loopback address of
+    /// the machine]
     #[arg(
         long,
         env = "MEDIA_ADVERTISE",
@@ -242,6 +248,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub cors_origins: Vec<String>,
     pub media: SocketAddr,
+    /// Media over TCP as well.
+    pub media_tcp: bool,
     pub advertise: Vec<String>,
     pub addresses_file: Option<PathBuf>,
     /// Key of this pod's row in the addresses file.
@@ -428,6 +436,7 @@ impl Config {
                 .media_listen
                 .or(file.media.listen)
                 .unwrap_or(DEFAULT_MEDIA),
+            media_tcp: args.media_tcp.or(file.media.tcp).unwrap_or(true),
             advertise,
             addresses_file: file.media.addresses_file,
             node_name: env("NODE_NAME").unwrap_or_default(),
@@ -567,10 +576,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn load(args: &[&str], file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    pub(crate) fn load(
+        args: &[&str],
+        file: &str,
+        env: &[(&str, &str)],
+    ) -> Result<Config, ConfigError> {
         let line = ["media-server"].iter().chain(args);
         let Command::Serve(args) = Cli::parse_from(line).command() else {
             panic!("serve is the default command");

@@ -184,6 +184,21 @@ fn packets_out(app: &App) -> u64 {
     app.shards.cells().iter().map(|c| c.packets_out()).sum()
 }
 
+/// Files, sockets among them, that the process may have open.
+pub fn open_files_limit() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    soft_limit_of(&limits, "Max open files")
+}
+
+/// Lines `name soft hard unit`, where the name has spaces.
+fn soft_limit_of(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
@@ -207,6 +222,17 @@ fn cpu_of_stat(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_the_soft_one() {
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax processes  7  7  processes\nMax open files            1024                 524288               files\n";
+        assert_eq!(soft_limit_of(limits, "Max open files"), Some(1024));
+        assert_eq!(
+            soft_limit_of("Max open files unlimited unlimited files", "Max open files"),
+            Some(u64::MAX)
+        );
+        assert!(open_files_limit().is_some());
+    }
 
     #[test]
     fn cpu_time_is_read_behind_a_name_with_spaces() {

@@ -4,8 +4,10 @@
 //! touches a session. Calls go through a bounded mailbox and are answered by the thread. Called by
 //! the HTTP side; the threads are in `shard/worker.rs`.
 
+mod admission;
 mod bandwidth;
 mod bounds;
+mod connections;
 mod devices;
 mod heartbeat;
 mod link;
@@ -17,13 +19,14 @@ mod worker;
 pub use bounds::{Bound, BoundHits};
 pub use media_core::cells::{SessionCells, ShardCells};
 
+use admission::Admission;
 use heartbeat::Heartbeat;
 use media_core::clock::WallClock;
 use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::{Fingerprint, Negotiated, Role};
 use media_core::session::Credentials;
-use media_wire::{UdpSocket, Waiter, Waker};
+use media_wire::{TcpListener, UdpSocket, Waiter, Waker};
 use placement::Placement;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,8 +49,10 @@ const MAX_SHARDS: u8 = 64;
 
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Address of the media socket; port 0 takes a free one.
+    /// Address of the media sockets; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// TCP connections that all shards together may hold, on the same port; 0: none is listened for.
+    pub tcp_connections: usize,
     /// Threads, 1 to 64.
     pub shards: u8,
     /// Key of the tag in every ufrag.
@@ -110,9 +115,10 @@ impl CloseReason {
 pub enum StartError {
     #[error("shards must be 1 to {MAX_SHARDS}, not {shards}")]
     Shards { shards: u8 },
-    #[error("failed to bind the media socket to {listen}")]
+    #[error("failed to bind the media socket to {listen}/{protocol}")]
     Bind {
         listen: SocketAddr,
+        protocol: &'static str,
         source: std::io::Error,
     },
     #[error("failed to start shard {shard}")]
@@ -187,28 +193,28 @@ impl Shards {
         );
         let (events, events_out) = mpsc::channel(EVENTS);
         let placement = Arc::new(Placement::new(config.shards));
-        let bind = |listen| {
-            let error = |source| StartError::Bind { listen, source };
-            let socket = UdpSocket::bind(listen, config.shards > 1).map_err(error)?;
-            let addr = socket.local_addr().map_err(error)?;
-            let waiter = Waiter::new(&socket).map_err(error)?;
-            Ok((socket, addr, waiter))
-        };
         // All sockets before any thread: the kernel spreads clients over those that are there.
-        let mut sockets = vec![bind(config.listen)?];
-        let local_addr = sockets[0].1;
+        let mut sockets = vec![Sockets::bind_first(&config)?];
+        let local_addr = sockets[0].addr;
         for _ in 1..config.shards {
-            sockets.push(bind(local_addr)?);
+            sockets.push(Sockets::bind(local_addr, &config)?);
         }
+        let admission = Admission::new(config.tcp_connections);
         let (links, inboxes): (Vec<_>, Vec<_>) = sockets
             .iter()
-            .map(|(_, _, waiter)| link::link(waiter.waker()))
+            .map(|sockets| link::link(sockets.waiter.waker()))
             .unzip();
         let mut mailboxes = Vec::new();
         let mut cells = Vec::new();
         let mut bounds = Vec::new();
         let mut heartbeats = Vec::new();
-        for (shard, ((socket, _, waiter), inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
+        for (shard, (sockets, inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
+            let Sockets {
+                udp: socket,
+                tcp: listener,
+                waiter,
+                ..
+            } = sockets;
             let (mailbox, commands) = sync_channel(MAILBOX);
             let own = Arc::new(ShardCells::default());
             mailboxes.push((mailbox, waiter.waker()));
@@ -220,6 +226,8 @@ impl Shards {
             let worker = worker::Worker {
                 shard,
                 socket,
+                listener,
+                admission: admission.clone(),
                 waiter,
                 commands,
                 inbox,
@@ -370,6 +378,56 @@ impl Shards {
         })?;
         waker.wake();
         Ok(())
+    }
+}
+
+/// What one shard listens on.
+struct Sockets {
+    udp: UdpSocket,
+    tcp: Option<TcpListener>,
+    addr: SocketAddr,
+    waiter: Waiter,
+}
+
+/// Free UDP ports tried for one that is free for TCP as well.
+const PORT_TRIES: u32 = 20;
+
+impl Sockets {
+    /// Takes a port that is free for both protocols, if none was asked for.
+    fn bind_first(config: &ShardConfig) -> Result<Sockets, StartError> {
+        for _ in 1..PORT_TRIES {
+            match Self::bind(config.listen, config) {
+                Err(StartError::Bind {
+                    protocol: "tcp", ..
+                }) if config.listen.port() == 0 => {}
+                bound => return bound,
+            }
+        }
+        Self::bind(config.listen, config)
+    }
+
+    fn bind(listen: SocketAddr, config: &ShardConfig) -> Result<Sockets, StartError> {
+        let shared = config.shards > 1;
+        let error = |protocol| {
+            move |source| StartError::Bind {
+                listen,
+                protocol,
+                source,
+            }
+        };
+        let udp = UdpSocket::bind(listen, shared).map_err(error("udp"))?;
+        let addr = udp.local_addr().map_err(error("udp"))?;
+        let tcp = match config.tcp_connections {
+            0 => None,
+            _ => Some(TcpListener::bind(addr, shared).map_err(error("tcp"))?),
+        };
+        let waiter = Waiter::new(&udp).map_err(error("udp"))?;
+        Ok(Sockets {
+            udp,
+            tcp,
+            addr,
+            waiter,
+        })
     }
 }
 

@@ -52,7 +52,7 @@ pub const IMAGES: [Image; 2] = [
     Image {
         name: "media-server",
         build: &["-p", "media-server", "--no-default-features"],
-        ports: &["8080/tcp", "9090/tcp", "8443/udp"],
+        ports: &["8080/tcp", "9090/tcp", "8443/udp", "8443/tcp"],
         files: &[
             ("target/release/media-server", "/usr/local/bin/media-server"),
             ("LICENSE", "/usr/share/doc/mediaservice/LICENSE"),

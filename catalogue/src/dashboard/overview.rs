@@ -104,13 +104,19 @@ const ROWS: &[Row] = &[
         panels: &[
             Panel {
                 title: "Open sessions by pod",
-                description: "Publishers and viewers.",
+                description: "Publishers and viewers, and the TCP connections on the media port of those that can't use UDP.",
                 kind: Lines,
                 unit: Unit::Count,
-                queries: &[Query {
-                    expr: "sum by (pod) (media_active_sessions{$S})",
-                    legend: "{{pod}}",
-                }],
+                queries: &[
+                    Query {
+                        expr: "sum by (pod) (media_active_sessions{$S})",
+                        legend: "{{pod}}",
+                    },
+                    Query {
+                        expr: "sum(media_tcp_connections{$S})",
+                        legend: "TCP connections",
+                    },
+                ],
                 red_from: None,
             },
             Panel {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use media_core::cells::ShardCells;
+use media_core::flow::Flow;
 use media_core::output::{Output, Slab};
 use media_core::rtp::FIXED_HEADER;
 use media_core::srtp::{Keys, MAX_TAG, Profile, Sealer};
@@ -45,7 +46,7 @@ struct Args {
 }
 
 struct Viewer {
-    to: SocketAddr,
+    to: Flow,
     sealer: Sealer,
     ssrc: u32,
     next: u64,
@@ -118,7 +119,7 @@ fn viewer(sink: &StdSocket, number: u32) -> anyhow::Result<Viewer> {
         .collect();
     let keys = Keys::new(profile, &material, false)?;
     Ok(Viewer {
-        to: sink.local_addr()?,
+        to: sink.local_addr()?.into(),
         sealer: Sealer::from_keys(keys),
         ssrc: number,
         next: 1,
@@ -149,7 +150,8 @@ fn seal(slab: &mut Slab, viewer: &mut Viewer, payload: &[u8]) -> Option<usize> {
 
 fn flush(socket: &mut UdpSocket, slab: &mut Slab, sent: &mut u64, dropped: &mut u64) {
     let messages = slab.runs().iter().map(|run| Message {
-        to: run.to,
+        to: run.to.remote,
+        from: None,
         offset: run.offset,
         len: run.len,
         segment: run.segment,

@@ -254,6 +254,10 @@ pub enum Drop {
     CodecMismatch,
     /// The kernel took no more to send.
     SocketFull,
+    /// A TCP connection is behind: video is withheld up to a keyframe, and nothing goes into a full queue.
+    TcpFull,
+    /// To a TCP connection that is gone.
+    TcpClosed,
     /// The kernel had no room for what arrived.
     ReceiveOverflow,
     /// Another shard did not keep up.
@@ -273,7 +277,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Drop; 22] = [
+    pub const ALL: [Drop; 24] = [
         Drop::Malformed,
         Drop::StunUnauthenticated,
         Drop::StunReplay,
@@ -288,6 +292,8 @@ impl Drop {
         Drop::NoKeyframe,
         Drop::CodecMismatch,
         Drop::SocketFull,
+        Drop::TcpFull,
+        Drop::TcpClosed,
         Drop::ReceiveOverflow,
         Drop::RingFull,
         Drop::UnprovenPath,
@@ -315,6 +321,8 @@ impl Drop {
             Drop::NoKeyframe => "no_keyframe",
             Drop::CodecMismatch => "codec_mismatch",
             Drop::SocketFull => "socket_full",
+            Drop::TcpFull => "tcp_full",
+            Drop::TcpClosed => "tcp_closed",
             Drop::ReceiveOverflow => "receive_overflow",
             Drop::RingFull => "ring_full",
             Drop::UnprovenPath => "unproven_path",
@@ -343,6 +351,7 @@ pub struct ShardCells {
     cache_bytes: AtomicU64,
     cache_shrinks: AtomicU64,
     sessions: AtomicU64,
+    tcp_connections: AtomicU64,
     busy_nanos: AtomicU64,
     drops: [AtomicU64; Drop::ALL.len()],
 }
@@ -416,6 +425,11 @@ impl ShardCells {
         self.sessions.load(Relaxed)
     }
 
+    /// TCP connections that the shard holds now.
+    pub fn tcp_connections(&self) -> u64 {
+        self.tcp_connections.load(Relaxed)
+    }
+
     /// Time that the thread spent working, not waiting; its rate is the busy ratio.
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.load(Relaxed))
@@ -473,6 +487,10 @@ impl ShardCells {
 
     pub fn set_sessions(&self, sessions: u64) {
         self.sessions.store(sessions, Relaxed);
+    }
+
+    pub fn set_tcp_connections(&self, connections: u64) {
+        self.tcp_connections.store(connections, Relaxed);
     }
 
     pub fn add_busy(&self, time: Duration) {

@@ -9,6 +9,8 @@
 pub mod cells;
 pub mod clock;
 pub mod dtls;
+pub mod flow;
+pub mod framing;
 pub mod ids;
 pub mod layers;
 pub mod media;

@@ -3,7 +3,7 @@
 //! One per shard, shared by its sessions, so that a session at rest holds no buffer.
 
 use crate::cells::{Drop, ShardCells};
-use std::net::SocketAddr;
+use crate::flow::Flow;
 use std::sync::Arc;
 
 /// Bytes that wait to be sent. Small enough to stay in the second-level cache between sealing and
@@ -15,11 +15,11 @@ const MAX_RUN_BYTES: usize = 65_000;
 /// Packets that one datagram can ask for again; receivers ask for fewer.
 pub(crate) const MAX_LOST: usize = 256;
 
-/// Datagrams to one address that lie behind each other in the slab: all of `segment` bytes but for
+/// Datagrams of one flow that lie behind each other in the slab: all of `segment` bytes but for
 /// the last, which may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    pub to: SocketAddr,
+    pub to: Flow,
     pub offset: usize,
     pub len: usize,
     pub segment: usize,
@@ -68,7 +68,7 @@ impl Slab {
     /// from `fill`, or no room, and nothing is sent.
     pub fn write(
         &mut self,
-        to: SocketAddr,
+        to: Flow,
         max: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Option<usize> {
@@ -98,7 +98,7 @@ impl Slab {
         Some(len)
     }
 
-    pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) -> Option<usize> {
+    pub fn push(&mut self, to: Flow, datagram: &[u8]) -> Option<usize> {
         self.write(to, datagram.len(), |room| {
             room.copy_from_slice(datagram);
             Some(datagram.len())
@@ -109,8 +109,10 @@ impl Slab {
 /// What a session tells its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// Datagrams of this address are the session's from now on, and those of its former no longer.
-    Bound(SocketAddr),
+    /// Datagrams of this flow are the session's from now on, and those of its former no longer.
+    Bound(Flow),
+    /// An authentic check came over TCP: the connection is a peer's.
+    Checked(Flow),
     /// Keys exist.
     Connected,
     /// A check came with the credentials of the last restart; those before are worth nothing now.
@@ -178,14 +180,16 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
+    fn flow(addr: &str) -> Flow {
+        Flow::from(addr.parse::<SocketAddr>().expect("address"))
+    }
 
     #[test]
     fn equal_datagrams_to_one_address_form_a_run_that_a_shorter_one_ends() {
         let mut slab = Slab::new();
-        let (a, b): (SocketAddr, SocketAddr) = (
-            "192.0.2.1:1".parse().expect("address"),
-            "192.0.2.1:2".parse().expect("address"),
-        );
+        let (a, b) = (flow("192.0.2.1:1"), flow("192.0.2.1:2"));
         for (to, len) in [(a, 100), (a, 100), (a, 40), (a, 40), (b, 40), (b, 60)] {
             slab.push(to, &vec![1; len]).expect("room");
         }
@@ -208,7 +212,7 @@ mod tests {
     #[test]
     fn a_run_stays_within_what_the_kernel_takes() {
         let mut slab = Slab::new();
-        let to: SocketAddr = "192.0.2.1:1".parse().expect("address");
+        let to = flow("192.0.2.1:1");
         (0..200).for_each(|_| assert!(slab.push(to, &[0; 1200]).is_some()));
         assert!(
             slab.runs()

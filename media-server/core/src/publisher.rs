@@ -8,6 +8,7 @@ mod track;
 
 use crate::cells::Drop;
 use crate::clock::{compact, round_trip};
+use crate::flow::Flow;
 use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate, kind_index};
 use crate::negotiated::{Kind, PayloadType};
@@ -20,7 +21,6 @@ use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transp
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
 use feedback::{Arrivals, Limit};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::{Stream, extend};
@@ -438,13 +438,7 @@ impl Publisher {
 }
 
 impl Session for Publisher {
-    fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        out: &mut Output,
-    ) {
+    fn handle_datagram(&mut self, now: Instant, from: Flow, datagram: &mut [u8], out: &mut Output) {
         match self.transport.handle_datagram(now, from, datagram, out) {
             Received::Nothing => {}
             Received::Keyed(keys) => {

@@ -14,7 +14,7 @@ mod simulcast;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Bundle, Local, write_answer, write_restart};
+pub use answer::{Bundle, Candidate, CandidateKind, Local, write_answer, write_restart};
 pub use fragment::{Fragment, FragmentError};
 pub use offer::{Direction, Offer, OfferedMedia};
 

@@ -9,10 +9,10 @@ pub(crate) use transport::{Received, Transport};
 use crate::cells::SessionCells;
 use crate::clock::WallClock;
 use crate::dtls::Identity;
+use crate::flow::Flow;
 use crate::ids::{IcePwd, SessionId, Ufrag};
 use crate::negotiated::Negotiated;
 use crate::output::Output;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,14 +34,8 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// blocks. Results are left in [`Output`], whose events belong to the session last called.
 pub trait Session {
     /// Takes a datagram that is addressed to this session: STUN with its user fragment, or
-    /// anything from an address that it bound. The bytes are used as work space.
-    fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        out: &mut Output,
-    );
+    /// anything of a flow that it bound. The bytes are used as work space.
+    fn handle_datagram(&mut self, now: Instant, from: Flow, datagram: &mut [u8], out: &mut Output);
 
     /// Does what is due. Called at or after [`poll_timeout`](Self::poll_timeout).
     fn handle_timeout(&mut self, now: Instant, out: &mut Output);

@@ -382,7 +382,7 @@ impl Bench {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Vec<(SocketAddr, Vec<u8>)> {
-        session.handle_datagram(self.now, from, &mut datagram.to_vec(), &mut self.out);
+        session.handle_datagram(self.now, from.into(), &mut datagram.to_vec(), &mut self.out);
         self.sent()
     }
 
@@ -400,7 +400,7 @@ impl Bench {
             let bytes = &slab.bytes()[run.offset..run.offset + run.len];
             bytes
                 .chunks(run.segment)
-                .map(|b| (run.to, b.to_vec()))
+                .map(|b| (run.to.remote, b.to_vec()))
                 .collect::<Vec<_>>()
         };
         let all = slab.runs().iter().flat_map(cut).collect();

@@ -20,6 +20,7 @@ mod trend;
 
 use crate::cells::Drop;
 use crate::clock::round_trip;
+use crate::flow::Flow;
 use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, clock_rate};
 use crate::negotiated::Kind;
@@ -35,7 +36,6 @@ use layer_choice::LayerChoice;
 use pacer::SLOT;
 use repair::Repair;
 use selection::Selection;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use track::{Admitted, Track};
@@ -61,6 +61,8 @@ pub struct Viewer {
     layer_choice: LayerChoice,
     /// While a track is behind: when it last got its share.
     behind: Option<Instant>,
+    /// The connection to the viewer takes no more video for now.
+    congested: bool,
     /// Whether the first picture was sent.
     joined: bool,
     /// Since when there is no publisher.
@@ -90,6 +92,7 @@ impl Viewer {
             congestion: Congestion::new(now, &config.negotiated),
             layer_choice: LayerChoice::default(),
             behind: None,
+            congested: false,
             joined: false,
             cname: config.negotiated.cname.as_str().into(),
             orphaned: Some(now),
@@ -107,6 +110,12 @@ impl Viewer {
         } else {
             self.orphaned.or(Some(now))
         };
+    }
+
+    /// Whether the connection to the viewer is behind. As long as it is, video is withheld, and goes on
+    /// at the first keyframe after; what is being sent from the ring just waits.
+    pub fn set_congested(&mut self, congested: bool) {
+        self.congested = congested;
     }
 
     /// Takes note of the layers of its publisher: before the first packet, and when they change.
@@ -164,7 +173,7 @@ impl Viewer {
     }
 
     fn is_ready(&self) -> bool {
-        self.sealer.is_some() && self.begins.is_none()
+        self.sealer.is_some() && self.begins.is_none() && !self.congested
     }
 
     /// Sends what this viewer may get of a batch, which is in the ring already. The slab must have
@@ -194,6 +203,11 @@ impl Viewer {
             let is_video = track.kind == Kind::Video;
             let begins = self.begins.is_some() && is_video;
             if begins || !self.selection.takes(packet) || track.is_behind(packet) {
+                continue;
+            }
+            if is_video && self.congested {
+                track.withhold(packet.source);
+                out.drop(Drop::TcpFull);
                 continue;
             }
             if is_video && self.congestion.is_paused() && begins_frame(rings, packet) {
@@ -239,12 +253,12 @@ impl Viewer {
         if self.is_behind() {
             self.catch_up(now, rings, out);
         }
-        !waited && self.is_withholding()
+        !waited && !self.congested && self.is_withholding()
     }
 
     /// Sends again what the viewer asked for, see [`Output::lost`].
     pub fn retransmit(&mut self, now: Instant, seqs: &[u16], rings: &[Ring], out: &mut Output) {
-        let Some(to) = self.transport.media_path() else {
+        let Some(to) = self.transport.media_path().filter(|_| !self.congested) else {
             return;
         };
         self.look_at_rate(now, rings);
@@ -314,7 +328,7 @@ impl Viewer {
     fn send(
         &mut self,
         now: Instant,
-        to: SocketAddr,
+        to: Flow,
         at: usize,
         admitted: Admitted,
         batch: &MediaBatch,
@@ -450,13 +464,7 @@ impl Viewer {
 }
 
 impl Session for Viewer {
-    fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        out: &mut Output,
-    ) {
+    fn handle_datagram(&mut self, now: Instant, from: Flow, datagram: &mut [u8], out: &mut Output) {
         match self.transport.handle_datagram(now, from, datagram, out) {
             Received::Nothing => {}
             Received::Keyed(keys) => {
@@ -497,7 +505,8 @@ impl Session for Viewer {
             .orphaned
             .filter(|_| self.transport.is_keyed())
             .map(|at| at + PUBLISHER_LIMIT);
-        let slot = self.behind.map(|at| at + SLOT);
+        let slot = self.behind.filter(|_| !self.congested);
+        let slot = slot.map(|at| at + SLOT);
         let probe = self.congestion.probe_due();
         [self.tick, orphaned, slot, self.begins, probe]
             .into_iter()

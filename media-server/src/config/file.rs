@@ -35,6 +35,7 @@ pub(super) struct FileHttp {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct FileMedia {
     pub(super) listen: Option<SocketAddr>,
+    pub(super) tcp: Option<bool>,
     pub(super) advertise: Vec<String>,
     pub(super) addresses_file: Option<PathBuf>,
     pub(super) shards: Option<u8>,

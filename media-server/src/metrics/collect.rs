@@ -11,6 +11,7 @@ use crate::shard::Bound;
 use catalogue::families::{Family, Scope};
 use media_core::cells::{Drop, IceState};
 use media_core::negotiated::Role;
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// The text of `/metrics`.
@@ -81,11 +82,9 @@ fn set_totals(app: &App, metrics: &Metrics) {
         metrics.set("media_handshakes", &[state], count as f64);
     }
     metrics.set("media_drain_state", &[], app.drain_state() as u8 as f64);
-    metrics.set(
-        "media_advertised_addresses",
-        &[],
-        app.addresses.current().len() as f64,
-    );
+    let candidates = app.addresses.current();
+    let addresses: HashSet<_> = candidates.iter().map(|c| c.address).collect();
+    metrics.set("media_advertised_addresses", &[], addresses.len() as f64);
     let forgotten = app.registry.forgotten() as f64;
     metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
     for bound in ["http_connections", "event_streams"] {
@@ -139,6 +138,8 @@ fn set_shards(app: &App, metrics: &Metrics) {
         metrics.set("media_join_total", &[served], count);
     }
     metrics.set("media_cache_bytes", &[], sum(&|c| c.cache_bytes()));
+    let connections = sum(&|c| c.tcp_connections());
+    metrics.set("media_tcp_connections", &[], connections);
     metrics.set(
         "media_cache_shrinks_total",
         &[],

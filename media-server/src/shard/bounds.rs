@@ -12,10 +12,23 @@ pub enum Bound {
     ClosedSessions,
     /// Notices to another shard: one was lost, because that shard hangs.
     Notices,
+    /// TCP connections of the process: one more was refused.
+    TcpConnections,
+    /// TCP connections of one source that have not proved to be a peer's: one more was refused.
+    TcpSource,
+    /// TCP connections of all sources that have not: the oldest was closed.
+    TcpUnproven,
 }
 
 impl Bound {
-    pub const ALL: [Bound; 3] = [Bound::Routes, Bound::ClosedSessions, Bound::Notices];
+    pub const ALL: [Bound; 6] = [
+        Bound::Routes,
+        Bound::ClosedSessions,
+        Bound::Notices,
+        Bound::TcpConnections,
+        Bound::TcpSource,
+        Bound::TcpUnproven,
+    ];
 
     /// Value of the label `bound`.
     pub fn as_str(self) -> &'static str {
@@ -23,6 +36,9 @@ impl Bound {
             Bound::Routes => "routes",
             Bound::ClosedSessions => "closed_sessions",
             Bound::Notices => "notices",
+            Bound::TcpConnections => "tcp_connections",
+            Bound::TcpSource => "tcp_source",
+            Bound::TcpUnproven => "tcp_unproven",
         }
     }
 }

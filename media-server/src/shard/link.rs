@@ -1,11 +1,13 @@
-//! What shards tell each other: datagrams that arrived at the wrong one, media for viewers on
-//! another one, and who has what.
+//! What shards tell each other: datagrams and connections that arrived at the wrong one, media for
+//! viewers on another one, and who has what.
 //!
 //! Each shard has one inbox. Media and datagrams are dropped and counted when it is full. Notices, of
 //! which there are a few per session, have so much room that only a shard that hangs lets it fill.
 
+use super::admission::Permit;
+use media_core::flow::Flow;
 use media_core::media::MediaBatch;
-use media_wire::Waker;
+use media_wire::{TcpStream, Waker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -21,10 +23,12 @@ const NOTICES: usize = 65_536;
 pub(super) enum Parcel {
     /// A datagram for one of your sessions, received by shard `via`.
     Datagram {
-        from: SocketAddr,
+        from: Flow,
         via: u8,
         bytes: Box<[u8]>,
     },
+    /// A TCP connection whose first check is for one of your sessions, and what arrived of it.
+    Connection(Box<Moved>),
     /// Media for your viewers of a device.
     Media {
         device: Arc<str>,
@@ -43,6 +47,14 @@ pub(super) enum Parcel {
         shard: u8,
         wanted: Box<[u64]>,
     },
+}
+
+/// A connection between two shards.
+pub(super) struct Moved {
+    pub(super) stream: TcpStream,
+    pub(super) remote: SocketAddr,
+    pub(super) permit: Permit,
+    pub(super) received: Vec<u8>,
 }
 
 /// Lost only by a shard that hangs. Sent when sessions open, connect, move or close.

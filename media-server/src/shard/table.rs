@@ -1,6 +1,7 @@
-//! The sessions of one shard and the ways to find them: by id, by user fragment, by address.
+//! The sessions of one shard and the ways to find them: by id, by user fragment, by flow.
 
 use super::OpenSession;
+use media_core::flow::Flow;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::Role;
 use media_core::publisher::Publisher;
@@ -8,7 +9,6 @@ use media_core::session::{Credentials, Session, SessionConfig};
 use media_core::stun::BindingRequest;
 use media_core::viewer::Viewer;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,8 @@ pub(super) struct Entry {
     pub(super) role: Role,
     pub(super) device: Arc<str>,
     pub(super) peer: Peer,
-    pub(super) addr: Option<SocketAddr>,
-    /// The shard whose socket the address's datagrams arrive at, if it is another.
+    pub(super) flow: Option<Flow>,
+    /// The shard whose socket the flow's datagrams arrive at, if it is another.
     pub(super) via: Option<u8>,
     /// Tells apart sessions that had the same index.
     pub(super) generation: u64,
@@ -59,7 +59,8 @@ pub(super) struct Table {
     free: Vec<Index>,
     by_id: HashMap<SessionId, Index>,
     by_ufrag: HashMap<[u8; 16], Index>,
-    by_addr: HashMap<SocketAddr, Index>,
+    /// By what tells senders apart, see [`Flow::sender`].
+    by_sender: HashMap<Flow, Index>,
     generations: u64,
     graves: HashMap<[u8; 16], IcePwd>,
     burials: VecDeque<(Instant, [u8; 16])>,
@@ -89,7 +90,7 @@ impl Table {
             role,
             device,
             peer,
-            addr: None,
+            flow: None,
             via: None,
             generation: self.generations,
             scheduled: None,
@@ -140,11 +141,8 @@ impl Table {
         };
         self.free.push(index);
         self.by_id.remove(&entry.id);
-        if let Some(addr) = entry
-            .addr
-            .filter(|addr| self.by_addr.get(addr) == Some(&index))
-        {
-            self.by_addr.remove(&addr);
+        if let Some(flow) = entry.flow {
+            self.release(flow, index);
         }
         self.forget_over(now);
         let mut early = false;
@@ -175,23 +173,31 @@ impl Table {
         self.by_ufrag.get(ufrag).copied()
     }
 
-    pub(super) fn by_addr(&self, addr: &SocketAddr) -> Option<Index> {
-        self.by_addr.get(addr).copied()
+    pub(super) fn by_flow(&self, flow: Flow) -> Option<Index> {
+        self.by_sender.get(&flow.sender()).copied()
     }
 
     pub(super) fn indices(&self) -> Vec<Index> {
         self.by_id.values().copied().collect()
     }
 
-    /// Gives an address to a session; returns the one that it had.
-    pub(super) fn bind(&mut self, index: Index, addr: SocketAddr) -> Option<SocketAddr> {
+    /// Gives a flow to a session; returns the one that it had, if that was of another sender.
+    pub(super) fn bind(&mut self, index: Index, flow: Flow) -> Option<Flow> {
         let entry = self.entries.get_mut(index)?.as_mut()?;
-        let before = entry.addr.replace(addr).filter(|before| *before != addr);
-        if let Some(before) = before.filter(|before| self.by_addr.get(before) == Some(&index)) {
-            self.by_addr.remove(&before);
+        let before = entry.flow.replace(flow);
+        let before = before.filter(|before| before.sender() != flow.sender());
+        if let Some(before) = before {
+            self.release(before, index);
         }
-        self.by_addr.insert(addr, index);
+        self.by_sender.insert(flow.sender(), index);
         before
+    }
+
+    /// Unless another session has it by now.
+    fn release(&mut self, flow: Flow, index: Index) {
+        if self.by_flow(flow) == Some(index) {
+            self.by_sender.remove(&flow.sender());
+        }
     }
 
     /// The answer to a check of a session that closed a moment ago; returns its length.
@@ -218,5 +224,90 @@ impl Table {
         if let Some((_, ufrag)) = self.burials.pop_front() {
             self.graves.remove(&ufrag);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use media_core::cells::SessionCells;
+    use media_core::clock::WallClock;
+    use media_core::dtls::Identity;
+    use media_core::negotiated::Negotiated;
+
+    struct Bench {
+        table: Table,
+        identity: Identity,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Bench {
+                table: Table::default(),
+                identity: Identity::generate().expect("an identity"),
+                now: Instant::now(),
+            }
+        }
+
+        /// A session that lived for a moment; returns whether another was forgotten for it.
+        fn open_and_remove(&mut self, number: u16) -> bool {
+            let [high, low] = number.to_be_bytes();
+            let mut id = [0; 16];
+            id[14..].copy_from_slice(&[high, low]);
+            let open = OpenSession {
+                id: SessionId::new(0, 0, id),
+                ufrag: Ufrag::new(&[0; 16], 0, 0, [0, 0, 0, 0, high, low]),
+                pwd: IcePwd::new([1; 24]),
+                device: "cam".into(),
+                negotiated: Negotiated {
+                    role: Role::Viewer,
+                    remote_ufrag: "peer".to_owned(),
+                    remote_pwd: "password of the peer..".to_owned(),
+                    fingerprint: [0; 32],
+                    tracks: Vec::new(),
+                    cname: "media".to_owned(),
+                    remb: false,
+                },
+                cells: Arc::new(SessionCells::new()),
+            };
+            let (now, identity) = (self.now, self.identity.clone());
+            let index = self.table.open(now, open, |open| SessionConfig {
+                id: open.id,
+                ufrag: open.ufrag,
+                pwd: open.pwd,
+                negotiated: open.negotiated,
+                cells: open.cells,
+                identity,
+                clock: WallClock::new(now, Duration::ZERO),
+            });
+            let (entry, early) = self.table.remove(now, index);
+            assert!(entry.is_some());
+            early
+        }
+    }
+
+    #[test]
+    fn a_closed_session_is_remembered_for_ten_seconds() {
+        let mut bench = Bench::new();
+        assert!(!bench.open_and_remove(1));
+        bench.now += GRAVE - Duration::from_millis(1);
+        bench.table.forget_over(bench.now);
+        assert_eq!(bench.table.graves.len(), 1);
+        bench.now += Duration::from_millis(1);
+        bench.table.forget_over(bench.now);
+        assert_eq!(bench.table.graves.len(), 0);
+    }
+
+    #[test]
+    fn of_too_many_closed_sessions_the_oldest_is_forgotten() {
+        let mut bench = Bench::new();
+        for number in 0..MAX_GRAVES as u16 {
+            assert!(!bench.open_and_remove(number));
+        }
+        assert!(bench.open_and_remove(MAX_GRAVES as u16), "and it is said");
+        assert_eq!(bench.table.graves.len(), MAX_GRAVES);
+        let first = Ufrag::new(&[0; 16], 0, 0, [0; 6]);
+        assert!(!bench.table.graves.contains_key(&first.0));
     }
 }

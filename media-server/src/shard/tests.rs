@@ -1,6 +1,8 @@
 //! Shards from outside: the mailbox, the events and junk at the media port. Sessions with media are
 //! tested in `media-core` and through the whole server.
 
+mod checks;
+
 use super::*;
 use media_core::cells::Drop;
 use media_core::negotiated::{Codec, Kind, PayloadType, Track};
@@ -13,6 +15,7 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
     Shards::start(ShardConfig {
         listen,
         shards,
+        tcp_connections: 100,
         ufrag_key: KEY,
         cache_bytes: 1 << 20,
         video_kbps: 12_000,
@@ -225,6 +228,7 @@ fn impossible_configurations_are_refused() {
         Shards::start(ShardConfig {
             listen,
             shards,
+            tcp_connections: 100,
             ufrag_key: KEY,
             cache_bytes: 1 << 20,
             video_kbps: 12_000,

@@ -6,8 +6,11 @@
 mod bandwidth;
 mod demux;
 mod fan_out;
+mod tcp;
 
+use super::admission::Admission;
 use super::bounds::{Bound, BoundHits};
+use super::connections::Connections;
 use super::devices::Devices;
 use super::heartbeat::Heartbeat;
 use super::link::{Inbox, Link, Notice, Parcel};
@@ -18,17 +21,19 @@ use super::{CloseReason, Command, Event, OpenSession};
 use media_core::cells::{Drop, ShardCells};
 use media_core::clock::WallClock;
 use media_core::dtls::Identity;
+use media_core::flow::{Flow, Local};
 use media_core::negotiated::Role;
 use media_core::output::{End, Output, SessionEvent};
 use media_core::ring::Ring;
 use media_core::session::SessionConfig;
-use media_wire::{Message, Receiver, UdpSocket, Waiter};
+use media_wire::{Message, Receiver, TcpListener, UdpSocket, Waiter};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tcp::Tcp;
 
 /// Batches received before timers get their turn: under flood they run every 512 datagrams.
 const BATCHES_PER_TURN: usize = 8;
@@ -38,6 +43,9 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(super) struct Worker {
     pub(super) shard: u8,
     pub(super) socket: UdpSocket,
+    /// For those who can reach TCP alone, where it is served.
+    pub(super) listener: Option<TcpListener>,
+    pub(super) admission: Arc<Admission>,
     pub(super) waiter: Waiter,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) inbox: Inbox,
@@ -62,6 +70,8 @@ struct State {
     out: Output,
     table: Table,
     devices: Devices,
+    connections: Connections,
+    tcp: Tcp,
     timers: BinaryHeap<Reverse<(Instant, Index, u64)>>,
     /// Publishers with media to fan out.
     ready: Vec<Index>,
@@ -81,6 +91,8 @@ impl Worker {
             out: Output::new(self.cells.clone()),
             table: Table::default(),
             devices: Devices::default(),
+            connections: Connections::default(),
+            tcp: Tcp::new(Instant::now()),
             timers: BinaryHeap::new(),
             ready: Vec::new(),
             events: VecDeque::new(),
@@ -90,7 +102,10 @@ impl Worker {
             worker: self,
         };
         let mut receiver = Receiver::new();
+        let mut buffer = vec![0; tcp::READ_BYTES];
+        let mut ready = Vec::new();
         let mut more = false;
+        state.listen();
         loop {
             let timeout = if more {
                 Duration::ZERO
@@ -98,13 +113,14 @@ impl Worker {
                 state.until_next_timer(Instant::now())
             };
             // Whether it was woken does not matter: looking for mail costs less than a system call.
-            let _ = state.worker.waiter.wait(timeout);
+            let _ = state.worker.waiter.wait(timeout, &mut ready);
             let start = Instant::now();
             state.worker.heartbeat.beat(start);
             if !state.handle_mail(start) {
                 return;
             }
             more = state.handle_input(&mut receiver);
+            state.handle_tcp(&ready, &mut buffer);
             state.handle_timers();
             state.flush();
             state.deliver_events();
@@ -186,6 +202,7 @@ impl State {
                     via,
                     mut bytes,
                 } => self.handle_datagram(now, from, &mut bytes, Some(via)),
+                Parcel::Connection(moved) => self.take_over(now, *moved),
                 Parcel::Media { device, batch } => self.forward(now, &device, &batch),
                 Parcel::Cache { device, batches } => self.keep_all(now, &device, &batches),
                 Parcel::KeyframeWanted { device, layer } => {
@@ -258,8 +275,8 @@ impl State {
             return;
         };
         let shard = self.worker.shard;
-        if let (Some(addr), Some(via)) = (entry.addr, entry.via) {
-            self.notify_route(via, addr, false);
+        if let (Some(flow), Some(via)) = (entry.flow, entry.via) {
+            self.notify_route(via, flow.remote, false);
         }
         self.ready.retain(|i| *i != index);
         let device = self.devices.make(&entry.device);
@@ -391,7 +408,11 @@ impl State {
             let mut bytes = 0;
             for datagram in receiver.datagrams() {
                 bytes += datagram.bytes.len() as u64;
-                self.handle_datagram(now, datagram.from, datagram.bytes, None);
+                let from = Flow {
+                    remote: datagram.from,
+                    local: Local::Udp(datagram.to),
+                };
+                self.handle_datagram(now, from, datagram.bytes, None);
             }
             self.worker.cells.count_in(received as u64, bytes);
             self.fan_out_ready(now);
@@ -407,7 +428,12 @@ impl State {
         let mut ended = None;
         for event in std::mem::take(&mut self.out.events) {
             match event {
-                SessionEvent::Bound(addr) => self.bind(index, addr, via),
+                SessionEvent::Bound(flow) => self.bind(index, flow, via),
+                SessionEvent::Checked(flow) => {
+                    if let Some(number) = flow.connection() {
+                        self.connections.prove(now, number);
+                    }
+                }
                 SessionEvent::Connected => self.connected(now, index),
                 SessionEvent::Restarted => self.table.restarted(index),
                 SessionEvent::KeyframeWanted => self.keyframe_wanted(now, index),
@@ -488,17 +514,21 @@ impl State {
             return;
         }
         let runs = self.out.slab.runs().iter();
-        let messages = runs.map(|run| Message {
-            to: run.to,
-            offset: run.offset,
-            len: run.len,
-            segment: run.segment,
-        });
+        let messages = runs
+            .filter(|run| run.to.connection().is_none())
+            .map(|run| Message {
+                to: run.to.remote,
+                from: run.to.local.address(),
+                offset: run.offset,
+                len: run.len,
+                segment: run.segment,
+            });
         let sent = self.worker.socket.send(self.out.slab.bytes(), messages);
         self.worker.cells.count_out(sent.datagrams, sent.bytes);
         self.worker
             .cells
             .count_drops(Drop::SocketFull, sent.dropped);
+        self.flush_tcp();
         self.out.slab.clear();
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// loopback), and the arrays stay small enough for the stack.
 pub(crate) const BATCH: usize = 64;
 
-/// Room for one control message of up to 16 bytes, aligned as the kernel wants it.
-const CONTROL_WORDS: usize = 4;
+/// Room for a packet-info message (40 bytes) and one of a number (24), aligned as the kernel wants it.
+const CONTROL_WORDS: usize = 8;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
@@ -27,17 +27,22 @@ fn owned(result: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A non-blocking UDP socket, not bound yet.
-pub(crate) fn udp_socket(v6: bool) -> io::Result<OwnedFd> {
+/// What a socket carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Udp,
+    Tcp,
+}
+
+/// A non-blocking socket, not bound yet.
+pub(crate) fn socket(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
+    let kind = match kind {
+        Kind::Udp => libc::SOCK_DGRAM,
+        Kind::Tcp => libc::SOCK_STREAM,
+    };
     let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: no pointers are passed.
-    owned(unsafe {
-        libc::socket(
-            family,
-            libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            0,
-        )
-    })
+    owned(unsafe { libc::socket(family, kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })
 }
 
 pub(crate) fn set_option(
@@ -76,6 +81,11 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, addr: SocketAddr) -> io::Result<()> {
     let (name, len) = to_name(addr, addr.is_ipv6());
     // SAFETY: `name` lives through the call and is at least `len` bytes long.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const name).cast(), len) }).map(drop)
+}
+
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
 pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
@@ -153,9 +163,26 @@ fn from_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// One received datagram: its length in its buffer, and where it came from (`None`: an address
-/// family that we don't know).
-pub(crate) type Arrival = (usize, Option<SocketAddr>);
+/// One received datagram.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arrival {
+    /// Its length in its buffer.
+    pub(crate) len: usize,
+    /// Where it came from; `None`: an address family that we don't know.
+    pub(crate) from: Option<SocketAddr>,
+    /// The address of ours that it came to, if the socket was asked to tell.
+    pub(crate) to: Option<IpAddr>,
+}
+
+/// Asks that a socket tells for each datagram which address it came to. An IPv6 socket tells it of
+/// IPv4 too, as a mapped address.
+pub(crate) fn tell_destination(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
 
 /// Receives up to [`BATCH`] datagrams, each into its `size` bytes of `bytes`; longer ones are cut.
 /// Returns how many, and the kernel's drop count if it sent one.
@@ -203,31 +230,72 @@ pub(crate) fn recv_batch(
             std::ptr::null_mut(),
         )
     })? as usize;
+    let mut overflow = None;
     for (arrival, (msg, name)) in arrivals
         .iter_mut()
         .zip(msgs.iter().zip(&names))
         .take(received)
     {
-        *arrival = ((msg.msg_len as usize).min(size), from_name(name));
+        let told = read_control(&msg.msg_hdr);
+        overflow = told.overflow;
+        *arrival = Arrival {
+            len: (msg.msg_len as usize).min(size),
+            from: from_name(name),
+            to: told.to,
+        };
     }
-    let last = received.checked_sub(1).map(|last| &msgs[last].msg_hdr);
-    Ok((received, last.and_then(overflow)))
+    Ok((received, overflow))
 }
 
-/// SO_RXQ_OVFL: datagrams that the kernel dropped so far.
-fn overflow(header: &libc::msghdr) -> Option<u32> {
+/// What came with a datagram.
+#[derive(Default)]
+struct Told {
+    /// SO_RXQ_OVFL: datagrams that the kernel dropped so far.
+    overflow: Option<u32>,
+    to: Option<IpAddr>,
+}
+
+fn read_control(header: &libc::msghdr) -> Told {
+    let mut told = Told::default();
     // SAFETY: the kernel filled `msg_control` with `msg_controllen` bytes of well-formed control
     // messages, in a buffer that is still alive.
-    let control = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
-    (control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SO_RXQ_OVFL)
-        // SAFETY: a control message of that type carries a u32, maybe unaligned.
-        .then(|| unsafe { libc::CMSG_DATA(control).cast::<u32>().read_unaligned() })
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null, or a header that lies within the buffer.
+    while let Some(control) = unsafe { next.as_ref() } {
+        // SAFETY: the data lies right behind its header.
+        let data = unsafe { libc::CMSG_DATA(control) };
+        match (control.cmsg_level, control.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                // SAFETY: a control message of that type carries a u32, maybe unaligned.
+                told.overflow = Some(unsafe { data.cast::<u32>().read_unaligned() });
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: a control message of that type carries an in_pktinfo, maybe unaligned.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                // That of ours which stands for a broadcast address too.
+                let ip = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                told.to = Some(IpAddr::V4(ip));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: a control message of that type carries an in6_pktinfo, maybe unaligned.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                told.to = Some(ip.to_canonical()).filter(|ip| !ip.is_multicast());
+            }
+            _ => {}
+        }
+        // SAFETY: as for CMSG_FIRSTHDR; `next` is a header of this buffer.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    told
 }
 
 /// One message to send: bytes for one address, cut by the kernel into datagrams of `segment` bytes
 /// where they are longer.
 pub(crate) struct Outgoing<'a> {
     pub(crate) to: SocketAddr,
+    /// The address of ours that it leaves from; `None` leaves the choice to the kernel.
+    pub(crate) from: Option<IpAddr>,
     pub(crate) bytes: &'a [u8],
     pub(crate) segment: u16,
 }
@@ -262,8 +330,42 @@ pub(crate) fn send_batch(
         header.msg_namelen = len;
         header.msg_iov = &raw mut iovs[at];
         header.msg_iovlen = 1;
+        let control = &mut controls[at];
+        match message.from {
+            Some(ip) if v6 => {
+                let ip = match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: ip.octets(),
+                    },
+                    ipi6_ifindex: 0,
+                };
+                add_control(
+                    header,
+                    control,
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO),
+                    info,
+                );
+            }
+            Some(IpAddr::V4(ip)) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(ip.octets()),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                add_control(header, control, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
+            }
+            // An IPv4 socket has no such address.
+            Some(IpAddr::V6(_)) | None => {}
+        }
         if usize::from(message.segment) < message.bytes.len() {
-            set_segment(header, &mut controls[at], message.segment);
+            let kind = (libc::SOL_UDP, libc::UDP_SEGMENT);
+            add_control(header, control, kind, message.segment);
         }
         count += 1;
     }
@@ -275,21 +377,33 @@ pub(crate) fn send_batch(
     Ok(sent as usize)
 }
 
-fn set_segment(header: &mut libc::msghdr, control: &mut [u64; CONTROL_WORDS], segment: u16) {
+/// Puts one more control message, of a level and type, behind those that the header has in `control`.
+fn add_control<T: Copy>(
+    header: &mut libc::msghdr,
+    control: &mut [u64; CONTROL_WORDS],
+    (level, kind): (libc::c_int, libc::c_int),
+    value: T,
+) {
+    let size = size_of::<T>() as libc::c_uint;
+    // SAFETY: both only compute.
+    let (space, len) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+    let used: usize = header.msg_controllen as _;
+    assert!(
+        used + space <= size_of_val(control),
+        "there is room for one message of each kind"
+    );
     header.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: CMSG_SPACE and CMSG_LEN only compute; 2 bytes of data take 24, less than `control` has.
-    let (space, len) = unsafe { (libc::CMSG_SPACE(2), libc::CMSG_LEN(2)) };
-    header.msg_controllen = space as _;
-    // SAFETY: `msg_control` points to at least `space` zeroed, aligned bytes, so the first header and
-    // its two bytes of data lie within.
+    header.msg_controllen = (used + space) as _;
+    // SAFETY: `space` bytes from `used` on lie within `control`, as was checked; it is aligned for a
+    // header, and so is `used`, a sum of what CMSG_SPACE gave. The value lies right behind its header
+    // and within `space`.
     unsafe {
-        let first = libc::CMSG_FIRSTHDR(header);
-        (*first).cmsg_level = libc::SOL_UDP;
-        (*first).cmsg_type = libc::UDP_SEGMENT;
-        (*first).cmsg_len = len as _;
-        libc::CMSG_DATA(first)
-            .cast::<u16>()
-            .write_unaligned(segment);
+        let at = control.as_mut_ptr().cast::<u8>().add(used);
+        let at = at.cast::<libc::cmsghdr>();
+        (*at).cmsg_level = level;
+        (*at).cmsg_type = kind;
+        (*at).cmsg_len = len as _;
+        libc::CMSG_DATA(at).cast::<T>().write_unaligned(value);
     }
 }
 
@@ -303,42 +417,72 @@ pub(crate) fn epoll() -> io::Result<OwnedFd> {
     owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
 }
 
-/// Watches `fd` for input; its events carry `token`.
-pub(crate) fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+/// What is done to a descriptor's place among those that are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// For input.
+    Add,
+    /// Watched already: from now on for input, and for room for output if `output`.
+    Change {
+        output: bool,
+    },
+    Remove,
+}
+
+/// Changes how `fd` is watched; its events carry `token`.
+pub(crate) fn epoll_watch(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    token: u64,
+    watch: Watch,
+) -> io::Result<()> {
+    let (operation, output) = match watch {
+        Watch::Add => (libc::EPOLL_CTL_ADD, 0),
+        Watch::Change { output: true } => (libc::EPOLL_CTL_MOD, libc::EPOLLOUT),
+        Watch::Change { output: false } => (libc::EPOLL_CTL_MOD, 0),
+        Watch::Remove => (libc::EPOLL_CTL_DEL, 0),
+    };
     let mut event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
+        events: (libc::EPOLLIN | output) as u32,
         u64: token,
     };
     // SAFETY: `event` lives through the call.
-    check(unsafe {
-        libc::epoll_ctl(
-            epoll.as_raw_fd(),
-            libc::EPOLL_CTL_ADD,
-            fd.as_raw_fd(),
-            &raw mut event,
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) })
+        .map(drop)
 }
 
-/// Waits for input; returns the tokens with some, or none after `timeout`.
-pub(crate) fn epoll_wait(epoll: BorrowedFd<'_>, timeout: Duration) -> io::Result<[Option<u64>; 4]> {
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
+/// Waits until a descriptor is ready, or for `timeout`; hands out the token of each, and whether there
+/// is input (or an end, or an error) and room for output. At most [`BATCH`] at once; the next call
+/// begins with others.
+pub(crate) fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    timeout: Duration,
+    mut ready: impl FnMut(u64, bool, bool),
+) -> io::Result<()> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
     // Rounded up, or a timer due in half a millisecond would be polled for in a busy loop.
     let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as libc::c_int;
     // SAFETY: `events` lives through the call and has room for as many as are asked for.
-    let result =
-        check(unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 4, millis) });
+    let result = check(unsafe {
+        libc::epoll_wait(
+            epoll.as_raw_fd(),
+            events.as_mut_ptr(),
+            BATCH as libc::c_int,
+            millis,
+        )
+    });
     let count = match result {
         Ok(count) => count as usize,
         Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
         Err(e) => return Err(e),
     };
-    let mut tokens = [None; 4];
-    tokens
-        .iter_mut()
-        .zip(events)
-        .take(count)
-        .for_each(|(token, event)| *token = Some(event.u64));
-    Ok(tokens)
+    for event in &events[..count] {
+        let (events, token) = (event.events as libc::c_int, event.u64);
+        ready(
+            token,
+            events & !libc::EPOLLOUT != 0,
+            events & libc::EPOLLOUT != 0,
+        );
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! A UDP socket that receives and sends in batches.
 
-use crate::sys::{self, Arrival, BATCH, Outgoing};
+use crate::sys::{self, Arrival, BATCH, Kind, Outgoing};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes per received datagram. Media stays below the Ethernet MTU of 1500; what is longer is cut
@@ -25,6 +25,8 @@ pub struct UdpSocket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     pub to: SocketAddr,
+    /// The address of ours that it leaves from; `None` leaves the choice to the kernel.
+    pub from: Option<IpAddr>,
     pub offset: usize,
     pub len: usize,
     pub segment: usize,
@@ -41,13 +43,20 @@ pub struct Sent {
 
 impl UdpSocket {
     /// Binds a socket; `shared` ones can be bound to one port several times, and the kernel spreads
-    /// their input by address. An IPv6 wildcard takes IPv4 as well.
+    /// their input by address. An IPv6 wildcard takes IPv4 as well, and is the IPv4 one where there is no
+    /// IPv6. A wildcard's datagrams say which address they came to: what answers them has to leave from
+    /// there.
     ///
     /// # Errors
     /// The address is taken or not ours.
     pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<Self> {
         let v6 = addr.is_ipv6();
-        let fd = sys::udp_socket(v6)?;
+        let fd = match sys::socket(Kind::Udp, v6) {
+            Err(e) if v6 && addr.ip().is_unspecified() && is_unknown_family(&e) => {
+                return Self::bind((Ipv4Addr::UNSPECIFIED, addr.port()).into(), shared);
+            }
+            fd => fd?,
+        };
         if v6 {
             sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
         }
@@ -63,6 +72,9 @@ impl UdpSocket {
                 .or_else(|_| sys::set_option(fd.as_fd(), libc::SOL_SOCKET, plain, BUFFER))?;
         }
         sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        if addr.ip().is_unspecified() {
+            sys::tell_destination(fd.as_fd(), v6)?;
+        }
         sys::bind(fd.as_fd(), addr)?;
         // Kernels before 4.18 do not know it.
         let gso = sys::option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
@@ -96,12 +108,14 @@ impl UdpSocket {
             if self.gso {
                 batch.push(Outgoing {
                     to: message.to,
+                    from: message.from,
                     bytes: all,
                     segment: message.segment as u16,
                 });
             } else {
                 let single = |bytes| Outgoing {
                     to: message.to,
+                    from: message.from,
                     bytes,
                     segment: u16::MAX,
                 };
@@ -128,14 +142,16 @@ impl UdpSocket {
                     }
                     rest = tail;
                 }
-                // The device cannot checksum for us (EIO), or the route has another MTU (EINVAL).
+                // The device cannot checksum for us (EIO), or the route has another MTU (EINVAL). The
+                // latter also if the address that it should leave from is gone: then none gets out.
                 Err(e)
                     if is_segmented(first)
                         && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) =>
                 {
-                    self.gso = false;
+                    let before = sent.datagrams;
                     let single = |bytes| Outgoing {
                         to: first.to,
+                        from: first.from,
                         bytes,
                         segment: u16::MAX,
                     };
@@ -145,6 +161,7 @@ impl UdpSocket {
                         .map(single)
                         .collect();
                     self.send_all(&singles, sent);
+                    self.gso = sent.datagrams == before;
                     rest = &rest[1..];
                 }
                 // An ICMP error of an earlier datagram is reported once, here; this one is as good
@@ -166,6 +183,11 @@ impl AsFd for UdpSocket {
     }
 }
 
+/// The kernel was started without IPv6.
+pub(crate) fn is_unknown_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 fn is_segmented(message: &Outgoing<'_>) -> bool {
     usize::from(message.segment) < message.bytes.len()
 }
@@ -181,6 +203,8 @@ fn datagrams(message: &Outgoing<'_>) -> u64 {
 #[derive(Debug)]
 pub struct Received<'a> {
     pub from: SocketAddr,
+    /// The address of ours that it came to, from a wildcard socket.
+    pub to: Option<IpAddr>,
     pub bytes: &'a mut [u8],
 }
 
@@ -206,7 +230,7 @@ impl Receiver {
     pub fn new() -> Self {
         Receiver {
             bytes: vec![0; BATCH * DATAGRAM].into_boxed_slice(),
-            arrivals: [(0, None); BATCH],
+            arrivals: [Arrival::default(); BATCH],
             received: 0,
             overflow: 0,
         }
@@ -238,10 +262,11 @@ impl Receiver {
         self.bytes
             .chunks_exact_mut(DATAGRAM)
             .zip(arrivals)
-            .filter_map(|(bytes, (len, from))| {
+            .filter_map(|(bytes, arrival)| {
                 Some(Received {
-                    from: (*from)?,
-                    bytes: &mut bytes[..*len],
+                    from: arrival.from?,
+                    to: arrival.to,
+                    bytes: &mut bytes[..arrival.len],
                 })
             })
     }
@@ -270,6 +295,7 @@ mod tests {
     fn message(to: SocketAddr, offset: usize, len: usize, segment: usize) -> Message {
         Message {
             to,
+            from: None,
             offset,
             len,
             segment,
@@ -328,6 +354,72 @@ mod tests {
         );
         both.send(b"pong", [message(from, 0, 4, 4)].into_iter());
         assert_eq!(receive_all(&v4, 1).remove(0), (to, b"pong".to_vec()));
+    }
+
+    /// The answer to a datagram that a socket sent to `to`, and whether all of it left from there.
+    fn answered(wildcard: &str, to: &str, gso: bool) {
+        let any = if to.contains(':') {
+            "[::1]:0"
+        } else {
+            "127.0.0.1:0"
+        };
+        let mut peer = UdpSocket::bind(any.parse().expect("address"), false).expect("bind");
+        let mut server = UdpSocket::bind(wildcard.parse().expect("address"), false).expect("bind");
+        server.gso &= gso;
+        let to = SocketAddr::new(
+            to.parse().expect("address"),
+            server.local_addr().expect("address").port(),
+        );
+        peer.send(b"ping", [message(to, 0, 4, 4)].into_iter());
+        let (mut receiver, mut from) = (Receiver::new(), None);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while from.is_none() {
+            assert!(Instant::now() < deadline, "no datagram at {to}");
+            receiver.receive(&server);
+            from = receiver.datagrams().next().map(|d| (d.from, d.to));
+        }
+        let (from, own) = from.expect("one arrived");
+        assert_eq!(own, Some(to.ip()), "{wildcard}");
+        let answer = Message {
+            from: own,
+            ..message(from, 0, 30, 10)
+        };
+        let sent = server.send(&[7; 30], [answer].into_iter());
+        assert_eq!((sent.datagrams, sent.dropped), (3, 0), "{wildcard} {to}");
+        let answers = receive_all(&peer, 3);
+        assert!(answers.iter().all(|(from, _)| *from == to), "{answers:?}");
+    }
+
+    #[test]
+    fn an_answer_of_a_wildcard_socket_leaves_from_the_address_that_was_asked() {
+        for gso in [true, false] {
+            // All of 127/8 is this machine; the kernel's own choice would be 127.0.0.1.
+            answered("0.0.0.0:0", "127.0.0.2", gso);
+            if UdpSocket::bind("[::1]:0".parse().expect("address"), false).is_ok() {
+                answered("[::]:0", "127.0.0.3", gso);
+                answered("[::]:0", "::1", gso);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_went_away_costs_its_own_peer_alone() {
+        let receiver =
+            UdpSocket::bind("127.0.0.1:0".parse().expect("address"), false).expect("bind");
+        let mut sender =
+            UdpSocket::bind("0.0.0.0:0".parse().expect("address"), false).expect("bind");
+        let gso = sender.gso;
+        let to = receiver.local_addr().expect("address");
+        let from = |ip: &str| Message {
+            from: Some(ip.parse().expect("address")),
+            ..message(to, 0, 30, 10)
+        };
+        // TEST-NET-1 is no address of this machine.
+        let messages = [from("192.0.2.1"), from("127.0.0.1")];
+        let sent = sender.send(&[7; 30], messages.into_iter());
+        assert_eq!((sent.datagrams, sent.dropped), (3, 3));
+        assert_eq!(receive_all(&receiver, 3).len(), 3);
+        assert_eq!(sender.gso, gso, "segments are still sent");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Sleeping on a socket and on other threads at once.
+//! Sleeping on sockets and on other threads at once.
 
-use crate::sys;
+use crate::sys::{self, Watch};
 use crate::udp::UdpSocket;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 const SOCKET: u64 = 0;
 const WAKER: u64 = 1;
+/// The caller's tokens come behind ours.
+const FIRST: u64 = 2;
 
 /// Ends the sleep of one [`Waiter`], from any thread. A wake before the sleep is not lost.
 #[derive(Debug, Clone)]
@@ -24,7 +26,17 @@ impl Waker {
     }
 }
 
-/// Where one thread sleeps until its socket has input, it is woken, or time is up.
+/// One of the descriptors that are watched beside the UDP socket, see [`Waiter::watch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    pub token: u64,
+    /// There is input, or the end of it, or an error to be read.
+    pub input: bool,
+    /// There is room for output.
+    pub output: bool,
+}
+
+/// Where one thread sleeps until a socket has input, it is woken, or time is up.
 #[derive(Debug)]
 pub struct Waiter {
     epoll: OwnedFd,
@@ -36,8 +48,8 @@ impl Waiter {
     /// The process has too many descriptors.
     pub fn new(socket: &UdpSocket) -> io::Result<Self> {
         let (epoll, event) = (sys::epoll()?, sys::eventfd()?);
-        sys::epoll_add(epoll.as_fd(), socket.as_fd(), SOCKET)?;
-        sys::epoll_add(epoll.as_fd(), event.as_fd(), WAKER)?;
+        sys::epoll_watch(epoll.as_fd(), socket.as_fd(), SOCKET, Watch::Add)?;
+        sys::epoll_watch(epoll.as_fd(), event.as_fd(), WAKER, Watch::Add)?;
         Ok(Waiter {
             epoll,
             event: Arc::new(File::from(event)),
@@ -50,13 +62,52 @@ impl Waiter {
         }
     }
 
-    /// Sleeps; returns whether it was woken by a [`Waker`].
+    /// Watches one more descriptor for input, until it is closed; `token` is of the caller's choice.
+    ///
+    /// # Errors
+    /// The user has too many watched descriptors.
+    pub fn watch(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
+        self.change(fd, token, Watch::Add)
+    }
+
+    /// Whether a watched descriptor is watched for room for output too.
+    ///
+    /// # Errors
+    /// None for a watched descriptor.
+    pub fn watch_output(&self, fd: &impl AsFd, token: u64, output: bool) -> io::Result<()> {
+        self.change(fd, token, Watch::Change { output })
+    }
+
+    /// Ends the watch of a descriptor that stays open.
+    ///
+    /// # Errors
+    /// None for a watched descriptor.
+    pub fn unwatch(&self, fd: &impl AsFd) -> io::Result<()> {
+        self.change(fd, 0, Watch::Remove)
+    }
+
+    fn change(&self, fd: &impl AsFd, token: u64, watch: Watch) -> io::Result<()> {
+        sys::epoll_watch(self.epoll.as_fd(), fd.as_fd(), FIRST + token, watch)
+    }
+
+    /// Sleeps; leaves in `ready` which of the watched descriptors are, and returns whether it was woken
+    /// by a [`Waker`]. The UDP socket ends the sleep too, and is not in `ready`.
     ///
     /// # Errors
     /// The kernel refused to wait, which it does not do for valid descriptors.
-    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        let tokens = sys::epoll_wait(self.epoll.as_fd(), timeout)?;
-        let woken = tokens.contains(&Some(WAKER));
+    pub fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<bool> {
+        ready.clear();
+        let mut woken = false;
+        sys::epoll_wait(self.epoll.as_fd(), timeout, |token, input, output| {
+            woken |= token == WAKER;
+            if let Some(token) = token.checked_sub(FIRST) {
+                ready.push(Ready {
+                    token,
+                    input,
+                    output,
+                });
+            }
+        })?;
         if woken {
             // Takes all wakes so far; there is at least one.
             let _ = (&*self.event).read(&mut [0; 8]);
@@ -70,25 +121,43 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    #[test]
-    fn a_wake_before_the_sleep_is_not_lost_and_counts_once() {
+    fn waiter() -> (UdpSocket, Waiter) {
         let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("address"), false).expect("bind");
         let waiter = Waiter::new(&socket).expect("waiter");
+        (socket, waiter)
+    }
+
+    #[test]
+    fn a_wake_before_the_sleep_is_not_lost_and_counts_once() {
+        let (_socket, waiter) = waiter();
+        let mut ready = Vec::new();
         waiter.waker().wake();
         waiter.waker().wake();
-        assert!(waiter.wait(Duration::from_secs(10)).expect("wait"));
+        assert!(
+            waiter
+                .wait(Duration::from_secs(10), &mut ready)
+                .expect("wait")
+        );
         let start = Instant::now();
-        assert!(!waiter.wait(Duration::from_millis(20)).expect("wait"));
+        assert!(
+            !waiter
+                .wait(Duration::from_millis(20), &mut ready)
+                .expect("wait")
+        );
         assert!(start.elapsed() >= Duration::from_millis(20));
+        assert_eq!(ready, []);
     }
 
     #[test]
     fn another_thread_ends_the_sleep() {
-        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("address"), false).expect("bind");
-        let waiter = Waiter::new(&socket).expect("waiter");
+        let (_socket, waiter) = waiter();
         let waker = waiter.waker();
         let thread = std::thread::spawn(move || waker.wake());
-        assert!(waiter.wait(Duration::from_secs(10)).expect("wait"));
+        assert!(
+            waiter
+                .wait(Duration::from_secs(10), &mut Vec::new())
+                .expect("wait")
+        );
         thread.join().expect("the thread ends");
     }
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use media_core::cells::ShardCells;
+use media_core::flow::Flow;
 use media_core::negotiated::{Extensions, Role};
 use media_core::output::Output;
 use media_core::publisher::Publisher;
@@ -73,8 +74,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn to() -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], 40_000))
+fn to() -> Flow {
+    SocketAddr::from(([192, 0, 2, 1], 40_000)).into()
 }
 
 /// A publisher's plain packets of one VP8 frame.
@@ -112,7 +113,7 @@ fn open(frames: usize) -> anyhow::Result<()> {
         }
         measured(|| {
             for datagram in &mut datagrams {
-                publisher.handle_datagram(now, device.addr, datagram, &mut out);
+                publisher.handle_datagram(now, device.addr.into(), datagram, &mut out);
             }
         });
         let batch = publisher.take_batch();
@@ -196,7 +197,7 @@ fn forward(frames: usize) -> anyhow::Result<()> {
     for number in 0..frames {
         for packet in frame(number) {
             let mut sealed = device.seal(&packet)?;
-            publisher.handle_datagram(now, device.addr, &mut sealed, &mut out);
+            publisher.handle_datagram(now, device.addr.into(), &mut sealed, &mut out);
         }
         let batch = Arc::new(publisher.take_batch());
         ring.push(&batch);
@@ -230,6 +231,7 @@ fn send(frames: usize) -> anyhow::Result<()> {
             let now = left.min(VIEWERS_PER_SLAB);
             let messages = (0..now).map(|viewer| Message {
                 to,
+                from: None,
                 offset: viewer * frame,
                 len: frame,
                 segment: SEALED,

@@ -125,7 +125,7 @@ impl Peer {
         // The second check makes the first's address the one that media goes to.
         for transaction in 0..2 {
             let mut check = self.check(transaction);
-            session.handle_datagram(start, self.addr, &mut check, out);
+            session.handle_datagram(start, self.addr.into(), &mut check, out);
             out.slab.clear();
         }
         self.endpoint
@@ -140,7 +140,7 @@ impl Peer {
             }
             while let Some(datagram) = self.endpoint.poll_transmit() {
                 let mut datagram = datagram.message.to_vec();
-                session.handle_datagram(now, self.addr, &mut datagram, out);
+                session.handle_datagram(now, self.addr.into(), &mut datagram, out);
             }
             let runs = out.slab.runs().iter();
             let sent: Vec<Vec<u8>> = runs

@@ -8,6 +8,7 @@ use crate::rtcp::Item;
 use crate::testing::{
     AUDIO_PT, Bench, GCM, Peer, SHA1, VIDEO_PT, VIDEO_RTX_PT, VP8_DELTA, VP8_KEY, packet,
 };
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 mod simulcast;

@@ -9,14 +9,28 @@ use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track}
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+/// An address that reaches the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    pub kind: CandidateKind,
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CandidateKind {
+    Udp,
+    /// Over TCP; the client opens the connection (RFC 6544 §4.1).
+    TcpPassive,
+}
+
 /// Our side of the session.
 #[derive(Debug)]
 pub struct Local<'a> {
     pub ufrag: Ufrag,
     pub pwd: IcePwd,
     pub fingerprint: Fingerprint,
-    /// UDP addresses that reach the session, best first.
-    pub candidates: &'a [SocketAddr],
+    /// Addresses that reach the session, best first of each kind.
+    pub candidates: &'a [Candidate],
     /// Session id of the origin line: any number below 2^62 (RFC 8829 §5.2.1).
     pub origin: u64,
     /// Bandwidth of the video m-line in kbit/s.
@@ -133,7 +147,7 @@ pub fn write_restart(
     bundle: &Bundle,
     ufrag: Ufrag,
     pwd: &IcePwd,
-    addresses: &[SocketAddr],
+    addresses: &[Candidate],
 ) -> String {
     let mut sdp = Sdp(String::with_capacity(512));
     ice_session(&mut sdp);
@@ -173,17 +187,29 @@ fn transport(sdp: &mut Sdp, local: &Local<'_>) {
     sdp.line("a=setup:passive");
 }
 
-fn candidates(sdp: &mut Sdp, addresses: &[SocketAddr]) {
-    for (index, address) in addresses.iter().enumerate() {
-        // RFC 8445 §5.1.2.1 with type preference 126 (host) and component 1.
-        let local_preference = 65_535u32.saturating_sub(index as u32);
-        let priority = 126 << 24 | local_preference << 8 | 255;
-        sdp.line(format_args!(
-            "a=candidate:{} 1 udp {priority} {} {} typ host",
-            index + 1,
-            address.ip(),
-            address.port()
-        ));
+fn candidates(sdp: &mut Sdp, candidates: &[Candidate]) {
+    for (index, candidate) in (0..).zip(candidates) {
+        let (ip, port) = (candidate.address.ip(), candidate.address.port());
+        // RFC 8445 §5.1.2.1 for component 1. The type preferences are those of browsers: 126 for hosts,
+        // 90 for hosts over TCP, so that TCP is what is left when UDP is not.
+        match candidate.kind {
+            CandidateKind::Udp => {
+                let priority = 126 << 24 | 65_535u32.saturating_sub(index) << 8 | 255;
+                sdp.line(format_args!(
+                    "a=candidate:{} 1 udp {priority} {ip} {port} typ host",
+                    index + 1
+                ));
+            }
+            // RFC 6544 §4.2: three bits for the direction, 4 for passive, and 13 for the rest.
+            CandidateKind::TcpPassive => {
+                let local_preference = 4 << 13 | 8_191u32.saturating_sub(index);
+                let priority = 90 << 24 | local_preference << 8 | 255;
+                sdp.line(format_args!(
+                    "a=candidate:{} 1 tcp {priority} {ip} {port} typ host tcptype passive",
+                    index + 1
+                ));
+            }
+        }
     }
     sdp.line("a=end-of-candidates");
 }

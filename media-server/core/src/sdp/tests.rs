@@ -14,6 +14,11 @@ fn agreed(sdp: &str, role: Role) -> Result<(Offer, Agreement), OfferError> {
     Ok((offer, agreement))
 }
 
+fn candidate(kind: CandidateKind, address: &str) -> Candidate {
+    let address = address.parse().expect("address");
+    Candidate { kind, address }
+}
+
 fn answered(sdp: &str, role: Role) -> String {
     let (offer, agreement) = agreed(sdp, role).expect("a right offer");
     write_answer(
@@ -24,8 +29,9 @@ fn answered(sdp: &str, role: Role) -> String {
             pwd: IcePwd::new([2; 24]),
             fingerprint: [0xab; 32],
             candidates: &[
-                "192.0.2.1:8443".parse().expect("address"),
-                "[2001:db8::1]:8443".parse().expect("address"),
+                candidate(CandidateKind::Udp, "192.0.2.1:8443"),
+                candidate(CandidateKind::Udp, "[2001:db8::1]:8443"),
+                candidate(CandidateKind::TcpPassive, "192.0.2.1:443"),
             ],
             origin: u64::MAX,
             video_kbps: 12_000,
@@ -215,7 +221,16 @@ fn all_candidates_stand_once_in_the_answer_and_are_ended() {
         answer.contains(" 2001:db8::1 8443 typ host\r\n"),
         "{answer}"
     );
-    assert_eq!(answer.matches("a=candidate:").count(), 2, "{answer}");
+    // Below every UDP candidate: 90 << 24 | (4 << 13 | 8189) << 8 | 255.
+    assert_eq!(
+        count(
+            &answer,
+            "a=candidate:3 1 tcp 1520434687 192.0.2.1 443 typ host tcptype passive"
+        ),
+        1,
+        "{answer}"
+    );
+    assert_eq!(answer.matches("a=candidate:").count(), 3, "{answer}");
     assert_eq!(count(&answer, "a=end-of-candidates"), 1, "{answer}");
 }
 
@@ -316,7 +331,7 @@ fn a_stopped_m_line_is_answered_with_port_zero() {
         answer.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"),
         "{answer}"
     );
-    assert_eq!(answer.matches("a=candidate:").count(), 2, "{answer}");
+    assert_eq!(answer.matches("a=candidate:").count(), 3, "{answer}");
     assert_eq!(count(&answer, "a=group:BUNDLE 1"), 1, "{answer}");
 }
 
@@ -523,7 +538,7 @@ fn a_restart_is_answered_with_the_same_ice_lines_as_the_offer_was() {
         &bundle,
         Ufrag::new(&[0; 16], 0, 0, [3; 6]),
         &IcePwd::new([4; 24]),
-        &["192.0.2.1:8443".parse().expect("address")],
+        &[candidate(CandidateKind::Udp, "192.0.2.1:8443")],
     );
     for start in ["a=ice-lite", "a=ice-options:", "a=group:BUNDLE ", "a=mid:"] {
         let first = |text: &str| {

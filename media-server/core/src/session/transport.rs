@@ -1,12 +1,13 @@
 //! What publishers and viewers share: ICE-lite, the path, DTLS, SRTCP and the set-up limits.
 //!
-//! Decides which address a session talks to, and that nothing but STUN answers goes anywhere
+//! Decides by which flow a session talks to its peer, and that nothing but STUN answers goes anywhere
 //! before an address authenticated itself. An ICE restart changes credentials and, with them, the
 //! path; keys and counters go on. Owns no media.
 
 use crate::cells::{Drop, IceState, SessionCells};
 use crate::clock::WallClock;
 use crate::dtls::{Dtls, Identity, Progress};
+use crate::flow::Flow;
 use crate::ids::{IcePwd, Ufrag};
 use crate::negotiated::Fingerprint;
 use crate::output::{End, Output, SessionEvent};
@@ -33,7 +34,7 @@ const UNPROVEN_BYTES: usize = 128 * 1024;
 const TRANSACTIONS: usize = 64;
 
 struct Path {
-    addr: SocketAddr,
+    flow: Flow,
     heard: Instant,
     bound_by: [u8; 12],
     /// Bytes that may still be sent; `None` once proven.
@@ -93,7 +94,7 @@ pub(crate) struct Transport {
     last_check: Instant,
     state: IceState,
     path: Option<Path>,
-    /// Transaction and hash of the address it came from, oldest overwritten.
+    /// Transaction and the address it came from, oldest overwritten.
     transactions: Vec<([u8; 12], SocketAddr)>,
     next_transaction: usize,
     dtls: Dtls,
@@ -140,11 +141,11 @@ impl Transport {
     }
 
     /// Where media goes, once it can.
-    pub(crate) fn media_path(&self) -> Option<SocketAddr> {
+    pub(crate) fn media_path(&self) -> Option<Flow> {
         self.path
             .as_ref()
             .filter(|_| self.control.is_some() && !self.ended)
-            .map(|p| p.addr)
+            .map(|p| p.flow)
     }
 
     /// Whether the path may get `bytes` more.
@@ -163,7 +164,7 @@ impl Transport {
     pub(crate) fn handle_datagram<'a>(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Flow,
         datagram: &'a mut [u8],
         out: &mut Output,
     ) -> Received<'a> {
@@ -174,7 +175,8 @@ impl Transport {
             self.handle_stun(now, from, datagram, out);
             return Received::Nothing;
         }
-        let Some(path) = self.path.as_mut().filter(|p| p.addr == from) else {
+        let sender = from.sender();
+        let Some(path) = self.path.as_mut().filter(|p| p.flow.sender() == sender) else {
             out.drop(Drop::UnknownAddress);
             return Received::Nothing;
         };
@@ -208,7 +210,7 @@ impl Transport {
         }
     }
 
-    fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Output) {
+    fn handle_stun(&mut self, now: Instant, from: Flow, datagram: &[u8], out: &mut Output) {
         let Some(request) = BindingRequest::parse(datagram) else {
             return out.drop(Drop::Malformed);
         };
@@ -226,9 +228,9 @@ impl Transport {
         let transaction = request.transaction();
         match self.transactions.iter().find(|(id, _)| *id == transaction) {
             // Somebody recorded a check and plays it from elsewhere.
-            Some((_, first)) if *first != from => return out.drop(Drop::StunReplay),
+            Some((_, first)) if *first != from.remote => return out.drop(Drop::StunReplay),
             Some(_) => {}
-            None => self.remember(transaction, from),
+            None => self.remember(transaction, from.remote),
         }
         self.last_check = now;
         self.first_check.get_or_insert(now);
@@ -238,7 +240,7 @@ impl Transport {
             self.set_state(IceState::Connected);
         }
         match self.path.as_mut() {
-            Some(path) if path.addr == from => {
+            Some(path) if path.flow == from => {
                 path.heard = now;
                 if path.bound_by != transaction {
                     path.budget = None;
@@ -248,13 +250,19 @@ impl Transport {
                 if !request.use_candidate
                     && now.saturating_duration_since(path.heard) < SILENT_PATH => {}
             _ => {
+                let same = |path: &&Path| path.flow.sender() == from.sender();
+                let same = self.path.as_ref().filter(same);
                 // What went to the path before is lost, and with it what later frames build on.
-                if self.path.is_some() && self.control.is_some() {
+                if self.path.is_some() && same.is_none() && self.control.is_some() {
                     out.events.push(SessionEvent::KeyframeWanted);
                 }
-                let budget = Some(UNPROVEN_BYTES);
+                let budget = match same {
+                    Some(path) => path.budget,
+                    // TCP's own handshake has shown where the peer is.
+                    None => from.connection().is_none().then_some(UNPROVEN_BYTES),
+                };
                 self.path = Some(Path {
-                    addr: from,
+                    flow: from,
                     heard: now,
                     bound_by: transaction,
                     budget,
@@ -263,8 +271,11 @@ impl Transport {
             }
         }
         let mut answer = [0; stun::MAX_ANSWER];
-        let len = request.write_success(from, &pwd.0, &mut answer);
+        let len = request.write_success(from.remote, &pwd.0, &mut answer);
         out.slab.push(from, &answer[..len]);
+        if from.connection().is_some() {
+            out.events.push(SessionEvent::Checked(from));
+        }
     }
 
     fn remember(&mut self, transaction: [u8; 12], from: SocketAddr) {
@@ -285,7 +296,7 @@ impl Transport {
         let Some(path) = self.path.as_ref() else {
             return Received::Nothing;
         };
-        let to = path.addr;
+        let to = path.flow;
         // The peer only starts a handshake after it heard an answer to a check.
         if self.state == IceState::Checking {
             self.set_state(IceState::Connected);
@@ -347,7 +358,7 @@ impl Transport {
         if self.ended {
             return;
         }
-        if let Some(to) = self.path.as_ref().map(|p| p.addr) {
+        if let Some(to) = self.path.as_ref().map(|p| p.flow) {
             let slab = &mut out.slab;
             let progress = self.dtls.handle_timeout(now, &mut |bytes| {
                 slab.push(to, bytes);
@@ -395,7 +406,7 @@ impl Transport {
         self.ended = true;
         // Without consent not even a goodbye may go there (RFC 7675 §5.1).
         let consents = self.state != IceState::Failed;
-        if let Some(to) = self.path.as_ref().filter(|_| consents).map(|p| p.addr) {
+        if let Some(to) = self.path.as_ref().filter(|_| consents).map(|p| p.flow) {
             let slab = &mut out.slab;
             self.dtls.close(now, &mut |bytes| {
                 slab.push(to, bytes);

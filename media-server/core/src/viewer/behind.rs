@@ -52,7 +52,7 @@ impl Viewer {
     /// Sends the next share of the ring to a viewer that is behind. Called when
     /// [`poll_timeout`](Session::poll_timeout) says so, with the ring of the viewer's device.
     pub fn catch_up(&mut self, now: Instant, rings: &[Ring], out: &mut Output) {
-        if self.behind.take().is_none() {
+        if self.congested || self.behind.take().is_none() {
             return;
         }
         let Some(to) = self

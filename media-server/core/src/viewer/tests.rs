@@ -17,6 +17,7 @@ mod joins;
 mod properties;
 mod repair;
 mod simulcast;
+mod slow;
 mod thinning;
 
 fn ms(ms: u64) -> Duration {

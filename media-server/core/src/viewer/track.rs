@@ -175,8 +175,7 @@ impl Track {
         let segment = match same_source {
             Some(segment) if !(changed && is_video) && self.waiting.is_none() => segment,
             _ if is_video && !packet.starts_keyframe => {
-                self.waiting = Some(packet.source);
-                self.cursor = None;
+                self.withhold(packet.source);
                 return Err(Some(Drop::NoKeyframe));
             }
             _ => self.attach(now, packet, mapping, None),
@@ -202,6 +201,12 @@ impl Track {
             timestamp: segment.timestamp(packet.timestamp),
             shift: segment.shift,
         })
+    }
+
+    /// Nothing of this source goes out before a keyframe.
+    pub(super) fn withhold(&mut self, source: u64) {
+        self.waiting = Some(source);
+        self.cursor = None;
     }
 
     /// Begins with a keyframe of the ring, whose first packet is `first`; `false` if the viewer lacks

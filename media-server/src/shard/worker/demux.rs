@@ -1,20 +1,20 @@
-//! Whose a datagram is: a session's here, by user fragment or address, another shard's, or nobody's.
+//! Whose a datagram is: a session's here, by user fragment or flow, another shard's, or nobody's.
 //! Called by the shard's turn for each datagram; never waits.
 
 use super::State;
 use crate::shard::link::Parcel;
 use crate::shard::table::{Index, Peer};
 use media_core::cells::Drop;
+use media_core::flow::Flow;
 use media_core::ids::Ufrag;
 use media_core::stun::{self, BindingRequest};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 impl State {
     pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Flow,
         datagram: &mut [u8],
         via: Option<u8>,
     ) {
@@ -27,14 +27,14 @@ impl State {
                 None => return self.handle_strange_check(now, from, datagram, via),
             }
         } else {
-            match self.table.by_addr(&from) {
+            match self.table.by_flow(from) {
                 Some(index) => index,
                 None => {
                     let reason = match datagram.first() {
                         Some(20..=63 | 128..=191) => Drop::UnknownAddress,
                         _ => Drop::Malformed,
                     };
-                    match self.routes.find(&from).filter(|_| via.is_none()) {
+                    match self.route(from).filter(|_| via.is_none()) {
                         Some(shard) => self.hand_over(shard, from, datagram),
                         None => self.out.drop(reason),
                     }
@@ -63,13 +63,7 @@ impl State {
     }
 
     /// A check with a user fragment that no session here has: another shard's, or one just closed.
-    fn handle_strange_check(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        via: Option<u8>,
-    ) {
+    fn handle_strange_check(&mut self, now: Instant, from: Flow, datagram: &[u8], via: Option<u8>) {
         let Some(request) = BindingRequest::parse(datagram) else {
             return;
         };
@@ -79,6 +73,8 @@ impl State {
         let shard = ufrag.shard();
         if shard != self.worker.shard
             && via.is_none()
+            // A connection is moved as a whole, and only by its first check.
+            && from.connection().is_none()
             && usize::from(shard) < self.worker.links.len()
         {
             return self.hand_over(shard, from, datagram);
@@ -90,7 +86,16 @@ impl State {
         }
     }
 
-    fn hand_over(&mut self, shard: u8, from: SocketAddr, datagram: &[u8]) {
+    /// The shard that a peer's datagrams are for.
+    fn route(&self, from: Flow) -> Option<u8> {
+        // A connection is where its session is.
+        match from.connection() {
+            None => self.routes.find(&from.remote),
+            Some(_) => None,
+        }
+    }
+
+    fn hand_over(&mut self, shard: u8, from: Flow, datagram: &[u8]) {
         let parcel = Parcel::Datagram {
             from,
             via: self.worker.shard,
@@ -101,17 +106,21 @@ impl State {
         }
     }
 
-    pub(super) fn bind(&mut self, index: Index, addr: SocketAddr, via: Option<u8>) {
-        let before = self.table.bind(index, addr);
+    pub(super) fn bind(&mut self, index: Index, flow: Flow, via: Option<u8>) {
+        let before = self.table.bind(index, flow);
         let Some(entry) = self.table.entry(index) else {
             return;
         };
         let via_before = std::mem::replace(&mut entry.via, via);
-        if let (Some(addr), Some(shard)) = (before, via_before) {
-            self.notify_route(shard, addr, false);
+        let congested = self.is_congested(flow);
+        if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
+            viewer.set_congested(congested);
+        }
+        if let (Some(flow), Some(shard)) = (before, via_before) {
+            self.notify_route(shard, flow.remote, false);
         }
         if let Some(shard) = via {
-            self.notify_route(shard, addr, true);
+            self.notify_route(shard, flow.remote, true);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which address a session talks to.
 
 use crate::cells::Drop;
+use crate::flow::{Flow, Local};
 use crate::negotiated::Role;
 use crate::output::SessionEvent;
 use crate::publisher::Publisher;
@@ -53,8 +54,8 @@ fn count(bench: &Bench, event: SessionEvent) -> usize {
 
 fn bindings(bench: &Bench) -> Vec<SocketAddr> {
     let addr = |event: &SessionEvent| {
-        if let SessionEvent::Bound(addr) = event {
-            Some(*addr)
+        if let SessionEvent::Bound(flow) = event {
+            Some(flow.remote)
         } else {
             None
         }
@@ -252,4 +253,94 @@ fn a_viewer_whose_path_moved_gets_a_keyframe_asked_for() {
     let check = peer.check(true);
     bench.feed(&mut session, ELSEWHERE, &check);
     assert_eq!(count(&bench, SessionEvent::KeyframeWanted), before + 1);
+}
+
+/// Gives the session a datagram that came to an address of ours, or over a connection; returns the flows
+/// that its answers leave by.
+fn feed_at(
+    bench: &mut Bench,
+    session: &mut Publisher,
+    remote: SocketAddr,
+    local: Local,
+    datagram: &[u8],
+) -> Vec<Flow> {
+    let from = Flow { remote, local };
+    session.handle_datagram(bench.now, from, &mut datagram.to_vec(), &mut bench.out);
+    let flows = bench.out.slab.runs().iter().map(|run| run.to).collect();
+    bench.sent();
+    flows
+}
+
+fn local(last: u8) -> Local {
+    Local::Udp(Some(std::net::IpAddr::from([192, 0, 2, last])))
+}
+
+#[test]
+fn each_check_is_answered_from_the_address_it_came_to_and_nomination_moves_media_there() {
+    let (mut bench, mut peer, mut session) = bound();
+    let flow = |local| Flow {
+        remote: ELSEWHERE,
+        local,
+    };
+    let check = peer.check(true);
+    let answers = feed_at(&mut bench, &mut session, ELSEWHERE, local(1), &check);
+    assert_eq!(answers, [flow(local(1))]);
+    let wanted = count(&bench, SessionEvent::KeyframeWanted);
+
+    let check = peer.check(false);
+    let answers = feed_at(&mut bench, &mut session, ELSEWHERE, local(2), &check);
+    assert_eq!(answers, [flow(local(2))], "answered");
+    assert!(
+        !bench.events.contains(&SessionEvent::Bound(flow(local(2)))),
+        "but not moved"
+    );
+    let media = peer.seal_rtp(&packet(VIDEO_PT, 1, 1, 7, true, VP8_KEY));
+    feed_at(&mut bench, &mut session, ELSEWHERE, local(2), &media);
+    assert_eq!(
+        session.take_batch().packets().len(),
+        1,
+        "a peer may use it before it says so"
+    );
+    let check = peer.check(true);
+    feed_at(&mut bench, &mut session, ELSEWHERE, local(2), &check);
+    assert_eq!(
+        bench.events.last(),
+        Some(&SessionEvent::Bound(flow(local(2))))
+    );
+    assert_eq!(
+        count(&bench, SessionEvent::KeyframeWanted),
+        wanted,
+        "nothing that was sent to it is lost"
+    );
+}
+
+#[test]
+fn a_connection_is_a_peers_by_a_check_alone_and_another_is_not() {
+    let (mut bench, mut peer, mut session) = bound();
+    let (one, two) = (Local::Tcp(1), Local::Tcp(2));
+    let media = peer.seal_rtp(&packet(VIDEO_PT, 1, 1, 7, true, VP8_KEY));
+    assert_eq!(
+        feed_at(&mut bench, &mut session, ELSEWHERE, one, &media),
+        []
+    );
+    assert_eq!(bench.shard.drops(Drop::UnknownAddress), 1);
+    let flow = |local| Flow {
+        remote: ELSEWHERE,
+        local,
+    };
+    let check = peer.check(true);
+    let answers = feed_at(&mut bench, &mut session, ELSEWHERE, one, &check);
+    assert_eq!(answers, [flow(one)]);
+    assert_eq!(count(&bench, SessionEvent::Checked(flow(one))), 1);
+    assert_eq!(count(&bench, SessionEvent::Bound(flow(one))), 1);
+    // The same address by another connection, and by UDP.
+    for other in [two, Local::Udp(None)] {
+        assert_eq!(
+            feed_at(&mut bench, &mut session, ELSEWHERE, other, &media),
+            []
+        );
+    }
+    assert_eq!(bench.shard.drops(Drop::UnknownAddress), 3);
+    feed_at(&mut bench, &mut session, ELSEWHERE, one, &media);
+    assert_eq!(session.take_batch().packets().len(), 1);
 }

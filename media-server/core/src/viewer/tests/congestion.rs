@@ -406,7 +406,7 @@ impl Room {
         let mut datagram = datagram.to_vec();
         watcher
             .viewer
-            .handle_datagram(now, from, &mut datagram, out);
+            .handle_datagram(now, from.into(), &mut datagram, out);
         self.settle();
     }
 

@@ -114,6 +114,28 @@ fn frames_of_the_ring_are_due_at_once_and_live_ones_at_their_own_distance() {
 }
 
 #[test]
+fn a_join_over_a_connection_that_takes_no_more_waits_and_goes_on_where_it_was() {
+    let (mut stage, _) = Stage::playing(0, 200, 1_000);
+    assert!(!stage.join());
+    let burst = stage.watcher.rtp.len();
+    stage.viewer.set_congested(true);
+    for _ in 0..10 {
+        stage.catch_up();
+    }
+    assert_eq!(stage.watcher.rtp.len(), burst, "nothing meanwhile");
+    let timer = stage.viewer.poll_timeout();
+    assert!(timer > stage.bench.now, "and no timer runs for it");
+    stage.viewer.set_congested(false);
+    while stage.viewer.is_behind() {
+        stage.catch_up();
+    }
+    let seqs: Vec<u16> = stage.video().into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!(seqs.len(), 200);
+    assert!(seqs.windows(2).all(|w| w[1] == w[0].wrapping_add(1)));
+    assert_eq!(stage.bench.shard.drops(Drop::TcpFull), 0);
+}
+
+#[test]
 fn a_large_keyframe_is_paced_and_nothing_is_lost_or_overtaken() {
     let (mut stage, mut camera) = Stage::playing(3, 100, 1_000);
     stage.join();

@@ -104,7 +104,7 @@ impl Studio {
     fn hear(&mut self, datagram: &[u8]) {
         let (now, from) = (self.bench.now, self.watcher.peer.addr);
         let (viewer, out) = (&mut self.watcher.viewer, &mut self.bench.out);
-        viewer.handle_datagram(now, from, &mut datagram.to_vec(), out);
+        viewer.handle_datagram(now, from.into(), &mut datagram.to_vec(), out);
         self.settle();
     }
 

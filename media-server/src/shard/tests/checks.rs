@@ -1,0 +1,196 @@
+//! Checks by hand: who gets an answer, over UDP and TCP, and who gets none.
+
+use super::*;
+use aws_lc_rs::hmac;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// A Binding request as a full ICE agent sends it (RFC 8445 §7.1).
+fn check(session: &OpenSession, pwd: &IcePwd, number: u8) -> Vec<u8> {
+    let mut message = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+    message.extend([number; 12]);
+    let username = format!("{}:peer", session.ufrag);
+    message.extend([0, 6, 0, username.len() as u8]);
+    message.extend(username.as_bytes());
+    message.resize(message.len().next_multiple_of(4), 0);
+    message.extend([0, 0x25, 0, 0]);
+    let set_len = |message: &mut Vec<u8>, more: usize| {
+        let len = (message.len() - 20 + more) as u16;
+        message[2..4].copy_from_slice(&len.to_be_bytes());
+    };
+    set_len(&mut message, 24);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_str().as_bytes());
+    let tag = hmac::sign(&key, &message);
+    message.extend([0, 8, 0, 20]);
+    message.extend(tag.as_ref());
+    set_len(&mut message, 8);
+    let mut sum = !0u32;
+    for byte in &message {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1));
+        }
+    }
+    message.extend([0x80, 0x28, 0, 4]);
+    message.extend((!sum ^ 0x5354_554e).to_be_bytes());
+    message
+}
+
+fn over_udp(shards: &Shards, message: &[u8]) -> StdSocket {
+    let socket = StdSocket::bind("127.0.0.1:0").expect("bind");
+    socket.set_read_timeout(Some(WITHIN)).expect("set");
+    socket.send_to(message, shards.local_addr()).expect("sent");
+    socket
+}
+
+fn over_tcp(shards: &Shards, message: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(shards.local_addr()).expect("connect");
+    stream.set_read_timeout(Some(WITHIN)).expect("set");
+    let framed = [&(message.len() as u16).to_be_bytes()[..], message].concat();
+    // In two pieces, of which the first is no datagram yet.
+    let (first, second) = framed.split_at(framed.len() / 2);
+    stream.write_all(first).expect("written");
+    stream.write_all(second).expect("written");
+    stream
+}
+
+/// The type of the STUN message that comes back.
+fn answer(socket: &StdSocket) -> (u16, Vec<u8>) {
+    let mut bytes = [0; 1500];
+    let len = socket.recv(&mut bytes).expect("an answer");
+    (
+        u16::from_be_bytes([bytes[0], bytes[1]]),
+        bytes[..len].to_vec(),
+    )
+}
+
+fn framed_answer(stream: &mut TcpStream) -> u16 {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).expect("an answer");
+    let mut bytes = vec![0; u16::from_be_bytes(len).into()];
+    stream.read_exact(&mut bytes).expect("all of it");
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+/// Whether the other end closed the connection, with whatever was unread.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 16]) {
+        Ok(len) => len == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+const WITHIN: Duration = Duration::from_secs(20);
+const SUCCESS: u16 = 0x0101;
+const ERROR: u16 = 0x0111;
+
+/// On a thread of its own the test can wait without keeping the runtime from its work.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("it ends")
+}
+
+#[tokio::test]
+async fn a_closed_session_answers_its_peer_with_403_and_others_not_at_all() {
+    let (shards, _events) = start(2);
+    let open = session(1, 9, Role::Viewer);
+    let (id, pwd) = (open.id, open.pwd);
+    let checks: Vec<_> = (0..4).map(|n| check(&open, &pwd, n)).collect();
+    let forged = check(&open, &IcePwd::new([0; 24]), 9);
+    shards.open(open).await.expect("taken");
+    let (asked, message) = (shards.clone(), checks[0].clone());
+    let (kind, _) = blocking(move || answer(&over_udp(&asked, &message))).await;
+    assert_eq!(kind, SUCCESS);
+    assert_eq!(shards.close(id, CloseReason::Normal).await, Ok(true));
+
+    over_udp(&shards, &forged);
+    let drops = || shards.cells()[1].drops(Drop::StunUnauthenticated);
+    eventually("forged checks", drops, 1).await;
+    for message in checks.into_iter().skip(1) {
+        let (asked, len) = (shards.clone(), message.len());
+        let (kind, bytes) = blocking(move || answer(&over_udp(&asked, &message))).await;
+        assert_eq!(kind, ERROR);
+        // ERROR-CODE (RFC 8489 §14.8): class 4, number 3.
+        assert_eq!(bytes[20..28], [0, 9, 0, 13, 0, 0, 4, 3], "{bytes:?}");
+        assert!(bytes.len() <= len, "no larger than what it answers");
+    }
+    let sent = shards.cells().iter().map(|c| c.packets_out()).sum::<u64>();
+    assert_eq!(sent, 4, "the forged one got nothing");
+}
+
+#[tokio::test]
+async fn a_check_over_tcp_finds_its_session_on_whichever_shard_it_arrives() {
+    let (shards, _events) = start(4);
+    let mut messages = Vec::new();
+    for number in 0..16 {
+        let open = session(number % 4, number, Role::Viewer);
+        messages.push(check(&open, &open.pwd, number));
+        shards.open(open).await.expect("taken");
+    }
+    let asked = shards.clone();
+    let mut streams = blocking(move || {
+        let mut streams: Vec<_> = messages.iter().map(|m| over_tcp(&asked, m)).collect();
+        for stream in &mut streams {
+            assert_eq!(framed_answer(stream), SUCCESS);
+        }
+        streams
+    })
+    .await;
+    let open = |shard: usize| shards.cells()[shard].tcp_connections();
+    for shard in 0..4 {
+        eventually("connections of a shard", || open(shard), 4).await;
+    }
+    let out: u64 = shards.cells().iter().map(|c| c.packets_out()).sum();
+    assert_eq!(out, 16);
+    streams.clear();
+    eventually("connections", || (0..4).map(open).sum(), 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_begins_with_anything_else_is_closed() {
+    let (shards, _events) = start(2);
+    let open = session(0, 1, Role::Viewer);
+    let stranger = OpenSession {
+        ufrag: Ufrag::new(&[1; 16], 3, 0, [1; 6]),
+        ..session(0, 1, Role::Viewer)
+    };
+    let unknown = check(&stranger, &open.pwd, 1);
+    shards.open(open).await.expect("taken");
+    let mut handshake = vec![22, 254, 253];
+    handshake.resize(100, 0);
+    let asked = shards.clone();
+    blocking(move || {
+        for message in [unknown, handshake, b"x".to_vec()] {
+            assert!(is_closed(&mut over_tcp(&asked, &message)), "{message:?}");
+        }
+        let mut http = TcpStream::connect(asked.local_addr()).expect("connect");
+        http.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+        assert!(is_closed(&mut http));
+    })
+    .await;
+    let open = || shards.cells().iter().map(|c| c.tcp_connections()).sum();
+    eventually("connections", open, 0).await;
+    let out: u64 = shards.cells().iter().map(|c| c.packets_out()).sum();
+    assert_eq!(out, 0);
+}
+
+#[tokio::test]
+async fn one_source_holds_only_so_many_connections_that_say_nothing() {
+    let (shards, _events) = start(2);
+    let open = || shards.cells().iter().map(|c| c.tcp_connections()).sum();
+    let at = shards.local_addr();
+    let connect = move || TcpStream::connect(at).expect("connect");
+    let silent = blocking(move || (0..64).map(|_| connect()).collect::<Vec<_>>()).await;
+    eventually("connections", open, 64).await;
+    let closed = blocking(move || is_closed(&mut connect())).await;
+    assert!(closed, "one too many");
+    let hits = || {
+        shards
+            .bounds()
+            .iter()
+            .map(|b| b.hits(Bound::TcpSource))
+            .sum()
+    };
+    eventually("hits", hits, 1).await;
+    drop(silent);
+    eventually("connections", open, 0).await;
+}
