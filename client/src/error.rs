@@ -40,6 +40,8 @@ pub enum ClientError {
         awaited: &'static str,
         after: Duration,
     },
+    #[error("no media over TCP: {reason}")]
+    NoTcp { reason: String },
     #[error("the connection is {state:?}, not connected")]
     NotConnected { state: PeerState },
     #[error("the session has no {codec} track")]

@@ -22,12 +22,13 @@ mod restart;
 mod stamp;
 pub mod synthetic;
 mod tap;
+mod tcp;
 mod viewer;
 
 pub use codec::{Codec, Kind};
 pub use error::{ClientError, Problem};
 pub use http::{Http, HttpOptions, Resource};
-pub use peer::{Options, PeerState, SetupTimes, SrtpProfile};
+pub use peer::{Options, PeerState, SetupTimes, SrtpProfile, Transport};
 pub use publisher::{Publisher, Track};
 pub use reception::{Reception, StreamReception};
 pub use stamp::{KeyframeWatch, Stamp};

@@ -34,6 +34,7 @@ use crate::codec::Role;
 use crate::reference_time::ReferenceTime;
 use crate::repair::Repair;
 use crate::tap::{PacketSink, Tap, TapShared};
+use crate::tcp::{self, Carrier};
 use crate::{ClientError, Codec, Http, Resource, restart};
 
 /// How a session's media is carried.
@@ -50,6 +51,8 @@ pub struct Options {
     /// Whether retransmissions of video have a stream of their own (RTX, RFC 4588). Those of simulcast
     /// layers have none.
     pub retransmission: bool,
+    /// What media goes over.
+    pub transport: Transport,
     /// Longest wait from the answer to a connected session.
     pub connect_timeout: Duration,
     /// Whether to offer transport-wide congestion control, and to send what it takes: numbers with the
@@ -67,11 +70,20 @@ impl Default for Options {
             bind: None,
             media_address: None,
             retransmission: true,
+            transport: Transport::Udp,
             connect_timeout: Duration::from_secs(15),
             transport_cc: false,
             rids: Vec::new(),
         }
     }
+}
+
+/// What the datagrams of a session go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    /// One TCP connection to the server and nothing else, as from a network without UDP.
+    Tcp,
 }
 
 /// A DTLS-SRTP protection profile (RFC 5764 §4.1.2, RFC 7714 §14.2).
@@ -117,6 +129,9 @@ pub(crate) struct Peer {
     events: Arc<Events>,
     state: watch::Receiver<PeerState>,
     watch: Option<JoinHandle<()>>,
+    transport: Transport,
+    /// Over TCP, once there is an answer.
+    carrier: Option<Carrier>,
     /// The answer that the session was set up with, or its last restart.
     answer: String,
     closed: bool,
@@ -279,6 +294,8 @@ impl Peer {
             events,
             state,
             watch: None,
+            transport: options.transport,
+            carrier: None,
             answer: String::new(),
             closed: false,
         })
@@ -332,9 +349,19 @@ impl Peer {
         };
         self.answer.clone_from(&answer);
         let timeout = options.connect_timeout;
-        let answer = match options.media_address {
-            Some(address) => lead_media(&answer, address),
-            None => answer,
+        let answer = match (self.transport, options.media_address) {
+            (Transport::Udp, None) => answer,
+            (Transport::Udp, Some(address)) => lead_media(&answer, address),
+            (Transport::Tcp, address) => {
+                let addresses = match address {
+                    Some(address) => vec![address],
+                    None => tcp::candidates(&answer),
+                };
+                let carrier = Carrier::connect(&addresses, timeout).await?;
+                let led = lead_media(&answer, carrier.at);
+                self.carrier = Some(carrier);
+                led
+            }
         };
         let answer = RTCSessionDescription::answer(answer).map_err(failed)?;
         self.connection
@@ -467,14 +494,22 @@ async fn watch_dtls(connection: Arc<dyn PeerConnection>, events: Arc<Events>) {
 }
 
 fn local_address(server: &Url, options: &Options) -> SocketAddr {
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let loopback = match server.host_str() {
+    let host = match server.host_str() {
         Some("localhost") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        Some("[::1]") => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-        Some(host) => host.parse().ok().filter(IpAddr::is_loopback),
+        Some(host) => host.trim_matches(['[', ']']).parse().ok(),
         None => None,
     };
-    SocketAddr::new(options.bind.or(loopback).unwrap_or(any), 0)
+    let local = match host {
+        Some(ip) if ip.is_loopback() => ip,
+        Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let local = match options.transport {
+        Transport::Udp => options.bind.unwrap_or(local),
+        // No further than to the carrier.
+        Transport::Tcp => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    SocketAddr::new(local, 0)
 }
 
 /// The answer with one candidate, `address`, in place of its own (RFC 8839 §5.1).
@@ -548,6 +583,7 @@ mod tests {
         assert_eq!(local("http://localhost:30006/whip/a"), "127.0.0.1");
         assert_eq!(local("http://[::1]:30006/whip/a"), "::1");
         assert_eq!(local("https://cam.example/whip/a"), "0.0.0.0");
+        assert_eq!(local("https://[2001:db8::1]/whip/a"), "::");
     }
 
     #[test]

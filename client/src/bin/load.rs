@@ -116,6 +116,9 @@ struct Args {
     /// Local address for media. Default: loopback towards a loopback server, else every address.
     #[arg(long)]
     bind: Option<IpAddr>,
+    /// Carries media over TCP alone, as from a network without UDP.
+    #[arg(long)]
+    tcp: bool,
     /// Takes any TLS certificate.
     #[arg(long)]
     insecure: bool,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Http, HttpOptions, Options, Publisher};
+use client::{Http, HttpOptions, Options, Publisher, Transport};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,6 +41,9 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         bind: args.bind,
         ..Options::default()
     };
+    if args.tcp {
+        options.transport = Transport::Tcp;
+    }
     if let Some(profile) = args.srtp {
         options.srtp_profiles = vec![profile];
     }
