@@ -5,6 +5,7 @@
 //! arrives is compared, not only counted.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod congestion;
 mod demo;
 mod device;
@@ -17,3 +18,4 @@ mod restart;
 mod sessions;
 mod shards;
 mod simulcast;
+mod tcp;

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::metrics::Metrics;
+use crate::namespace::Namespace;
 use crate::process::{Process, TempDir, program};
 use crate::wait::wait_for;
 
@@ -27,7 +28,13 @@ impl MediaServer {
     /// Starts a server that asks for no token.
     pub async fn open(args: &[&str]) -> Self {
         let args = [&["--auth", "none"], args].concat();
-        Self::start(&args, None).await
+        Self::start(Command::new(binary()), &args, None).await
+    }
+
+    /// The same in a network of its own, which alone can reach it.
+    pub async fn within(namespace: &Namespace, args: &[&str]) -> Self {
+        let args = [&["--auth", "none"], args].concat();
+        Self::start(namespace.command(binary()), &args, None).await
     }
 
     /// Starts a server that asks for tokens; [`Self::token`] makes them.
@@ -38,19 +45,28 @@ impl MediaServer {
             .expect("the key can be written");
         let key = file.display().to_string();
         let args = [&["--auth", "jwt", "--jwt-hmac-file", &key], args].concat();
-        Self::start(&args, Some(Key { file, _dir: dir })).await
+        let key = Some(Key { file, _dir: dir });
+        Self::start(Command::new(binary()), &args, key).await
     }
 
     /// Starts a server with its built-in device (`--demo`).
     pub async fn demo() -> Self {
-        Self::start(&["--demo"], None).await
+        Self::demo_with(&[]).await
     }
 
-    async fn start(args: &[&str], key: Option<Key>) -> Self {
-        let mut command = Command::new(binary());
-        command
-            .args(["--http-listen", ANY_PORT, "--media-listen", ANY_PORT])
-            .args(args);
+    /// The same with more arguments.
+    pub async fn demo_with(args: &[&str]) -> Self {
+        let args = [&["--demo"], args].concat();
+        Self::start(Command::new(binary()), &args, None).await
+    }
+
+    async fn start(mut command: Command, args: &[&str], key: Option<Key>) -> Self {
+        for listen in ["--http-listen", "--media-listen"] {
+            if !args.contains(&listen) {
+                command.args([listen, ANY_PORT]);
+            }
+        }
+        command.args(args);
         // A developer's own settings must not reach the test.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();

@@ -12,12 +12,16 @@ const FAST: &[(&str, &str)] = &[
     ("git", "git"),
     ("c++", "g++"),
     ("make", "make"),
+    ("ip", "iproute2"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
+    ("turnserver", TURN_SERVER),
 ];
 
 /// What the long stages need too.
 const LONG: &[(&str, &str)] = &[("valgrind", "valgrind")];
+
+const TURN_SERVER: &str = "coturn";
 
 /// Makes sure that every program is there.
 ///
@@ -42,6 +46,11 @@ pub fn install(long: bool) -> anyhow::Result<()> {
         );
     }
     println!("installing {}", missing.join(", "));
+    if missing.contains(&TURN_SERVER) && sh::which("systemctl").is_some() {
+        // The tests start their own. The package would start one too, open to everybody. Where systemd
+        // does not run this changes nothing, and nothing would be started.
+        let _ = sh::output(Command::new("systemctl").args(["mask", "coturn.service"]));
+    }
     if apt(&[
         &["install", "-qq", "-y", "--no-install-recommends"],
         missing.as_slice(),
