@@ -5,5 +5,6 @@
 mod congestion;
 mod demo;
 mod insecure;
+mod networks;
 mod simulcast;
 mod stream;

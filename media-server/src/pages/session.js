@@ -132,11 +132,14 @@ export class Session extends EventTarget {
         this.dispatchEvent(new CustomEvent("media", { detail: media }));
       });
     }
-    await pc.setLocalDescription();
-    // No wait for candidates: the server is ICE-lite, all of its addresses are in the answer, and it
-    // never sends to an address that the client did not send from.
-    const answer = await this.#post(pc.localDescription.sdp);
+    // No candidates in the offer: the server is ICE-lite, all of its addresses are in the answer, and
+    // it never sends to an address that the client did not send from. They are looked for only after
+    // the answer, which comes with the ICE servers to use.
+    const offer = await pc.createOffer();
+    const { answer, iceServers } = await this.#post(offer.sdp);
     if (pc.signalingState === "closed") throw new Error("ended");
+    if (iceServers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers });
+    await pc.setLocalDescription(offer);
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
     return this.#watch(pc, answer);
   }
@@ -162,7 +165,7 @@ export class Session extends EventTarget {
       this.#release();
       throw new Error("ended");
     }
-    return response.text();
+    return { answer: await response.text(), iceServers: iceServers(response.headers.get("link") ?? "") };
   }
 
   /** Watches a set-up session until it is lost; says how. */
@@ -244,6 +247,21 @@ export class Session extends EventTarget {
     this.state = state;
     this.dispatchEvent(new CustomEvent("state", { detail: { state, message, status } }));
   }
+}
+
+/** The ICE servers of `Link` values (RFC 9725 §4.6), as RTCPeerConnection takes them. */
+function iceServers(links) {
+  const parameter = String.raw`\s*;\s*([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,]*))`;
+  const servers = [];
+  for (const [, urls, rest] of links.matchAll(new RegExp(`<([^>]*)>((?:${parameter})*)`, "g"))) {
+    const found = {};
+    for (const [, name, quoted, plain] of rest.matchAll(new RegExp(parameter, "g"))) {
+      found[name.toLowerCase()] = quoted?.replace(/\\(.)/g, "$1") ?? plain;
+    }
+    const { rel, username, credential } = found;
+    if (rel === "ice-server") servers.push(username === undefined ? { urls } : { urls, username, credential });
+  }
+  return servers;
 }
 
 function noPath(answer) {

@@ -1,0 +1,121 @@
+//! Chromium in networks that let no UDP through to the server: over TCP, and through a TURN server.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tests::browser::Options;
+use tests::turn::TurnServer;
+use tests::{Browser, MediaServer, Page, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+/// What `--demo` publishes.
+const DEVICE: &str = "demo";
+
+/// Runs `script` for the connections that the page makes from now on, and watches the device anew.
+async fn watch_with(page: &Page<'_>, script: &str, args: Vec<Value>) {
+    page.0.run(script, args).await.expect("the script is right");
+    page.stop_watching().await;
+    page.watch(DEVICE, SOON).await;
+}
+
+/// Both ends of the path that the page's last connection uses, as its statistics have them.
+async fn path(browser: &Browser) -> anyhow::Result<(Value, Value)> {
+    let script = "const stats = [...(await connections.at(-1).getStats()).values()];
+        const of = (id) => stats.find((s) => s.id === id);
+        const pair = of(stats.find((s) => s.type === 'transport')?.selectedCandidatePairId);
+        return pair && [of(pair.localCandidateId), of(pair.remoteCandidateId)];";
+    let script = format!("return (async () => {{ {script} }})()");
+    match browser.run(&script, vec![]).await? {
+        Value::Array(ends) => Ok((ends[0].clone(), ends[1].clone())),
+        other => bail!("no path yet: {other}"),
+    }
+}
+
+/// Keeps the page's connections where the test can ask them.
+const KEEP: &str = "window.connections = [];
+    const Original = window.RTCPeerConnection;
+    window.RTCPeerConnection = class extends Original {
+        constructor(configuration) {
+            super({ ...configuration, ...window.forced });
+            connections.push(this);
+        }
+    };";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_can_use_tcp_alone_gets_the_picture() {
+    let server = MediaServer::demo().await;
+    let browser = Browser::start(Options::default()).await;
+    let page = Page::open(&browser, &server.url(""), None).await;
+    // To the browser it is the same whether the server names no UDP address or it leads nowhere.
+    let no_udp = "const set = RTCPeerConnection.prototype.setRemoteDescription;
+        RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+            return set.call(this, { type, sdp: sdp.replace(/^a=candidate:.* udp .*\\r\\n/gm, '') });
+        };";
+    watch_with(&page, &format!("{KEEP}{no_udp}"), vec![]).await;
+    page.frames_grow_by(60, SOON).await;
+    page.picture_changes(SOON).await;
+    let (_, remote) = path(&browser).await.expect("a path");
+    assert_eq!(remote["protocol"], "tcp", "{remote}");
+    assert_eq!(remote["port"], server.media.port(), "{remote}");
+    let connections = server.metrics().await;
+    let connections = connections.value("media_tcp_connections", &[]);
+    assert!(connections >= Some(1.0), "{connections:?}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_watches_through_a_turn_server_until_its_credential_ends() {
+    let turn = TurnServer::start().await;
+    let secret = turn.secret_file().display().to_string();
+    let server =
+        MediaServer::demo_with(&["--turn-url", &turn.url(), "--turn-secret-file", &secret]).await;
+    let browser = Browser::start(Options::default()).await;
+    let page = Page::open(&browser, &server.url(""), None).await;
+    let relayed = format!("{KEEP} window.forced = {{ iceTransportPolicy: 'relay' }};");
+    watch_with(&page, &relayed, vec![]).await;
+    page.frames_grow_by(60, SOON).await;
+    page.picture_changes(SOON).await;
+    let (local, _) = path(&browser).await.expect("a path");
+    assert_eq!(local["candidateType"], "relay", "{local}");
+
+    // The same credential as the server's but for its time, which is over.
+    let expired = "const [secret] = arguments;
+        const username = `${Math.floor(Date.now() / 1000) - 60}:late`;
+        const bytes = (text) => new TextEncoder().encode(text);
+        return (async () => {
+            const algorithm = { name: 'HMAC', hash: 'SHA-1' };
+            const key = await crypto.subtle.importKey('raw', bytes(secret), algorithm, false, ['sign']);
+            const tag = new Uint8Array(await crypto.subtle.sign('HMAC', key, bytes(username)));
+            const credential = btoa(String.fromCharCode(...tag));
+            window.gathered = [];
+            const set = RTCPeerConnection.prototype.setConfiguration;
+            RTCPeerConnection.prototype.setConfiguration = function (configuration) {
+                const iceServers = configuration.iceServers.map((s) => ({ ...s, username, credential }));
+                this.addEventListener('icecandidateerror', (e) => gathered.push(e.errorCode));
+                this.addEventListener('icecandidate', (e) => gathered.push(e.candidate?.candidate ?? 'end'));
+                return set.call(this, { ...configuration, iceServers });
+            };
+        })()";
+    watch_with(&page, expired, vec![json!(TurnServer::SECRET)]).await;
+    let gathered = wait_for("Chromium to have asked for a relay", SOON, || async {
+        let seen = browser.run("return window.gathered", vec![]).await?;
+        let list = seen.as_array().context("a list")?;
+        match list.iter().any(|seen| seen == "end") {
+            true => Ok(seen.clone()),
+            false => bail!("{seen}, and {}", turn.log()),
+        }
+    })
+    .await;
+    // Refused, and with that there is no address that it could watch from.
+    let gathered = gathered.as_array().expect("a list");
+    assert!(gathered.iter().any(|seen| seen == 401), "{gathered:?}");
+    let found = |seen: &Value| {
+        seen.as_str()
+            .is_some_and(|text| text.starts_with("candidate:"))
+    };
+    assert!(!gathered.iter().any(found), "{gathered:?}");
+    let none = path(&browser).await;
+    assert!(none.is_err(), "{none:?}");
+    browser.close().await;
+}
