@@ -10,7 +10,7 @@ mod wire;
 
 pub use sdp::{fragment, offer};
 pub use session::session;
-pub use wire::{rtcp, rtp, stun, ufrag};
+pub use wire::{framing, rtcp, rtp, stun, ufrag};
 
 #[cfg(test)]
 mod tests {
@@ -19,8 +19,9 @@ mod tests {
     /// What a run has found belongs into the corpus: there it is tried with every test run.
     #[test]
     fn what_must_hold_holds_for_every_seed() {
-        let targets: [Target; 7] = [
+        let targets: [Target; 8] = [
             ("fragment", super::fragment),
+            ("framing", super::framing),
             ("offer", super::offer),
             ("rtcp", super::rtcp),
             ("rtp", super::rtp),

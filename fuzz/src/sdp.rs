@@ -3,8 +3,10 @@
 use media_core::ids::{IcePwd, Ufrag};
 use media_core::negotiated::Role;
 use media_core::sdp::{
-    Fragment, Local, MAX_CANDIDATES, MAX_CODECS, MAX_MEDIA, Offer, write_answer,
+    Candidate, CandidateKind, Fragment, Local, MAX_CANDIDATES, MAX_CODECS, MAX_MEDIA, Offer,
+    write_answer,
 };
+use std::net::SocketAddr;
 
 pub fn offer(data: &[u8]) {
     let Ok(offer) = Offer::parse(data) else {
@@ -12,7 +14,10 @@ pub fn offer(data: &[u8]) {
     };
     assert!(offer.media.len() <= MAX_MEDIA);
     assert!(offer.candidates as usize <= MAX_CANDIDATES);
-    let candidates = ["192.0.2.1:8443".parse().expect("an address")];
+    let candidates = [CandidateKind::Udp, CandidateKind::TcpPassive].map(|kind| Candidate {
+        kind,
+        address: SocketAddr::from(([192, 0, 2, 1], 8_443)),
+    });
     for role in [Role::Publisher, Role::Viewer] {
         let Ok(agreement) = offer.agree(role, [111, 222, 333], "media".to_owned()) else {
             continue;

@@ -30,7 +30,7 @@ pub fn session(data: &[u8]) {
     let mut out = Output::new(Arc::new(ShardCells::default()));
     for number in 1..=2 {
         let mut check = check([number; 12]);
-        session.handle_datagram(now, FROM, &mut check, &mut out);
+        session.handle_datagram(now, FROM.into(), &mut check, &mut out);
         assert!(!out.slab.is_empty(), "an authentic check is answered");
         out.slab.clear();
     }
@@ -41,11 +41,11 @@ pub fn session(data: &[u8]) {
         let len = usize::from(head & 0x7ff).min(behind.len());
         let (datagram, behind) = behind.split_at(len);
         rest = behind;
-        session.handle_datagram(now, FROM, &mut datagram.to_vec(), &mut out);
+        session.handle_datagram(now, FROM.into(), &mut datagram.to_vec(), &mut out);
         if session.poll_timeout() <= now {
             session.handle_timeout(now, &mut out);
         }
-        assert!(out.slab.runs().iter().all(|run| run.to == FROM));
+        assert!(out.slab.runs().iter().all(|run| run.to == FROM.into()));
         assert!(out.slab.bytes().len() <= MOST_SENT);
         assert!(!session.has_batch(), "no media without keys");
         out.slab.clear();

@@ -1,5 +1,6 @@
 //! Single datagrams, and the names in them.
 
+use media_core::framing::{Framed, MAX_FRAME, PREFIX, prefix, split};
 use media_core::ids::{SessionId, Ufrag};
 use media_core::negotiated::{Codec, Extensions};
 use media_core::rtcp as control;
@@ -39,6 +40,27 @@ pub fn stun(data: &[u8]) {
     }
     let len = request.write_forbidden(PWD, &mut answer);
     assert!(is_stun(&answer[..len]));
+}
+
+/// Datagrams of a TCP connection: whatever is split is the input, whole and in order.
+pub fn framing(data: &[u8]) {
+    let mut stream = data.to_vec();
+    let mut left = &mut stream[..];
+    let mut read = 0;
+    loop {
+        match split(left) {
+            Framed::Datagram(datagram, rest) => {
+                assert!(datagram.len() <= MAX_FRAME);
+                assert_eq!(prefix(datagram).as_ref(), data[read..].first_chunk());
+                assert_eq!(*datagram, data[read + PREFIX..][..datagram.len()]);
+                read += PREFIX + datagram.len();
+                assert_eq!(*rest, data[read..]);
+                left = rest;
+            }
+            Framed::Incomplete => return assert!(data.len() - read < PREFIX + MAX_FRAME),
+            Framed::TooLong => return assert!(data.len() - read >= PREFIX),
+        }
+    }
 }
 
 pub fn ufrag(data: &[u8]) {

@@ -159,7 +159,7 @@ impl Stage {
         let sealed = self.watcher.seal_rtcp(compound);
         let (now, from) = (self.bench.now, self.watcher.addr);
         self.viewer
-            .handle_datagram(now, from, &mut sealed.clone(), &mut self.bench.out);
+            .handle_datagram(now, from.into(), &mut sealed.clone(), &mut self.bench.out);
         self.serve();
     }
 }
@@ -240,7 +240,9 @@ fn play(stage: &mut Stage, steps: &[Step], sent: &mut dyn FnMut(&mut Stage, Vec<
             let mut check = stage.watcher.check(true);
             let (now, from) = (stage.bench.now, stage.watcher.addr);
             let out = &mut stage.bench.out;
-            stage.viewer.handle_datagram(now, from, &mut check, out);
+            stage
+                .viewer
+                .handle_datagram(now, from.into(), &mut check, out);
         }
         for (to, datagram) in stage.bench.sent() {
             assert_eq!(to, stage.watcher.addr);
@@ -358,7 +360,7 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
             }
             if !compound.is_empty() {
                 let mut sealed = peer.seal_rtcp(&compound);
-                viewer.handle_datagram(now, peer.addr, &mut sealed, out);
+                viewer.handle_datagram(now, peer.addr.into(), &mut sealed, out);
             }
             let lost = std::mem::take(&mut out.lost);
             viewer.retransmit(now, &lost, from_ref(&stage.ring), out);
@@ -532,7 +534,7 @@ proptest! {
             if let Some(mut bytes) = theirs.datagram(&mut stage.device, own) {
                 let (now, from) = (stage.bench.now, stage.device.addr);
                 let out = &mut stage.bench.out;
-                stage.publisher.handle_datagram(now, from, &mut bytes, out);
+                stage.publisher.handle_datagram(now, from.into(), &mut bytes, out);
             }
             if let Some(batch) = stage.arrive(Vec::new()) {
                 let (now, out) = (stage.bench.now, &mut stage.bench.out);
@@ -541,7 +543,7 @@ proptest! {
             if let Some(mut bytes) = ours.datagram(&mut stage.watcher, other) {
                 let (now, from) = (stage.bench.now, stage.watcher.addr);
                 let out = &mut stage.bench.out;
-                stage.viewer.handle_datagram(now, from, &mut bytes, out);
+                stage.viewer.handle_datagram(now, from.into(), &mut bytes, out);
                 prop_assert!(out.lost.len() <= MAX_LOST);
                 stage.serve();
             }

@@ -159,7 +159,7 @@ proptest! {
             for event in &bench.events[events..] {
                 if let SessionEvent::Bound(bound) = event {
                     prop_assert!(authenticates, "bound by {datagram:?}");
-                    prop_assert_eq!(*bound, from);
+                    prop_assert_eq!(*bound, from.into());
                     known.bound = Some(from);
                 }
             }
@@ -221,7 +221,7 @@ proptest! {
                 seq += 1;
                 let media = packet(VIDEO_PT, seq, u32::from(seq) * 9_000, 7, true, VP8_KEY);
                 let sealed = device.seal_rtp(&media);
-                publisher.handle_datagram(bench.now, device.addr, &mut sealed.clone(), &mut bench.out);
+                publisher.handle_datagram(bench.now, device.addr.into(), &mut sealed.clone(), &mut bench.out);
                 let batch = Arc::new(publisher.take_batch());
                 ring.push(&batch);
                 bench.sent();
