@@ -271,7 +271,7 @@ pub const FAMILIES: &[Family] = &[
         Gauge,
         Unit::BitsPerSecond,
         &["session_id"],
-        "Media payload bits per second in the last window.",
+        "Video payload bits per second in the last window; of a device with layers, those of all together.",
     )),
     of_session(family(
         "media_bandwidth_estimate_bps",
@@ -314,14 +314,14 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Bytes,
         &["direction"],
-        "Bytes of those datagrams, without IP and UDP headers.",
+        "Bytes of those datagrams, without the headers below them.",
     ),
     family(
         "media_drops_total",
         Counter,
         Unit::Count,
         &["where"],
-        "Datagrams and packets that went no further, by the place and cause.",
+        "Datagrams and packets that went no further, by the place and cause: malformed, stun_unauthenticated, stun_replay, unknown_address, dtls, srtp_unauthenticated, srtp_replay, unknown_stream, unknown_layer, duplicate, nack_overflow, no_keyframe, codec_mismatch, socket_full, tcp_full, tcp_closed, receive_overflow, ring_full, unproven_path, not_sealed, not_held, retransmission_limit, congestion, feedback.",
     ),
     family(
         "media_bound_hits_total",
@@ -560,6 +560,107 @@ mod tests {
                 family.name
             );
             assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    /// What dashboards and alerts of users build on; a change here breaks theirs.
+    #[test]
+    fn the_promised_families_keep_their_name_kind_labels_and_buckets() {
+        let powers = |first: f64, factor: i32, count: i32| -> Vec<f64> {
+            (0..count)
+                .map(|n| first * f64::from(factor).powi(n))
+                .collect()
+        };
+        let none = Vec::new;
+        let promised: [(&str, Kind, &[&str], Vec<f64>); 26] = [
+            ("media_active_sessions", Gauge, &[], none()),
+            (
+                "media_sessions_created_total",
+                Counter,
+                &["device_id"],
+                none(),
+            ),
+            (
+                "media_sessions_closed_total",
+                Counter,
+                &["device_id", "reason"],
+                none(),
+            ),
+            (
+                "media_session_duration_seconds",
+                Kind::Histogram,
+                &["device_id"],
+                vec![60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0],
+            ),
+            (
+                "media_ice_connection_state",
+                Gauge,
+                &["session_id", "state"],
+                none(),
+            ),
+            (
+                "media_ice_candidates_added_total",
+                Counter,
+                &["session_id"],
+                none(),
+            ),
+            (
+                "media_ice_connection_time_milliseconds",
+                Kind::Histogram,
+                &["session_id"],
+                powers(100.0, 2, 8),
+            ),
+            ("media_video_frame_rate", Gauge, &["session_id"], none()),
+            ("media_video_bitrate_bps", Gauge, &["session_id"], none()),
+            ("media_packet_loss_ratio", Gauge, &["session_id"], none()),
+            ("media_rtt_milliseconds", Gauge, &["session_id"], none()),
+            ("media_jitter_milliseconds", Gauge, &["session_id"], none()),
+            (
+                "media_http_requests_total",
+                Counter,
+                &["method", "path", "status"],
+                none(),
+            ),
+            (
+                "media_http_duration_seconds",
+                Kind::Histogram,
+                &["method", "path"],
+                powers(0.001, 2, 10),
+            ),
+            ("media_http_requests_in_flight", Gauge, &[], none()),
+            ("media_websocket_connections", Gauge, &[], none()),
+            (
+                "media_websocket_messages_total",
+                Counter,
+                &["type", "direction"],
+                none(),
+            ),
+            (
+                "media_websocket_message_size_bytes",
+                Kind::Histogram,
+                &["type"],
+                powers(64.0, 4, 8),
+            ),
+            ("media_memory_usage_bytes", Gauge, &[], none()),
+            ("media_memory_heap_alloc_bytes", Gauge, &[], none()),
+            ("media_memory_heap_sys_bytes", Gauge, &[], none()),
+            ("media_goroutine_count", Gauge, &[], none()),
+            ("media_goroutine_count_max", Gauge, &[], none()),
+            ("media_potential_goroutine_leak", Gauge, &[], none()),
+            ("media_cpu_usage_ratio", Gauge, &[], none()),
+            (
+                "media_errors_total",
+                Counter,
+                &["type", "operation"],
+                none(),
+            ),
+        ];
+        for (name, kind, labels, buckets) in promised {
+            let family = FAMILIES.iter().find(|family| family.name == name);
+            let family = family.unwrap_or_else(|| panic!("{name} is gone"));
+            assert_eq!(family.kind, kind, "{name}");
+            assert_eq!(family.labels, labels, "{name}");
+            assert_eq!(family.buckets, buckets, "{name}");
         }
     }
 

@@ -50,7 +50,7 @@ pub fn offer(data: &[u8]) {
                 .count()
         };
         assert_eq!(lines("m="), offer.media.len());
-        assert_eq!(lines("a=candidate:"), 1);
+        assert_eq!(lines("a=candidate:"), candidates.len());
         assert_eq!(lines("a=setup:"), lines("a=setup:passive"));
     }
 }

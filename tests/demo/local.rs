@@ -12,8 +12,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::bail;
+use tests::browser::{self, Browser};
 use tests::process::Process;
-use tests::{demo, wait_for};
+use tests::{Page, demo, wait_for};
 use traces::Traces;
 
 /// A cluster comes up in 15 s, on a busy machine in a minute.
@@ -53,6 +54,12 @@ async fn the_demo_is_live_and_leaves_nothing_when_it_and_its_cluster_were_killed
     let mut traces = Traces::before(&state);
     let up = demo::run(&[]).good();
     up.is_live().await;
+    let (origin, token) = up.page();
+    let browser = Browser::start(browser::Options::default()).await;
+    let page = Page::open(&browser, origin, Some(token)).await;
+    page.watch("test-picture", START).await;
+    page.frames_grow_by(60, START).await;
+    browser.close().await;
     traces.note();
     assert!(traces.namespaces() > 10, "two machines and their pods");
 

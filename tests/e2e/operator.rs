@@ -73,6 +73,18 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
         "--timeout=120s",
     ];
     operator.run(&available).expect("the operator comes back");
+    // It serves before it leads; only a leader could write.
+    wait_for("the new operator to lead", SOON, || async {
+        let pods = operator.get(&["pods", selector])?;
+        let pod = pods["items"][0]["metadata"]["name"].as_str();
+        let pod = pod.unwrap_or("missing");
+        let lease = operator.get(&["lease", "mediaservice-operator"])?;
+        match lease["spec"]["holderIdentity"].as_str() {
+            Some(holder) if holder.starts_with(&format!("{pod}_")) => Ok(()),
+            holder => bail!("{holder:?} leads, the pod is {pod}"),
+        }
+    })
+    .await;
     let started = Instant::now();
     wait_for("two minutes without a write", QUIET + SOON, || async {
         let now = versions(&service.kubectl)?;

@@ -71,6 +71,71 @@ const WRONG: &[(&str, &str, &str)] = &[
         "{media: {exposure: HostPort}, image: 'a b'}",
         "image must not contain white space",
     ),
+    (
+        "an empty audience",
+        "{media: {exposure: HostPort}, auth: {audience: ''}}",
+        "audience must be 1 to 253 characters",
+    ),
+    (
+        "a key Secret without a name",
+        "{media: {exposure: HostPort}, auth: {hmacSecretRef: {name: '', key: jwt}}}",
+        "name must be the name of a Secret",
+    ),
+    (
+        "a key Secret without a key",
+        "{media: {exposure: HostPort}, auth: {hmacSecretRef: {name: keys, key: ''}}}",
+        "key must be a key of that Secret",
+    ),
+    (
+        "a cluster key without a name",
+        "{media: {exposure: HostPort}, clusterKeySecretRef: {name: '', key: cluster-key}}",
+        "name must be the name of a Secret",
+    ),
+    (
+        "no sessions",
+        "{media: {exposure: HostPort}, limits: {sessionsPerPod: 0}}",
+        "sessionsPerPod must be 1 to 100000",
+    ),
+    (
+        "no viewers",
+        "{media: {exposure: HostPort}, limits: {viewersPerDevice: 0}}",
+        "viewersPerDevice must be 1 to 100000",
+    ),
+    (
+        "a negative session length",
+        "{media: {exposure: HostPort}, limits: {maxSessionSeconds: -1}}",
+        "maxSessionSeconds must be 0 to 31536000, in seconds; 0 is for ever",
+    ),
+    (
+        "an annotation of ours",
+        "{media: {exposure: HostPort}, pod: {annotations: {mediaservice.io/spec-hash: x}}}",
+        "pod.annotations must not use the prefixes",
+    ),
+    (
+        "no interval",
+        "{media: {exposure: HostPort}, monitoring: {serviceMonitor: {intervalSeconds: 0}}}",
+        "intervalSeconds must be 1 to 3600",
+    ),
+    (
+        "no timeout",
+        "{media: {exposure: HostPort}, monitoring: {serviceMonitor: {scrapeTimeoutSeconds: 0}}}",
+        "scrapeTimeoutSeconds must be 1 to 3600",
+    ),
+    (
+        "a TURN server by http",
+        "{media: {exposure: HostPort}, turn: {urls: ['http://turn.example.com']}}",
+        "each of turn.urls must be stun:, stuns:, turn: or turns: with a host",
+    ),
+    (
+        "TURN without a secret",
+        "{media: {exposure: HostPort}, turn: {urls: ['turn:turn.example.com:3478']}}",
+        "a TURN server takes nobody without credentials: set turn.secretRef",
+    ),
+    (
+        "TURN for a moment",
+        "{media: {exposure: HostPort}, turn: {urls: ['stun:turn.example.com'], ttlSeconds: 1}}",
+        "turn.ttlSeconds must be 600 to 86400",
+    ),
 ];
 
 #[test]
@@ -96,6 +161,15 @@ fn a_media_service_that_can_not_be_right_is_refused_with_what_would_be_right() {
     let long = "a".repeat(41);
     let message = apply(&long, "{media: {exposure: HostPort}}");
     assert!(message.contains("at most 40 characters"), "{message}");
+}
+
+#[test]
+fn the_example_with_every_field_is_taken() {
+    operator::install();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/examples/full.yaml");
+    Kubectl::new("default")
+        .run(&["apply", "--dry-run=server", "--filename", example])
+        .expect("the API server takes it");
 }
 
 #[test]

@@ -41,6 +41,12 @@ impl<'a> Page<'a> {
             },
         )
         .await;
+        let address = browser.run("return location.href", vec![]).await;
+        let address = address.expect("a page has an address").to_string();
+        assert!(
+            !address.contains("token="),
+            "the token stays in the address bar: {address}"
+        );
         page
     }
 

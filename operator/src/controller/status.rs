@@ -71,7 +71,13 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     let trouble = trouble.map(|trouble| steady(fetched, trouble));
     let addresses_known = service.map(|service| addresses_ready(fetched, service));
     let mut conditions = vec![
-        ready_condition(spec.replicas, ready, &trouble, addresses_known.as_ref()),
+        ready_condition(
+            spec.replicas,
+            ready,
+            &trouble,
+            addresses_known.as_ref(),
+            is_signalling_routed(fetched, outcome),
+        ),
         progressing(
             fetched,
             outdated,
@@ -152,11 +158,20 @@ struct AddressesReady {
     condition: Condition,
 }
 
+/// Whether the Ingress that was asked for is there: it was just applied, or it was there before
+/// something was refused.
+fn is_signalling_routed(fetched: &Fetched, outcome: &Outcome<'_>) -> bool {
+    fetched.service.spec.signalling.ingress.is_none()
+        || matches!(outcome, Outcome::Applied { .. })
+        || !fetched.live.ingresses.is_empty()
+}
+
 fn ready_condition(
     replicas: i32,
     ready: usize,
     trouble: &Option<Trouble>,
     addresses: Option<&AddressesReady>,
+    signalling_routed: bool,
 ) -> Condition {
     let because = |text: &str| match trouble {
         Some(trouble) => format!("{text}: {}", trouble.message),
@@ -175,6 +190,14 @@ fn ready_condition(
     }
     if ready == 0 {
         return condition("Ready", false, "NoPods", because("no pod is ready"));
+    }
+    if !signalling_routed {
+        return condition(
+            "Ready",
+            false,
+            "SignallingNotReady",
+            because("the Ingress of spec.signalling.ingress is not there"),
+        );
     }
     condition("Ready", true, "Accepting", "new sessions are taken".into())
 }

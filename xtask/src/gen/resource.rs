@@ -73,7 +73,10 @@ fn fields(path: &str, schema: &Value, page: &mut String, rules: &mut Vec<String>
         )
         .expect("a String takes every write");
         match field["type"].as_str() {
-            Some("array") => fields(&format!("{full}[]"), &field["items"], page, rules),
+            Some("array") => {
+                rules.extend(messages(&full, field));
+                fields(&format!("{full}[]"), &field["items"], page, rules);
+            }
             _ => fields(&full, field, page, rules),
         }
     }
@@ -165,7 +168,11 @@ spec:
             required: [size]
             properties:
               size: {type: integer, minimum: 1, maximum: 9, description: "How\n  large."}
-              kinds: {type: array, items: {type: string, enum: [A, B]}, default: [A]}
+              kinds:
+                type: array
+                items: {type: string, enum: [A, B], x-kubernetes-validations: [{rule: "true", message: a kind must be good}]}
+                default: [A]
+                x-kubernetes-validations: [{rule: "true", message: there must be kinds}]
             x-kubernetes-validations: [{rule: "true", message: size must be right}]
           status: {description: What it is.}
 "#,
@@ -176,6 +183,8 @@ spec:
             "| `spec.size` | integer, 1–9 | required | How large. |",
             "| `spec.kinds` | list of `\"A\"`, `\"B\"` | `[\"A\"]` |  |",
             "- `spec`: size must be right",
+            "- `spec.kinds`: there must be kinds",
+            "- `spec.kinds[]`: a kind must be good",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
         }

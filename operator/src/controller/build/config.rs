@@ -65,7 +65,8 @@ fn toml(service: &ValidService) -> String {
         (
             "media",
             json!({
-                "listen": format!("0.0.0.0:{MEDIA_PORT}"),
+                // Both families, where there are both.
+                "listen": format!("[::]:{MEDIA_PORT}"),
                 "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
                 "shards": service.shards,
             }),

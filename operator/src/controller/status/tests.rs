@@ -93,6 +93,27 @@ fn a_node_without_any_address_is_named() {
 }
 
 #[test]
+fn an_ingress_that_was_refused_is_missing_from_ready_and_one_that_is_there_is_not() {
+    let mut fetched = with_pod(fetched(1), true);
+    let refused = |fetched: &Fetched| {
+        let valid = validate::validate(fetched).unwrap();
+        let outcome = Outcome::Refused {
+            service: &valid,
+            trouble: Trouble {
+                reason: "ApplyRejected",
+                message: "no such class".into(),
+            },
+        };
+        describe(fetched, &outcome, Timestamp::UNIX_EPOCH)
+    };
+    let status = refused(&fetched);
+    assert_eq!(word(&status, "Ready"), is("False", "SignallingNotReady"));
+    fetched.live.ingresses = vec![Default::default()];
+    let status = refused(&fetched);
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+}
+
+#[test]
 fn an_absent_monitoring_api_shows_and_does_not_touch_ready() {
     let mut fetched = with_pod(fetched(1), true);
     fetched.monitoring = Availability::Absent;
