@@ -106,7 +106,7 @@ impl Publisher {
         let layers = video.next().map(|track| &mut track.layers);
         // A viewer may name one of the publisher before.
         if let Some(layer) = layers.and_then(|layers| layers.get_mut(usize::from(layer))) {
-            layer.keyframe_wanted = true;
+            layer.want_keyframe();
         }
         self.ask_for_keyframes(now, out);
     }

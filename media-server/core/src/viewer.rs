@@ -206,7 +206,10 @@ impl Viewer {
                 continue;
             }
             if is_video && self.congested {
-                track.withhold(packet.source);
+                // What is being sent from the ring waits there.
+                if track.cursor.is_none() {
+                    track.withhold(packet.source);
+                }
                 out.drop(Drop::TcpFull);
                 continue;
             }
@@ -258,7 +261,11 @@ impl Viewer {
 
     /// Sends again what the viewer asked for, see [`Output::lost`].
     pub fn retransmit(&mut self, now: Instant, seqs: &[u16], rings: &[Ring], out: &mut Output) {
-        let Some(to) = self.transport.media_path().filter(|_| !self.congested) else {
+        if self.congested {
+            let lost = seqs.len() as u64;
+            return out.cells().count_drops(Drop::RetransmissionLimit, lost);
+        }
+        let Some(to) = self.transport.media_path() else {
             return;
         };
         self.look_at_rate(now, rings);
@@ -431,7 +438,7 @@ impl Viewer {
         self.congestion.look_for_more(now, self.repair.is_some());
         self.choose_layer(now, out);
         // What is held back for congestion comes when there is room for it.
-        if keyframe && !self.congestion.is_cut() {
+        if keyframe && !self.congested && !self.congestion.is_cut() {
             out.events.push(SessionEvent::KeyframeWanted);
         }
     }

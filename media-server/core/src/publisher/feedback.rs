@@ -15,6 +15,8 @@ const MAX_ARRIVALS: usize = 1024;
 const MAX_GAP: u64 = 512;
 /// The limit is told this often at most, and only if it moved by a tenth: each one moves the encoder.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// One that holds is said again: the last one may be lost, and a device would keep to the one before.
+const LIMIT_REPEATED: Duration = Duration::from_secs(5);
 /// Less than this is no picture worth its viewers' while; those that can't take it get a part.
 const MIN_LIMIT: u64 = 300_000;
 
@@ -101,7 +103,13 @@ impl Limit {
             // Nothing was limited yet, and nothing is to be.
             None => limit < most,
             Some((before, at)) => {
-                now >= at + LIMIT_INTERVAL && limit.abs_diff(before) * 10 >= before
+                let changed = limit.abs_diff(before) * 10 >= before;
+                now >= at
+                    + if changed {
+                        LIMIT_INTERVAL
+                    } else {
+                        LIMIT_REPEATED
+                    }
             }
         };
         tell.then(|| {
@@ -179,6 +187,7 @@ mod tests {
         assert_eq!(limit.next(at, Some(10_000), most), Some(MIN_LIMIT));
         let at = start + ms(4_000);
         assert_eq!(limit.next(at, None, most), Some(most), "the last one left");
-        assert_eq!(limit.next(start + ms(9_000), None, most), None);
+        assert_eq!(limit.next(start + ms(8_999), None, most), None);
+        assert_eq!(limit.next(start + ms(9_000), None, most), Some(most));
     }
 }

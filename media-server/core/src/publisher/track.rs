@@ -108,6 +108,8 @@ impl Track {
             let heard = layer.stream.as_ref().map(|stream| stream.heard);
             if layer.live && heard.is_none_or(|at| now > at + STOPPED_AFTER) {
                 layer.live = false;
+                // None comes, however often it is asked for.
+                layer.keyframe_wanted = false;
                 stopped = true;
             }
         }
@@ -169,6 +171,13 @@ impl Layer {
     pub(super) fn note_packet(&mut self, size: Option<(u16, u16)>) -> bool {
         let resized = size.is_some_and(|size| std::mem::replace(&mut self.size, size) != size);
         !std::mem::replace(&mut self.live, true) || resized
+    }
+
+    /// Notes that a keyframe is wanted, unless the layer has stopped: browsers answer a request for one
+    /// layer with a keyframe of each.
+    pub(super) fn want_keyframe(&mut self) {
+        let stopped = !self.rid.is_empty() && self.stream.is_some() && !self.live;
+        self.keyframe_wanted |= !stopped;
     }
 
     /// Whether it is time to ask for a keyframe, and of whom.

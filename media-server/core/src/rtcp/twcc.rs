@@ -12,8 +12,8 @@ const HEAD: usize = 20;
 const TICK_MICROS: i64 = 250;
 /// The reference time counts so many ticks: 64 ms.
 const REFERENCE_TICKS: i64 = 256;
-/// Packets that one feedback may be about. Receivers send one for every 50 to 250 ms; a few bytes can
-/// claim 65 535 packets, which would cost more to read than they cost to send.
+/// Packets that the feedback of a compound may be about. Receivers send one for every 50 to 250 ms; a few
+/// bytes can claim 65 535 packets, which would cost more to read than they cost to send.
 const MAX_READ: u16 = 2048;
 /// Packets that one written feedback is about: with two bytes for each it still fits a datagram.
 const MAX_WRITTEN: u64 = 512;
@@ -35,16 +35,24 @@ pub struct Feedback<'a> {
     body: &'a [u8],
 }
 
-/// Calls `feedback` for each such packet of a compound.
-pub fn read<'a>(compound: &'a [u8], mut feedback: impl FnMut(Feedback<'a>)) {
+/// Calls `feedback` for each such packet of a compound; returns how many were about too much to be read.
+pub fn read<'a>(compound: &'a [u8], mut feedback: impl FnMut(Feedback<'a>)) -> u64 {
+    let (mut left, mut unread) = (MAX_READ, 0);
     for (kind, count, packet) in packets(compound) {
         if kind == TRANSPORT_FEEDBACK
             && count == FEEDBACK_TRANSPORT_CC
             && let Some(parsed) = Feedback::parse(packet)
         {
-            feedback(parsed);
+            match left.checked_sub(parsed.count) {
+                Some(rest) => {
+                    left = rest;
+                    feedback(parsed);
+                }
+                None => unread += 1,
+            }
         }
     }
+    unread
 }
 
 impl<'a> Feedback<'a> {
@@ -53,7 +61,7 @@ impl<'a> Feedback<'a> {
         let count = counts as u16;
         // The upper 24 bits, signed.
         let reference = i64::from(times.cast_signed() >> 8);
-        (count <= MAX_READ).then_some(Feedback {
+        Some(Feedback {
             base: (counts >> 16) as u16,
             count,
             reference,
@@ -277,6 +285,21 @@ mod tests {
         let written = write(&mut writer, [1, 2], 0, 0, &many);
         assert_eq!(written, MAX_WRITTEN as usize);
         assert!(writer.bytes().len() < 1_200, "{}", writer.bytes().len());
+    }
+
+    #[test]
+    fn a_compound_of_many_claims_costs_no_more_than_one() {
+        // Each is 24 bytes long and says of 1 500 packets that none has come.
+        let mut claim = vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0];
+        claim.extend(1_500_u16.to_be_bytes());
+        claim.extend([0, 0, 0, 0]);
+        claim.extend(1_500_u16.to_be_bytes());
+        claim.extend([0, 0]);
+        let mut seen = 0;
+        let unread = read(&claim.repeat(80), |feedback| {
+            feedback.for_each(|_, _| seen += 1);
+        });
+        assert_eq!((seen, unread), (1_500, 79));
     }
 
     #[test]

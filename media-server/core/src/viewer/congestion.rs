@@ -7,7 +7,7 @@
 //!
 //! Decides and counts; the viewer sends.
 
-use super::estimate::{Estimator, HEADROOM, MIN_ESTIMATE, RECOVERED};
+use super::estimate::{Estimator, HEADROOM, MAX_ESTIMATE, MIN_ESTIMATE, RECOVERED};
 use super::history::History;
 use super::pacer::{CATCH_UP_RATE, OVERHEAD, Pacer};
 use super::probe::Probe;
@@ -185,7 +185,7 @@ impl Congestion {
         }
         let micros = now.saturating_duration_since(self.epoch).as_micros() as i64;
         let (mut useless, mut reported) = (0, None);
-        twcc::read(compound, |feedback| {
+        let unread = twcc::read(compound, |feedback| {
             // Of a stream that has only begun, nothing is known.
             let rate = match self.stream {
                 0 => CATCH_UP_RATE,
@@ -221,7 +221,7 @@ impl Congestion {
             self.now = now;
             self.set_pace();
         }
-        useless
+        useless + unread
     }
 
     /// Begins to look for more bandwidth than is known, if there is not enough. Without `padding` to probe
@@ -268,7 +268,8 @@ impl Congestion {
     /// Takes a REMB of the viewer.
     pub(super) fn handle_bandwidth(&mut self, bits_per_second: u64) {
         if self.remb {
-            self.told = Some(bits_per_second.max(MIN_ESTIMATE as u64));
+            let told = bits_per_second.clamp(MIN_ESTIMATE as u64, MAX_ESTIMATE as u64);
+            self.told = Some(told);
             self.set_pace();
         }
     }

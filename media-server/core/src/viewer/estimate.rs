@@ -62,7 +62,8 @@ impl Delivered {
         }
         let newest = self.newest.div_euclid(BUCKET_MICROS);
         if bucket > newest - BUCKETS as i64 {
-            self.buckets[slot(bucket)] += bytes;
+            let held = &mut self.buckets[slot(bucket)];
+            *held = held.saturating_add(bytes);
         }
     }
 

@@ -259,3 +259,33 @@ fn a_picture_that_stands_still_stops_no_layer() {
         assert_eq!(live, 3, "after layer {at}");
     }
 }
+
+#[test]
+fn a_layer_that_stopped_is_asked_for_no_keyframe_until_it_comes_again() {
+    let mut scene = Scene::new();
+    scene.frame(&[0, 1, 2], true);
+    let layer = u8::try_from(BEST).expect("three layers");
+    scene
+        .session
+        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    assert_eq!(scene.asked().len(), 0, "what was sent is still on its way");
+    let others: Vec<usize> = (0..3).filter(|at| *at != BEST).collect();
+    for _ in 0..90 {
+        scene.frame(&others, false);
+    }
+    let while_stopping = scene.asked().len();
+    assert!((1..=3).contains(&while_stopping), "{while_stopping}");
+    scene
+        .session
+        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    for _ in 0..60 {
+        scene.frame(&others, false);
+    }
+    assert_eq!(scene.asked().len(), 0);
+    scene.frame(&[0, 1, 2], false);
+    scene
+        .session
+        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    scene.pass(ms(50));
+    assert_eq!(scene.asked().len(), 1);
+}
