@@ -9,6 +9,7 @@ use media_core::session::{Credentials, Session, SessionConfig};
 use media_core::stun::BindingRequest;
 use media_core::viewer::Viewer;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -181,16 +182,25 @@ impl Table {
         self.by_id.values().copied().collect()
     }
 
-    /// Gives a flow to a session; returns the one that it had, if that was of another sender.
-    pub(super) fn bind(&mut self, index: Index, flow: Flow) -> Option<Flow> {
+    /// Gives a session a flow, whose datagrams arrive at the socket of shard `via` if not here. Returns
+    /// the address and the shard of the route that it had, if it has no use for that any more.
+    pub(super) fn bind(
+        &mut self,
+        index: Index,
+        flow: Flow,
+        via: Option<u8>,
+    ) -> Option<(SocketAddr, u8)> {
         let entry = self.entries.get_mut(index)?.as_mut()?;
         let before = entry.flow.replace(flow);
-        let before = before.filter(|before| before.sender() != flow.sender());
-        if let Some(before) = before {
+        let via_before = std::mem::replace(&mut entry.via, via);
+        if let Some(before) = before.filter(|before| before.sender() != flow.sender()) {
             self.release(before, index);
         }
         self.by_sender.insert(flow.sender(), index);
-        before
+        // A peer that sends to another address of ours arrives at another socket, as the same sender.
+        let (before, shard) = (before?, via_before?);
+        let over = before.remote != flow.remote || via != Some(shard);
+        over.then_some((before.remote, shard))
     }
 
     /// Unless another session has it by now.
@@ -233,6 +243,7 @@ mod tests {
     use media_core::cells::SessionCells;
     use media_core::clock::WallClock;
     use media_core::dtls::Identity;
+    use media_core::flow::Local;
     use media_core::negotiated::Negotiated;
 
     struct Bench {
@@ -250,8 +261,7 @@ mod tests {
             }
         }
 
-        /// A session that lived for a moment; returns whether another was forgotten for it.
-        fn open_and_remove(&mut self, number: u16) -> bool {
+        fn open(&mut self, number: u16) -> Index {
             let [high, low] = number.to_be_bytes();
             let mut id = [0; 16];
             id[14..].copy_from_slice(&[high, low]);
@@ -272,7 +282,7 @@ mod tests {
                 cells: Arc::new(SessionCells::new()),
             };
             let (now, identity) = (self.now, self.identity.clone());
-            let index = self.table.open(now, open, |open| SessionConfig {
+            self.table.open(now, open, |open| SessionConfig {
                 id: open.id,
                 ufrag: open.ufrag,
                 pwd: open.pwd,
@@ -280,11 +290,39 @@ mod tests {
                 cells: open.cells,
                 identity,
                 clock: WallClock::new(now, Duration::ZERO),
-            });
-            let (entry, early) = self.table.remove(now, index);
+            })
+        }
+
+        /// A session that lived for a moment; returns whether another was forgotten for it.
+        fn open_and_remove(&mut self, number: u16) -> bool {
+            let index = self.open(number);
+            let (entry, early) = self.table.remove(self.now, index);
             assert!(entry.is_some());
             early
         }
+    }
+
+    #[test]
+    fn no_route_is_left_behind_whichever_end_of_the_flow_changes() {
+        let mut bench = Bench::new();
+        let index = bench.open(1);
+        let remote = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let flow = |port, ours: [u8; 4]| Flow {
+            remote: remote(port),
+            local: Local::Udp(Some(ours.into())),
+        };
+        let (here, there) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let mut bind = |flow, via| bench.table.bind(index, flow, via);
+        assert_eq!(bind(flow(1, here), Some(1)), None, "the first");
+        assert_eq!(bind(flow(1, there), Some(1)), None, "the same socket");
+        assert_eq!(
+            bind(flow(1, here), Some(2)),
+            Some((remote(1), 1)),
+            "the same sender at another socket"
+        );
+        assert_eq!(bind(flow(2, here), Some(2)), Some((remote(1), 2)));
+        assert_eq!(bind(flow(2, there), None), Some((remote(2), 2)), "our own");
+        assert_eq!(bind(flow(3, there), None), None, "no route is needed here");
     }
 
     #[test]

@@ -107,17 +107,13 @@ impl State {
     }
 
     pub(super) fn bind(&mut self, index: Index, flow: Flow, via: Option<u8>) {
-        let before = self.table.bind(index, flow);
-        let Some(entry) = self.table.entry(index) else {
-            return;
-        };
-        let via_before = std::mem::replace(&mut entry.via, via);
+        let over = self.table.bind(index, flow, via);
         let congested = self.is_congested(flow);
         if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
             viewer.set_congested(congested);
         }
-        if let (Some(flow), Some(shard)) = (before, via_before) {
-            self.notify_route(shard, flow.remote, false);
+        if let Some((remote, shard)) = over {
+            self.notify_route(shard, remote, false);
         }
         if let Some(shard) = via {
             self.notify_route(shard, flow.remote, true);
