@@ -53,6 +53,12 @@ impl Device {
         }
     }
 
+    /// Whether media of it is of use here. Some of a publisher elsewhere may come after the last viewer
+    /// left, when nothing would clear the rings any more.
+    pub(super) fn takes_media(&self) -> bool {
+        self.publisher.is_some() || !self.viewers.is_empty()
+    }
+
     /// Keeps the video of a batch, if its layer is one of those.
     pub(super) fn keep(&mut self, now: Instant, batch: &Arc<MediaBatch>) {
         if self.layers.is_some() {
@@ -120,6 +126,13 @@ impl Device {
     fn limit(&mut self, bytes: usize) {
         for ring in &mut self.rings {
             ring.limit(bytes);
+        }
+    }
+
+    /// Notes what the viewers of another shard have room for, unless the last of them left meanwhile.
+    pub(super) fn note_bandwidth(&mut self, shard: u8, wanted: Box<[u64]>) {
+        if self.subscribers & 1 << shard != 0 {
+            self.bandwidth.note(shard, wanted);
         }
     }
 
@@ -211,6 +224,32 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn media_is_of_use_to_a_publisher_or_viewers_here() {
+        let mut device = Device {
+            remote_publisher: Some(1),
+            ..Device::default()
+        };
+        assert!(!device.takes_media(), "the last viewer has left");
+        device.viewers.push(0);
+        assert!(device.takes_media());
+        let published = Device {
+            publisher: Some(0),
+            ..Device::default()
+        };
+        assert!(published.takes_media(), "kept for viewers to come");
+    }
+
+    #[test]
+    fn viewers_that_left_limit_nobody() {
+        let mut device = Device::default();
+        device.note_bandwidth(2, [300].into());
+        assert_eq!(device.wanted_bandwidth(&[]), None, "none are there");
+        device.subscribers = 1 << 2;
+        device.note_bandwidth(2, [300].into());
+        assert_eq!(device.wanted_bandwidth(&[]), Some(300));
+    }
 
     #[test]
     fn a_device_with_layers_is_not_asked_to_send_less() {

@@ -37,7 +37,7 @@ impl State {
 
     pub(super) fn note_bandwidth(&mut self, device: &str, shard: u8, wanted: Box<[u64]>) {
         if let Some(known) = self.devices.find(device) {
-            known.bandwidth.note(shard, wanted);
+            known.note_bandwidth(shard, wanted);
         }
     }
 }

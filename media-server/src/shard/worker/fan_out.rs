@@ -72,6 +72,10 @@ impl State {
 
     /// Keeps a batch and sends it to the viewers here.
     pub(super) fn forward(&mut self, now: Instant, device: &str, batch: &Arc<MediaBatch>) {
+        let known = self.devices.find(device);
+        if !known.is_some_and(|known| known.takes_media()) {
+            return;
+        }
         self.take_layers(now, device, batch);
         let Some(known) = self.devices.find(device) else {
             return;
@@ -169,7 +173,7 @@ impl State {
 
     /// Fills the rings of a device that is published on another shard, for the viewers who came first.
     pub(super) fn keep_all(&mut self, now: Instant, device: &str, batches: &[Arc<MediaBatch>]) {
-        let Some(known) = self.devices.find(device) else {
+        let Some(known) = self.devices.find(device).filter(|d| d.takes_media()) else {
             return;
         };
         // What came by itself meanwhile is newer.
