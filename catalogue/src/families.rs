@@ -328,7 +328,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["bound"],
-        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams, tcp_connections, tcp_source, tcp_unproven.",
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams, tcp_connections, tcp_source, tcp_unproven, tcp_session; and TCP connections whose time to prove themselves, or without anything for a session, was over: tcp_late, tcp_idle.",
     ),
     family(
         "media_tcp_connections",

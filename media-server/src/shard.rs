@@ -199,7 +199,7 @@ impl Shards {
         for _ in 1..config.shards {
             sockets.push(Sockets::bind(local_addr, &config)?);
         }
-        let admission = Admission::new(config.tcp_connections);
+        let admission = Admission::new(config.tcp_connections, config.shards);
         let (links, inboxes): (Vec<_>, Vec<_>) = sockets
             .iter()
             .map(|sockets| link::link(sockets.waiter.waker()))

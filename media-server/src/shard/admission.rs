@@ -13,9 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// addresses, a page for each of its viewers, all at once; each proves itself within two round trips.
 const UNPROVEN_PER_SOURCE: u32 = 64;
 
+/// Without an authentic check, of one shard; the oldest makes room for the next.
+const UNPROVEN_PER_SHARD: usize = 512;
+
 #[derive(Debug)]
 pub(super) struct Admission {
     max: usize,
+    /// Of all that may be, those that prove nothing may hold a quarter: the oldest of them makes room
+    /// before everybody else is refused.
+    pub(super) unproven_per_shard: usize,
     open: AtomicUsize,
     /// No larger than the number of unproven connections.
     unproven: Mutex<HashMap<IpAddr, u32>>,
@@ -23,9 +29,11 @@ pub(super) struct Admission {
 
 impl Admission {
     /// `max` connections in all.
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, shards: u8) -> Arc<Self> {
+        let share = max / 4 / usize::from(shards).max(1);
         Arc::new(Admission {
             max,
+            unproven_per_shard: share.clamp(1, UNPROVEN_PER_SHARD),
             open: AtomicUsize::new(0),
             unproven: Mutex::new(HashMap::new()),
         })
@@ -111,7 +119,7 @@ mod tests {
 
     #[test]
     fn one_source_has_so_many_unproven_and_any_number_of_proven_connections() {
-        let admission = Admission::new(1_000);
+        let admission = Admission::new(1_000, 1);
         let mut held: Vec<Permit> = (0..UNPROVEN_PER_SOURCE)
             .map(|n| {
                 let from = ip(&format!("2001:db8::{n:x}"));
@@ -134,8 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn strangers_hold_a_quarter_of_the_connections_at_most() {
+        let share = |max, shards| Admission::new(max, shards).unproven_per_shard;
+        assert_eq!(share(8_192, 1), 512);
+        assert_eq!(share(8_192, 4), 512);
+        assert_eq!(share(8_192, 64), 32);
+        assert_eq!(share(512, 1), 128, "where few files may be open");
+        assert_eq!(share(10, 4), 1);
+    }
+
+    #[test]
     fn all_together_have_a_bound_too() {
-        let admission = Admission::new(2);
+        let admission = Admission::new(2, 1);
         let mut held: Vec<Permit> = (1..3)
             .map(|n| admission.admit(ip(&format!("192.0.2.{n}"))).expect("room"))
             .collect();

@@ -18,16 +18,25 @@ pub enum Bound {
     TcpSource,
     /// TCP connections of all sources that have not: the oldest was closed.
     TcpUnproven,
+    /// TCP connections that one session proved: its oldest was closed.
+    TcpSession,
+    /// Time of a TCP connection to prove itself: it was closed.
+    TcpLate,
+    /// Time of a TCP connection without anything for a session: it was closed.
+    TcpIdle,
 }
 
 impl Bound {
-    pub const ALL: [Bound; 6] = [
+    pub const ALL: [Bound; 9] = [
         Bound::Routes,
         Bound::ClosedSessions,
         Bound::Notices,
         Bound::TcpConnections,
         Bound::TcpSource,
         Bound::TcpUnproven,
+        Bound::TcpSession,
+        Bound::TcpLate,
+        Bound::TcpIdle,
     ];
 
     /// Value of the label `bound`.
@@ -39,6 +48,9 @@ impl Bound {
             Bound::TcpConnections => "tcp_connections",
             Bound::TcpSource => "tcp_source",
             Bound::TcpUnproven => "tcp_unproven",
+            Bound::TcpSession => "tcp_session",
+            Bound::TcpLate => "tcp_late",
+            Bound::TcpIdle => "tcp_idle",
         }
     }
 }
@@ -49,7 +61,11 @@ pub struct BoundHits([AtomicU64; Bound::ALL.len()]);
 
 impl BoundHits {
     pub(super) fn count(&self, bound: Bound) {
-        self.0[bound as usize].fetch_add(1, Relaxed);
+        self.count_all(bound, 1);
+    }
+
+    pub(super) fn count_all(&self, bound: Bound, hits: usize) {
+        self.0[bound as usize].fetch_add(hits as u64, Relaxed);
     }
 
     pub fn hits(&self, bound: Bound) -> u64 {

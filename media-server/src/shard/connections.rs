@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const PROVE_WITHIN: Duration = Duration::from_secs(5);
 /// Without a check for a session, or anything for the one that has it: consent has ended by then.
 const IDLE: Duration = Duration::from_secs(30);
-/// Connections of a shard that proved nothing yet; the oldest makes room for the next.
-pub(super) const MAX_UNPROVEN: usize = 512;
+/// Connections that one session proved. A client opens one for each pair of its and our addresses.
+const MAX_PER_SESSION: usize = 8;
 /// What may wait to be sent: two seconds of video at 1 Mbit/s. Whole datagrams beyond it are dropped.
 const QUEUE_BYTES: usize = 256 * 1024;
 /// From so much on video is withheld, so that checks and sound still find room; the batch on its way
@@ -104,10 +104,10 @@ impl Connection {
     }
 }
 
-#[derive(Default)]
 pub(super) struct Connections {
     map: HashMap<u64, Connection>,
     next: u64,
+    max_unproven: usize,
     /// In the order in which they were accepted, with the time they have. Those proven or closed since
     /// are skipped, and cleared away when they are too many.
     unproven: VecDeque<(Instant, u64)>,
@@ -115,6 +115,16 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    pub(super) fn new(max_unproven: usize) -> Self {
+        Connections {
+            map: HashMap::new(),
+            next: 0,
+            max_unproven,
+            unproven: VecDeque::new(),
+            unproven_count: 0,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
@@ -127,7 +137,7 @@ impl Connections {
         remote: SocketAddr,
         permit: Permit,
     ) -> u64 {
-        if self.unproven.len() >= 2 * MAX_UNPROVEN {
+        if self.unproven.len() >= 2 * self.max_unproven {
             let mut unproven = std::mem::take(&mut self.unproven);
             unproven.retain(|(_, number)| self.is_unproven(*number));
             self.unproven = unproven;
@@ -157,14 +167,30 @@ impl Connections {
         self.map.get_mut(&number)
     }
 
-    /// An authentic check came over it.
-    pub(super) fn prove(&mut self, now: Instant, number: u64) {
-        if let Some(connection) = self.map.get_mut(&number) {
-            connection.hear(now);
-            if connection.permit.prove() {
-                self.unproven_count -= 1;
-            }
+    /// An authentic check came over it, for a session that proved those of `held` before and `uses` one.
+    /// If it holds too many now, the oldest that it does not use is closed; returns whether.
+    pub(super) fn prove(
+        &mut self,
+        now: Instant,
+        number: u64,
+        held: &mut Vec<u64>,
+        uses: Option<u64>,
+    ) -> bool {
+        let Some(connection) = self.map.get_mut(&number) else {
+            return false;
+        };
+        connection.hear(now);
+        if !connection.permit.prove() {
+            return false;
         }
+        self.unproven_count -= 1;
+        held.retain(|number| self.map.contains_key(number));
+        held.push(number);
+        if held.len() <= MAX_PER_SESSION {
+            return false;
+        }
+        let oldest = held.iter().position(|number| Some(*number) != uses);
+        oldest.is_some_and(|at| self.remove(held.remove(at)).is_some())
     }
 
     /// Takes a connection out; it ends with the value.
@@ -178,7 +204,7 @@ impl Connections {
 
     /// Whether more wait for a proof than may.
     pub(super) fn has_too_many_unproven(&self) -> bool {
-        self.unproven_count > MAX_UNPROVEN
+        self.unproven_count > self.max_unproven
     }
 
     /// Closes the one that has waited longest for its proof.
@@ -197,24 +223,28 @@ impl Connections {
             .is_some_and(|connection| !connection.permit.is_proven())
     }
 
-    /// Closes those whose time to prove themselves is over.
-    pub(super) fn close_late(&mut self, now: Instant) {
+    /// Closes those whose time to prove themselves is over; returns how many.
+    pub(super) fn close_late(&mut self, now: Instant) -> usize {
+        let before = self.map.len();
         while let Some((until, number)) = self.unproven.front().copied() {
             if until > now {
-                return;
+                break;
             }
             self.unproven.pop_front();
             if self.is_unproven(number) {
                 self.remove(number);
             }
         }
+        before - self.map.len()
     }
 
-    /// Closes those that nothing useful came over for long.
-    pub(super) fn close_idle(&mut self, now: Instant) {
+    /// Closes those that nothing useful came over for long; returns how many.
+    pub(super) fn close_idle(&mut self, now: Instant) -> usize {
+        let before = self.map.len();
         // An unproven one has less time than that.
         self.map
             .retain(|_, c| !c.permit.is_proven() || now < c.heard + IDLE);
+        before - self.map.len()
     }
 }
 
@@ -251,9 +281,9 @@ mod tests {
 
     #[test]
     fn a_slow_peer_gets_whole_datagrams_and_its_queue_stays_bounded() {
-        let (pairs, admission) = (Pairs::new(), Admission::new(10));
+        let (pairs, admission) = (Pairs::new(), Admission::new(100, 1));
         let (mut peer, stream, from) = pairs.connect();
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(admission.unproven_per_shard);
         let permit = admission.admit(from.ip()).expect("room");
         let now = Instant::now();
         let number = connections.add(now, stream, from, permit);
@@ -290,8 +320,8 @@ mod tests {
 
     #[test]
     fn what_proves_nothing_goes_after_five_seconds_or_for_the_next_and_the_rest_when_idle() {
-        let (pairs, admission) = (Pairs::new(), Admission::new(10));
-        let mut connections = Connections::default();
+        let (pairs, admission) = (Pairs::new(), Admission::new(100, 1));
+        let mut connections = Connections::new(admission.unproven_per_shard);
         let start = Instant::now();
         let mut peers = Vec::new();
         let mut add = |connections: &mut Connections| {
@@ -301,14 +331,15 @@ mod tests {
             connections.add(start, stream, from, permit)
         };
         let (silent, proven) = (add(&mut connections), add(&mut connections));
-        connections.prove(start, proven);
-        connections.close_late(start + PROVE_WITHIN - Duration::from_millis(1));
+        connections.prove(start, proven, &mut Vec::new(), None);
+        let soon = Duration::from_millis(1);
+        assert_eq!(connections.close_late(start + PROVE_WITHIN - soon), 0);
         assert_eq!(connections.len(), 2);
-        connections.close_late(start + PROVE_WITHIN);
+        assert_eq!(connections.close_late(start + PROVE_WITHIN), 1);
         assert!(connections.find(silent).is_none());
-        connections.close_idle(start + IDLE - Duration::from_millis(1));
+        assert_eq!(connections.close_idle(start + IDLE - soon), 0);
         assert!(connections.find(proven).is_some());
-        connections.close_idle(start + IDLE);
+        assert_eq!(connections.close_idle(start + IDLE), 1);
         assert_eq!(connections.len(), 0);
 
         let (first, second) = (add(&mut connections), add(&mut connections));
@@ -316,5 +347,32 @@ mod tests {
         assert!(connections.find(first).is_none());
         assert!(connections.find(second).is_some());
         assert_eq!(connections.unproven_count, 1);
+    }
+
+    #[test]
+    fn a_session_that_proves_too_many_loses_the_oldest_that_it_does_not_use() {
+        let (pairs, admission) = (Pairs::new(), Admission::new(100, 1));
+        let mut connections = Connections::new(admission.unproven_per_shard);
+        let now = Instant::now();
+        let (mut peers, mut held) = (Vec::new(), Vec::new());
+        let mut closed = Vec::new();
+        for _ in 0..MAX_PER_SESSION + 3 {
+            let (peer, stream, from) = pairs.connect();
+            peers.push(peer);
+            let permit = admission.admit(from.ip()).expect("room");
+            let number = connections.add(now, stream, from, permit);
+            if number == 4 {
+                connections.remove(2);
+            }
+            closed.push(connections.prove(now, number, &mut held, Some(0)));
+            assert!(!connections.prove(now, number, &mut held, Some(0)), "once");
+        }
+        let count = closed.iter().filter(|closed| **closed).count();
+        assert_eq!(count, 2, "one had closed by itself: {closed:?}");
+        let open = |number| connections.map.contains_key(&number);
+        let open: Vec<u64> = (0..11).filter(|number| open(*number)).collect();
+        assert_eq!(open, [0, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(held, open);
+        assert_eq!(connections.unproven_count, 0);
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Entry {
     pub(super) generation: u64,
     /// Earliest timer set for the session.
     pub(super) scheduled: Option<Instant>,
+    /// TCP connections that it proved, the oldest first, and maybe some closed since.
+    pub(super) connections: Vec<u64>,
     ufrag: Ufrag,
     pwd: IcePwd,
     /// Those before the ICE restart that is under way; they still lead here.
@@ -95,6 +97,7 @@ impl Table {
             via: None,
             generation: self.generations,
             scheduled: None,
+            connections: Vec::new(),
             ufrag,
             pwd,
             previous: None,

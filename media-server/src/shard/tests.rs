@@ -15,7 +15,7 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
     Shards::start(ShardConfig {
         listen,
         shards,
-        tcp_connections: 100,
+        tcp_connections: 1_000,
         ufrag_key: KEY,
         cache_bytes: 1 << 20,
         video_kbps: 12_000,

@@ -91,7 +91,7 @@ impl Worker {
             out: Output::new(self.cells.clone()),
             table: Table::default(),
             devices: Devices::default(),
-            connections: Connections::default(),
+            connections: Connections::new(self.admission.unproven_per_shard),
             tcp: Tcp::new(Instant::now()),
             timers: BinaryHeap::new(),
             ready: Vec::new(),
@@ -431,7 +431,7 @@ impl State {
                 SessionEvent::Bound(flow) => self.bind(index, flow, via),
                 SessionEvent::Checked(flow) => {
                     if let Some(number) = flow.connection() {
-                        self.connections.prove(now, number);
+                        self.prove(now, index, number);
                     }
                 }
                 SessionEvent::Connected => self.connected(now, index),

@@ -194,3 +194,27 @@ async fn one_source_holds_only_so_many_connections_that_say_nothing() {
     drop(silent);
     eventually("connections", open, 0).await;
 }
+
+#[tokio::test]
+async fn a_session_holds_eight_connections_and_loses_its_oldest_for_the_next() {
+    let (shards, _events) = start(2);
+    let open = session(1, 5, Role::Viewer);
+    let messages: Vec<_> = (0..9).map(|n| check(&open, &open.pwd, n)).collect();
+    shards.open(open).await.expect("taken");
+    let asked = shards.clone();
+    let _open = blocking(move || {
+        let mut streams = Vec::new();
+        for message in messages {
+            let mut stream = over_tcp(&asked, &message);
+            assert_eq!(framed_answer(&mut stream), SUCCESS);
+            streams.push(stream);
+        }
+        assert!(is_closed(&mut streams[0]));
+        streams
+    })
+    .await;
+    let hits = || shards.bounds()[1].hits(Bound::TcpSession);
+    eventually("hits", hits, 1).await;
+    let open = || shards.cells().iter().map(|c| c.tcp_connections()).sum();
+    eventually("connections", open, 8).await;
+}

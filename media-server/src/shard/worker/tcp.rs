@@ -6,7 +6,7 @@
 use super::State;
 use crate::shard::bounds::Bound;
 use crate::shard::link::{Moved, Parcel};
-use crate::shard::table::Peer;
+use crate::shard::table::{Index, Peer};
 use media_core::cells::Drop;
 use media_core::flow::Flow;
 use media_core::framing::{self, Framed};
@@ -71,8 +71,10 @@ impl State {
         }
         if now >= self.tcp.sweep_at {
             self.tcp.sweep_at = now + SWEEP;
-            self.connections.close_late(now);
-            self.connections.close_idle(now);
+            let late = self.connections.close_late(now);
+            self.worker.bounds.count_all(Bound::TcpLate, late);
+            let idle = self.connections.close_idle(now);
+            self.worker.bounds.count_all(Bound::TcpIdle, idle);
             self.count_connections();
         }
     }
@@ -234,6 +236,19 @@ impl State {
                 Verdict::Elsewhere(shard)
             }
             Some(_) => Verdict::Nowhere,
+        }
+    }
+
+    /// An authentic check for a session came over a connection.
+    pub(super) fn prove(&mut self, now: Instant, index: Index, number: u64) {
+        let Some(entry) = self.table.entry(index) else {
+            return;
+        };
+        let uses = entry.flow.and_then(Flow::connection);
+        let held = &mut entry.connections;
+        if self.connections.prove(now, number, held, uses) {
+            self.worker.bounds.count(Bound::TcpSession);
+            self.count_connections();
         }
     }
 
