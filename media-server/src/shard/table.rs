@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const GRAVE: Duration = Duration::from_secs(10);
 /// Closed sessions remembered; beyond, the oldest is forgotten and its checks go unanswered.
 const MAX_GRAVES: usize = 4096;
+/// Between two keyframes that a viewer gets asked for because its connection has room again.
+const RELIEF_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Index of a session in its table; re-used after the session ended.
 pub(super) type Index = usize;
@@ -50,10 +52,24 @@ pub(super) struct Entry {
     pub(super) scheduled: Option<Instant>,
     /// TCP connections that it proved, the oldest first, and maybe some closed since.
     pub(super) connections: Vec<u64>,
+    /// When a keyframe was last asked for because its connection had room again.
+    relieved: Option<Instant>,
     ufrag: Ufrag,
     pwd: IcePwd,
     /// Those before the ICE restart that is under way; they still lead here.
     previous: Option<(Ufrag, IcePwd)>,
+}
+
+impl Entry {
+    /// Whether a keyframe may be asked for because its connection has room again; if so, not again for
+    /// two seconds. In between it goes on as every viewer does that waits, see its tick.
+    pub(super) fn may_be_relieved(&mut self, now: Instant) -> bool {
+        let due = self.relieved.is_none_or(|at| now >= at + RELIEF_INTERVAL);
+        if due {
+            self.relieved = Some(now);
+        }
+        due
+    }
 }
 
 #[derive(Default)]
@@ -98,6 +114,7 @@ impl Table {
             generation: self.generations,
             scheduled: None,
             connections: Vec::new(),
+            relieved: None,
             ufrag,
             pwd,
             previous: None,
@@ -326,6 +343,17 @@ mod tests {
         assert_eq!(bind(flow(2, here), Some(2)), Some((remote(1), 2)));
         assert_eq!(bind(flow(2, there), None), Some((remote(2), 2)), "our own");
         assert_eq!(bind(flow(3, there), None), None, "no route is needed here");
+    }
+
+    #[test]
+    fn a_connection_that_has_room_again_gets_a_keyframe_every_two_seconds_at_most() {
+        let mut bench = Bench::new();
+        let index = bench.open(1);
+        let entry = bench.table.entry(index).expect("open");
+        assert!(entry.may_be_relieved(bench.now));
+        let soon = bench.now + RELIEF_INTERVAL - Duration::from_millis(1);
+        assert!(!entry.may_be_relieved(soon));
+        assert!(entry.may_be_relieved(bench.now + RELIEF_INTERVAL));
     }
 
     #[test]

@@ -372,11 +372,15 @@ impl State {
         let Some(entry) = self.table.entry(index) else {
             return;
         };
-        if let Peer::Viewer(viewer) = &entry.peer
-            && viewer.wants_keyframe()
+        let wanted = match &entry.peer {
+            Peer::Viewer(viewer) if viewer.wants_keyframe() => Some(viewer.target_layer()),
+            _ => None,
+        };
+        if let Some(layer) = wanted
+            && entry.may_be_relieved(now)
         {
             // The last one in the ring would put it as far behind as it was.
-            let (device, layer) = (entry.device.clone(), viewer.target_layer());
+            let device = entry.device.clone();
             self.request_keyframe(now, &device, layer);
         }
         self.schedule(index);
