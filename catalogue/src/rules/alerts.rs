@@ -81,9 +81,10 @@ pub const ALERTS: &[Alert] = &[
         name: "MediaDropsHigh",
         runbook: "MediaDropsHigh",
         // Every viewer that joins waits for a keyframe, one without the device's codec for ever, and one
-        // on a narrow link now and then: what is withheld from them was meant to be.
+        // on a narrow link or a slow TCP connection now and then: what is withheld from them was meant
+        // to be.
         expr: concat!(
-            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion\"}[5m]))",
+            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full\"}[5m]))",
             " / sum by (namespace, mediaservice, pod) (rate(media_packets_total{$S,direction=\"in\"}[5m])) > 0.02",
         ),
         lasts: "5m",

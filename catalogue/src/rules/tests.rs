@@ -158,7 +158,7 @@ fn what_is_withheld_on_purpose_sets_off_no_alert() {
     let drops = ALERTS.iter().find(|alert| alert.name == "MediaDropsHigh");
     let expr = drops.expect("the alert is there").expr;
     assert!(
-        expr.contains("where!~\"no_keyframe|codec_mismatch|congestion\""),
+        expr.contains("where!~\"no_keyframe|codec_mismatch|congestion|tcp_full\""),
         "{expr}"
     );
 }
