@@ -11,6 +11,9 @@ use crate::device::{Device, figure_is};
 use crate::media::{PATIENCE, metric_becomes, publish, publish_with, watch, watch_with};
 
 const VP8: &[Codec] = &[Codec::Vp8];
+/// Of the datagrams that the link lost; the others were no media for the first time: retransmissions, reports,
+/// checks.
+const MOST: f64 = 0.7;
 const LOSS: &str = "media_packet_loss_ratio";
 
 /// Packets that are sent before loss is read: more than the ten seconds that the figure looks back on.
@@ -85,7 +88,7 @@ async fn what_a_viewer_lost_is_repaired_its_loss_is_told_and_other_viewers_see_n
     }
     let metrics = server.metrics().await;
     let again = metrics.sum("media_retransmitted_packets_total", &[("direction", "out")]);
-    assert!(again >= lost as f64 * 0.9, "{again} sent again for {lost}");
+    assert!(again >= lost as f64 * MOST, "{again} sent again for {lost}");
 }
 
 /// With a stream for repair, as browsers have, or without, as simple devices.
@@ -115,7 +118,7 @@ async fn a_device_on_a_lossy_link(retransmission: bool, seed: u64) {
     device.arrived(&what, &viewer, lost / 100).await;
     let metrics = server.metrics().await;
     let again = metrics.sum("media_retransmitted_packets_total", &[("direction", "in")]);
-    assert!(again >= lost as f64 * 0.9, "{again} came again for {lost}");
+    assert!(again >= lost as f64 * MOST, "{again} came again for {lost}");
 }
 
 #[tokio::test]
