@@ -114,7 +114,8 @@ impl Server {
     /// If it does not start, ends, or listens to nobody.
     pub fn start(&self, places: &Places, log: &Path) -> anyhow::Result<Running> {
         let http = SocketAddr::new(LOOPBACK, machine::free_tcp(LOOPBACK, 31_000)?);
-        let media = SocketAddr::new(LOOPBACK, machine::free_udp(LOOPBACK, 31_000)?);
+        // Apart, because media may be served over TCP too.
+        let media = SocketAddr::new(LOOPBACK, machine::free_udp(LOOPBACK, 32_000)?);
         let words = self.words(places, &http.to_string(), &media.to_string());
         let (program, args) = words.split_first().context("`start` names no program")?;
         let out =
