@@ -173,8 +173,7 @@ impl Layer {
         !std::mem::replace(&mut self.live, true) || resized
     }
 
-    /// Notes that a keyframe is wanted, unless the layer has stopped: browsers answer a request for one
-    /// layer with a keyframe of each.
+    /// Notes that a keyframe is wanted, unless the layer has stopped: it would be asked for again and again.
     pub(super) fn want_keyframe(&mut self) {
         let stopped = !self.rid.is_empty() && self.stream.is_some() && !self.live;
         self.keyframe_wanted |= !stopped;

@@ -570,6 +570,17 @@ fn a_viewer_that_tells_its_bandwidth_gets_no_more_and_no_video_at_all_below_fift
 }
 
 #[test]
+fn a_bandwidth_without_measure_is_no_more_than_any_way_has() {
+    let bench = Bench::new();
+    let watcher = Peer::new(VIEWER_SEED, &[GCM], ms(100));
+    let (mut config, _) = bench.config(VIEWER_SEED, Role::Viewer, &watcher);
+    config.negotiated.remb = true;
+    let mut congestion = crate::viewer::Congestion::new(bench.now, &config.negotiated);
+    congestion.handle_bandwidth(u64::MAX);
+    assert_eq!(congestion.estimate(), 1_000_000_000);
+}
+
+#[test]
 fn a_device_without_regular_keyframes_is_asked_for_one_every_two_seconds_at_most() {
     let mut room = Room::new().watched(9, Feedback::Nothing, true);
     room.group = u32::MAX;

@@ -136,6 +136,26 @@ fn a_join_over_a_connection_that_takes_no_more_waits_and_goes_on_where_it_was() 
 }
 
 #[test]
+fn a_late_packet_does_not_end_a_join_that_waits() {
+    let (mut stage, _) = Stage::playing(0, 200, 1_000);
+    assert!(!stage.join());
+    stage.viewer.set_congested(true);
+    let (batch, _) = stage.ring.packet(stage.ring.first()).expect("held");
+    let (now, rings) = (stage.bench.now, slice::from_ref(&stage.ring));
+    let wanted = stage
+        .viewer
+        .forward(now, batch, rings, &mut stage.bench.out);
+    assert!(!wanted);
+    assert!(stage.bench.shard.drops(Drop::TcpFull) > 0, "it was late");
+    stage.viewer.set_congested(false);
+    assert!(!stage.viewer.wants_keyframe());
+    while stage.viewer.is_behind() {
+        stage.catch_up();
+    }
+    assert_eq!(stage.video().len(), 200);
+}
+
+#[test]
 fn a_large_keyframe_is_paced_and_nothing_is_lost_or_overtaken() {
     let (mut stage, mut camera) = Stage::playing(3, 100, 1_000);
     stage.join();

@@ -172,3 +172,30 @@ fn a_packet_that_the_publisher_had_to_repair_is_no_frame_of_its_own() {
     let rate = stage.cells.frame_rate().expect("known");
     assert!((rate - 25.0).abs() <= 1.0, "{rate} frames a second");
 }
+
+#[test]
+fn a_viewer_whose_connection_is_full_is_sent_nothing_again_and_has_no_keyframe_asked_for() {
+    let mut stage = Stage::repairing();
+    stage.send(&packet(VIDEO_PT, 1, 3_000, 7, true, VP8_KEY));
+    let sent = stage.watcher.rtp.drain(..).next().expect("forwarded");
+    let seq = rtp::Header::parse(&sent).expect("well-formed").seq;
+    stage.viewer.set_congested(true);
+    stage.ask_again(&[seq]);
+    assert_eq!(stage.watcher.rtp.len(), 0);
+    assert_eq!(stage.bench.shard.drops(Drop::RetransmissionLimit), 1);
+
+    let asks = |stage: &mut Stage| {
+        stage.bench.events.clear();
+        let mut compound = rtcp::Writer::default();
+        compound.picture_loss(1, VIDEO_SSRC);
+        let sealed = stage.watcher.seal_rtcp(&compound);
+        stage
+            .bench
+            .feed(&mut stage.viewer, stage.watcher.addr, &sealed);
+        let events = &stage.bench.events;
+        events.contains(&SessionEvent::KeyframeWanted)
+    };
+    assert!(!asks(&mut stage), "it could not take one");
+    stage.viewer.set_congested(false);
+    assert!(asks(&mut stage));
+}
