@@ -11,6 +11,7 @@ mod codec;
 pub mod conformance;
 mod error;
 mod http;
+mod in_order;
 mod peer;
 #[cfg(feature = "test-picture")]
 pub mod picture;

@@ -31,6 +31,7 @@ use webrtc::peer_connection::{
 };
 
 use crate::codec::Role;
+use crate::in_order::InOrder;
 use crate::reference_time::ReferenceTime;
 use crate::repair::Repair;
 use crate::tap::{PacketSink, Tap, TapShared};
@@ -284,6 +285,7 @@ impl Peer {
                     .build(),
             )
             .with_handler(events.clone())
+            .with_runtime(Arc::new(InOrder))
             .with_udp_addrs(vec![local_address(server, options)])
             .build()
             .await

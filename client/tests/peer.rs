@@ -1,6 +1,7 @@
 //! The client against a peer in this process that answers with a PeerConnection of its own: proves
 //! signalling, packet formats and teardown without any server of ours.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use client::{
     ClientError, Codec, Http, HttpOptions, Options, PeerState, Publisher, ReceivedPacket, Viewer,
 };
 use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::transport::RTCDtlsRole;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -24,7 +26,7 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler,
     RTCConfigurationBuilder, RTCIceGatheringState, RTCPeerConnectionState, RTCSessionDescription,
-    Registry, register_default_interceptors,
+    Registry, SettingEngineBuilder, register_default_interceptors,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -109,6 +111,12 @@ impl FarEnd {
                 .with_configuration(RTCConfigurationBuilder::new().build())
                 .with_media_engine(media_engine)
                 .with_interceptor_registry(registry)
+                .with_setting_engine(
+                    SettingEngineBuilder::new()
+                        // As a server's.
+                        .with_answering_dtls_role(RTCDtlsRole::Server)
+                        .build(),
+                )
                 .with_handler(events.clone())
                 .with_udp_addrs(vec!["127.0.0.1:0"])
                 .build()
@@ -161,6 +169,21 @@ impl FarEnd {
         self.events.gathered.notified().await;
         let description = self.connection.local_description().await;
         description.expect("a local description").sdp
+    }
+
+    /// Sends those payloads as one frame.
+    async fn send(&self, payloads: &[Bytes]) {
+        let track = self.track.as_ref().expect("the far end sends");
+        for (index, payload) in payloads.iter().enumerate() {
+            let mut packet = rtc::rtp::Packet::default();
+            packet.header.version = 2;
+            packet.header.payload_type = VIEWER_VP8;
+            packet.header.sequence_number = 65_530u16.wrapping_add(index as u16);
+            packet.header.ssrc = FAR_SSRC;
+            packet.header.marker = index + 1 == payloads.len();
+            packet.payload = payload.clone();
+            track.write_rtp(packet).await.expect("sent");
+        }
     }
 }
 
@@ -286,19 +309,9 @@ async fn a_viewer_counts_what_it_gets_hands_it_on_and_deletes_its_session() {
         .await
         .expect("a session");
         far.events.connected.notified().await;
-        let track = far.track.as_ref().expect("the far end sends");
         // More than the packets that pass through to the connection.
         let sent: Vec<Bytes> = FrameSource::new(Codec::Vp8, 40, 300, 2).frame(true);
-        for (index, payload) in sent.iter().enumerate() {
-            let mut packet = rtc::rtp::Packet::default();
-            packet.header.version = 2;
-            packet.header.payload_type = VIEWER_VP8;
-            packet.header.sequence_number = 65_530u16.wrapping_add(index as u16);
-            packet.header.ssrc = FAR_SSRC;
-            packet.header.marker = index == 39;
-            packet.payload = payload.clone();
-            track.write_rtp(packet).await.expect("sent");
-        }
+        far.send(&sent).await;
         for payload in &sent {
             let got = timeout(PATIENCE, arrived.recv()).await.expect("a packet");
             assert_eq!(got.as_ref(), Some(payload));
@@ -316,6 +329,92 @@ async fn a_viewer_counts_what_it_gets_hands_it_on_and_deletes_its_session() {
     })
     .await
     .expect("a session's whole life");
+    far.connection.close().await.expect("closed");
+}
+
+/// Carries datagrams between a viewer and the far end, whose address is told later. From the end of the
+/// far end's handshake on it holds what that sends, up to `held` packets of media, and then hands all of
+/// it over in one go: the viewer's side had no processor meanwhile.
+async fn stalling_relay(relay: &UdpSocket, far: oneshot::Receiver<SocketAddr>, held: usize) {
+    let far = far.await.expect("an address");
+    let (mut viewer, mut waiting, mut stalls) = (None, Vec::new(), true);
+    let mut buffer = [0; 2_000];
+    loop {
+        let (len, from) = relay.recv_from(&mut buffer).await.expect("a datagram");
+        let datagram = &buffer[..len];
+        if from != far {
+            viewer = Some(from);
+            relay.send_to(datagram, far).await.expect("carried");
+            continue;
+        }
+        let to = viewer.expect("the viewer speaks first");
+        // ChangeCipherSpec, with or before Finished.
+        if !stalls || waiting.is_empty() && datagram[0] != 20 {
+            relay.send_to(datagram, to).await.expect("carried");
+            continue;
+        }
+        waiting.push(datagram.to_vec());
+        let is_media = |d: &&Vec<u8>| d[0] == 0x80 && d[1] & 0x7f == VIEWER_VP8;
+        if waiting.iter().filter(is_media).count() == held {
+            stalls = false;
+            // Without waiting in between: nothing else runs on this thread until all are there.
+            for datagram in waiting.drain(..) {
+                relay.try_send_to(&datagram, to).expect("room for it");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn media_that_arrives_together_with_the_end_of_the_handshake_is_not_lost() {
+    let (listener, url) = listen().await;
+    let far = FarEnd::new(true).await;
+    let relay = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    relay.writable().await.expect("a socket that can send");
+    let options = Options {
+        media_address: Some(relay.local_addr().expect("an address")),
+        ..Options::default()
+    };
+    let (tell, far_address) = oneshot::channel();
+    let (sink, mut arrived) = mpsc::unbounded_channel();
+    let sent: Vec<Bytes> = FrameSource::new(Codec::Vp8, 20, 300, 2).frame(true);
+    let watching = async {
+        let sink = move |packet: &ReceivedPacket<'_>| {
+            sink.send(packet.payload.clone()).ok();
+        };
+        let viewer = Viewer::connect(&url, &http(), &options, &[Codec::Vp8], Some(Arc::new(sink)))
+            .await
+            .expect("a session");
+        for (index, payload) in sent.iter().enumerate() {
+            let got = timeout(PATIENCE, arrived.recv()).await;
+            let got = got.unwrap_or_else(|_| panic!("only {index} packets came"));
+            assert_eq!(got.as_ref(), Some(payload), "packet {index}");
+        }
+        assert_eq!(viewer.reception().lost(), 0);
+        viewer.abandon().await;
+    };
+    let serving = async {
+        let (stream, _, offer) = request(&listener).await;
+        let answer = far.answer(offer).await;
+        let candidate = answer.lines().find(|line| line.starts_with("a=candidate:"));
+        let fields: Vec<&str> = candidate.expect("a candidate").split(' ').collect();
+        let address = format!("{}:{}", fields[4], fields[5]);
+        tell.send(address.parse().expect("an address"))
+            .expect("the relay waits");
+        let headers = "content-type: application/sdp\r\nlocation: /7\r\n";
+        respond(stream, "201 Created", headers, &answer).await;
+        far.events.connected.notified().await;
+        far.send(&sent).await;
+    };
+    let lived = async {
+        tokio::select! {
+            _ = async { tokio::join!(watching, serving) } => {}
+            () = stalling_relay(&relay, far_address, sent.len()) => {}
+        }
+    };
+    timeout(2 * PATIENCE, lived)
+        .await
+        .expect("a session's whole life");
     far.connection.close().await.expect("closed");
 }
 
