@@ -31,7 +31,8 @@ impl Viewer {
         }
     }
 
-    /// Leaves out what is late, from `from` on: up to the next keyframe of the ring, or to one to come.
+    /// Leaves out what is late or of no use any more, from `from` on: up to the next keyframe of the ring,
+    /// or to one to come.
     pub(super) fn skip(
         &mut self,
         now: Instant,
@@ -56,7 +57,11 @@ impl Viewer {
         };
         let left_out = (from..end).filter(|seq| ring.packet(*seq).is_some());
         let left_out = left_out.count() as u64;
-        out.cells().count_drops(Drop::Congestion, left_out);
+        let reason = match self.congestion.is_limited() {
+            true => Drop::Congestion,
+            false => Drop::NoKeyframe,
+        };
+        out.cells().count_drops(reason, left_out);
     }
 
     /// Holds back the video of a track until the next keyframe.

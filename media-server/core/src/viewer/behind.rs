@@ -71,13 +71,15 @@ impl Viewer {
         for at in 0..self.tracks.len() {
             while let Some(seq) = self.tracks[at].cursor {
                 let track = &mut self.tracks[at];
-                if track.source() != ring.source() || seq < ring.first() {
-                    // What it needs next is gone.
-                    if track.source() != ring.source() || !self.congestion.is_limited() {
+                let same = track.source() == ring.source();
+                if !same || seq < ring.first() {
+                    // What it needs next is gone: a newer keyframe came, as a rule.
+                    let limited = self.congestion.is_limited();
+                    if same && (limited || ring.keyframe_after(seq).is_some()) {
+                        self.skip(now, at, seq, ring, out);
+                    } else {
                         track.waiting = track.source();
                         track.cursor = None;
-                    } else {
-                        self.skip(now, at, seq, ring, out);
                     }
                     continue;
                 }

@@ -74,12 +74,17 @@ impl Camera {
 
     /// A frame that the viewer is offered too.
     fn live(&mut self, stage: &mut Stage) {
-        let batch = self.frame(stage, false);
+        self.live_frame(stage, false);
+    }
+
+    /// The same, or a keyframe; returns whether the viewer now waits for one.
+    fn live_frame(&mut self, stage: &mut Stage, key: bool) -> bool {
+        let batch = self.frame(stage, key);
         let (now, out) = (stage.bench.now, &mut stage.bench.out);
-        stage
-            .viewer
-            .forward(now, &batch, slice::from_ref(&stage.ring), out);
+        let rings = slice::from_ref(&stage.ring);
+        let waits = stage.viewer.forward(now, &batch, rings, out);
         stage.deliver();
+        waits
     }
 }
 
@@ -184,12 +189,7 @@ fn a_ring_without_a_start_makes_the_viewer_wait_for_a_keyframe() {
     assert!(stage.join(), "more than ninety frames");
     camera.live(&mut stage);
     assert_eq!(stage.video(), []);
-    let batch = camera.frame(&mut stage, true);
-    let (now, out) = (stage.bench.now, &mut stage.bench.out);
-    stage
-        .viewer
-        .forward(now, &batch, slice::from_ref(&stage.ring), out);
-    stage.deliver();
+    camera.live_frame(&mut stage, true);
     camera.live(&mut stage);
     assert_eq!(stage.video().len(), 2);
     assert_eq!(stage.bench.shard.joins_from_keyframe(), 1);
@@ -207,6 +207,33 @@ fn a_viewer_whose_place_in_the_ring_is_gone_needs_a_keyframe_again() {
     stage.video();
     camera.live(&mut stage);
     assert_eq!(stage.video(), []);
+}
+
+#[test]
+fn a_viewer_whose_place_in_the_ring_is_gone_goes_on_with_a_newer_keyframe_of_the_ring() {
+    // Two seconds and a half, of which the first burst is a tenth.
+    let (mut stage, mut camera) = Stage::playing(79, 7, 1_000);
+    assert!(!stage.join());
+    let burst = stage.video();
+    assert!(stage.viewer.is_behind());
+    let waits = camera.live_frame(&mut stage, true);
+    assert!(
+        stage.ring.first() > 1 + burst.len() as u64,
+        "its place is gone"
+    );
+    assert!(!waits && !stage.viewer.wants_keyframe());
+    camera.live(&mut stage);
+    while stage.viewer.is_behind() {
+        stage.catch_up();
+    }
+    let video = stage.video();
+    assert_eq!(video.len(), 2 * 7, "the keyframe and the frame after it");
+    assert_eq!(video[0].0, burst.last().expect("a burst").0.wrapping_add(1));
+    assert!(video.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
+    let squeezed = burst.last().expect("a burst").1;
+    assert!(video[0].1.wrapping_sub(squeezed).cast_signed() > 0, "later");
+    assert_eq!(video[13].1.wrapping_sub(video[0].1), 3_000);
+    assert_eq!(stage.bench.shard.drops(Drop::Congestion), 0);
 }
 
 #[test]
