@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
-use serde_json::{Value, json};
+use anyhow::{Context, bail};
+use serde_json::json;
 use tests::browser::Options;
 use tests::link::{Conditions, Direction, Link, Rate};
-use tests::{Browser, MediaServer, wait_for};
+use tests::{Browser, Connections, MediaServer, wait_for};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -24,86 +24,51 @@ return (async () => {
     context.putImageData(picture, 0, 0);
   }, 66);
   const stream = canvas.captureStream(15);
-  const pc = window.publisher = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+  const pc = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
   pc.addTransceiver(stream.getVideoTracks()[0], {direction: 'sendonly'});
-  await pc.setLocalDescription();
-  const response = await fetch(url,
-    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
-  const answer = await response.text();
-  if (response.status !== 201) throw new Error(answer);
-  const sdp = answer.replace('b=AS:12000', 'b=AS:1500');
-  await pc.setRemoteDescription({type: 'answer', sdp});
-  return answer;
+  return negotiate('publisher', pc, url, sdp => sdp.replace('b=AS:12000', 'b=AS:1500'));
 })();";
 
 /// Watches with its media led to another address.
 const WATCH: &str = r"
 const [url, ip, port] = arguments;
-return (async () => {
-  const pc = window.viewer = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
-  pc.addTransceiver('video', {direction: 'recvonly'});
-  const video = Object.assign(document.createElement('video'), {muted: true, autoplay: true});
-  document.body.append(video);
-  pc.ontrack = ({track}) => { video.srcObject = new MediaStream([track]); };
-  await pc.setLocalDescription();
-  const response = await fetch(url,
-    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
-  const answer = await response.text();
-  if (response.status !== 201) throw new Error(answer);
-  const led = answer.replace(/a=candidate:.*\r\n/g, '').replace(/a=end-of-candidates/,
-    `a=candidate:1 1 udp 2130706431 ${ip} ${port} typ host\r\na=end-of-candidates`);
-  await pc.setRemoteDescription({type: 'answer', sdp: led});
-  return answer;
-})();";
-
-/// What a viewer's decoder saw.
-const SEEN: &str = r"
-return window.viewer.getStats().then(report => {
-  for (const stat of report.values()) {
-    if (stat.type === 'inbound-rtp') {
-      const {framesDecoded, freezeCount, packetsLost, pliCount, nackCount} = stat;
-      return {framesDecoded, freezeCount, packetsLost, pliCount, nackCount};
-    }
-  }
-  return {};
-});";
+const pc = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+pc.addTransceiver('video', {direction: 'recvonly'});
+const video = Object.assign(document.createElement('video'), {muted: true, autoplay: true});
+document.body.append(video);
+pc.ontrack = ({track}) => { video.srcObject = new MediaStream([track]); };
+return negotiate('viewer', pc, url, sdp => sdp.replace(/a=candidate:.*\r\n/g, '')
+  .replace(/a=end-of-candidates/,
+    `a=candidate:1 1 udp 2130706431 ${ip} ${port} typ host\r\na=end-of-candidates`));";
 
 /// What the publisher's encoder is told to send.
-const SENT: &str = r"
-return window.publisher.getStats().then(report => {
-  for (const stat of report.values()) {
-    if (stat.type === 'outbound-rtp') {
-      const {targetBitrate, framesSent, qualityLimitationReason, pliCount} = stat;
-      return {targetBitrate, framesSent, qualityLimitationReason, pliCount};
-    }
-  }
-  return {};
-});";
-
-async fn run(browser: &Browser, script: &str, args: Vec<Value>) -> Value {
-    let result = browser.run(script, args).await;
-    result.unwrap_or_else(|error| panic!("the script failed: {error}\n{script}"))
-}
+const SENT: &[&str] = &[
+    "targetBitrate",
+    "framesSent",
+    "qualityLimitationReason",
+    "pliCount",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_when_it_can() {
     let server = MediaServer::open(&[]).await;
     let link = Link::start(server.media, 1);
-    let (sender, receiver) = tokio::join!(
+    let (sending, watching) = tokio::join!(
         Browser::start(Options::default()),
         Browser::start(Options::default())
     );
-    sender.open(&server.url("/health")).await;
-    receiver.open(&server.url("/health")).await;
-    let answer = run(&sender, PUBLISH, vec![json!(server.url("/whip/cam-1"))]).await;
-    let answer = answer.as_str().unwrap_or_default();
+    let sender = Connections::open(&sending, &server.url("/health")).await;
+    let receiver = Connections::open(&watching, &server.url("/health")).await;
+    let url = json!(server.url("/whip/cam-1"));
+    let negotiated = sender.run(PUBLISH, vec![url]).await;
+    let answer = negotiated["answer"].as_str().unwrap_or_default();
     for agreed in ["goog-remb", "transport-cc", "transport-wide-cc"] {
         assert!(answer.contains(agreed), "{agreed} in {answer}");
     }
     let (url, led) = (server.url("/whep/cam-1"), link.address());
     wait_for("the viewer to be let in", SOON, || async {
         let args = vec![json!(url), json!(led.ip()), json!(led.port())];
-        receiver.run(WATCH, args).await
+        watching.run(WATCH, args).await
     })
     .await;
     let target = |within: std::ops::Range<f64>| {
@@ -111,10 +76,11 @@ async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_
         async move {
             let what = format!("the publisher to send {within:?} bits per second");
             wait_for(&what, SOON, || async {
-                let sent = sender.run(SENT, vec![]).await?;
+                let sent = sender.statistics("publisher", "outbound-rtp", SENT).await?;
+                let sent = sent.first().context("nothing is sent")?;
                 match sent["targetBitrate"].as_f64() {
                     Some(bits) if within.contains(&bits) => Ok(()),
-                    _ => bail!("{sent}, seen {}", receiver.run(SEEN, vec![]).await?),
+                    _ => bail!("{sent}, seen {}", receiver.received("viewer").await?),
                 }
             })
             .await;
@@ -123,9 +89,10 @@ async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_
     let frames = |more: u64| {
         let receiver = &receiver;
         async move {
-            let before = run(receiver, SEEN, vec![]).await["framesDecoded"].as_u64();
+            let before = receiver.received("viewer").await;
+            let before = before.ok().and_then(|seen| seen["framesDecoded"].as_u64());
             wait_for(&format!("{more} more pictures"), SOON, || async {
-                let seen = receiver.run(SEEN, vec![]).await?;
+                let seen = receiver.received("viewer").await?;
                 match seen["framesDecoded"].as_u64() {
                     Some(now) if now >= before.unwrap_or(0) + more => Ok(()),
                     _ => bail!("{seen}, {before:?} before"),
@@ -157,5 +124,5 @@ async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_
     link.set(Direction::ToClient, wide);
     target(1_000_000.0..f64::MAX).await;
     frames(30).await;
-    tokio::join!(sender.close(), receiver.close());
+    tokio::join!(sending.close(), watching.close());
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::browser::Options;
-use tests::{Browser, MediaServer, wait_for};
+use tests::{Browser, Connections, MediaServer, wait_for};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -20,7 +20,7 @@ const [url, layers] = arguments;
 return (async () => {
   const stream = await navigator.mediaDevices.getUserMedia(
     {video: {width: {exact: 1280}, height: {exact: 720}, frameRate: {max: 10}}});
-  const pc = window.publisher = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+  const pc = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
   const {sender} = pc.addTransceiver(stream.getVideoTracks()[0], {
     direction: 'sendonly',
     sendEncodings: layers.map(([rid, scaleResolutionDownBy]) => ({rid, scaleResolutionDownBy})),
@@ -28,16 +28,11 @@ return (async () => {
   const parameters = sender.getParameters();
   parameters.degradationPreference = 'maintain-resolution';
   await sender.setParameters(parameters);
-  await pc.setLocalDescription();
-  const response = await fetch(url,
-    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
-  const answer = await response.text();
-  if (response.status !== 201) throw new Error(answer);
-  const vp8 = /a=rtpmap:(\d+) VP8/.exec(answer)[1];
-  const sdp = answer.replace(`a=rtpmap:${vp8} VP8/90000\r\n`,
-    line => `${line}a=fmtp:${vp8} x-google-start-bitrate=3000\r\n`);
-  await pc.setRemoteDescription({type: 'answer', sdp});
-  return answer;
+  return negotiate('publisher', pc, url, sdp => {
+    const vp8 = /a=rtpmap:(\d+) VP8/.exec(sdp)[1];
+    return sdp.replace(`a=rtpmap:${vp8} VP8/90000\r\n`,
+      line => `${line}a=fmtp:${vp8} x-google-start-bitrate=3000\r\n`);
+  });
 })();";
 
 /// Opens a viewer under a name.
@@ -49,59 +44,43 @@ return (async () => {
   const video = Object.assign(document.createElement('video'), {muted: true, autoplay: true});
   document.body.append(video);
   pc.ontrack = ({track}) => { video.srcObject = new MediaStream([track]); };
-  await pc.setLocalDescription();
-  const response = await fetch(url,
-    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
-  const answer = await response.text();
-  if (response.status !== 201) throw new Error(answer);
-  await pc.setRemoteDescription({type: 'answer', sdp: answer});
-  const layer = /<([^>]+)>; rel=.urn:ietf:params:whep:ext:core:layer/.exec(response.headers.get('link'))[1];
-  (window.viewers ??= {})[name] = {pc, layer};
+  const {link} = await negotiate(name, pc, url);
+  pc.layer = /<([^>]+)>; rel=.urn:ietf:params:whep:ext:core:layer/.exec(link)[1];
 })();";
 
 /// Pins a viewer to a layer.
 const SELECT: &str = r"
 const [name, encodingId] = arguments;
-return fetch(window.viewers[name].layer, {
+return fetch(connections[name].layer, {
   method: 'POST',
   headers: {'content-type': 'application/json'},
   body: JSON.stringify({mediaId: '0', encodingId}),
 }).then(response => response.status);";
 
-/// Width, frames and losses that a viewer's decoder saw.
-const STATS: &str = r"
-const [name] = arguments;
-return window.viewers[name].pc.getStats().then(report => {
-  for (const stat of report.values()) {
-    if (stat.type === 'inbound-rtp') {
-      const {frameWidth, framesDecoded, freezeCount, packetsLost, pliCount} = stat;
-      return {frameWidth, framesDecoded, freezeCount, packetsLost, pliCount};
-    }
-  }
-  return {};
-});";
-
 /// What each layer sends.
-const SENT: &str = r"
-return window.publisher.getStats().then(report => [...report.values()]
-  .filter(stat => stat.type === 'outbound-rtp')
-  .map(({rid, frameWidth, framesSent, pliCount, qualityLimitationReason}) =>
-    ({rid, frameWidth, framesSent, pliCount, qualityLimitationReason})));";
-
-async fn run(browser: &Browser, script: &str, args: Vec<Value>) -> Value {
-    let result = browser.run(script, args).await;
-    result.unwrap_or_else(|error| panic!("the script failed: {error}\n{script}"))
-}
+const SENT: &[&str] = &[
+    "rid",
+    "frameWidth",
+    "framesSent",
+    "pliCount",
+    "qualityLimitationReason",
+];
 
 /// Waits until a viewer decodes pictures of that width; returns how many it has decoded.
-async fn shows(sender: &Browser, receiver: &Browser, name: &str, width: u64) -> u64 {
+async fn shows(
+    sender: &Connections<'_>,
+    receiver: &Connections<'_>,
+    name: &str,
+    width: u64,
+) -> u64 {
     let what = format!("{name} to show pictures {width} wide");
     wait_for(&what, SOON, || async {
-        let seen = receiver.run(STATS, vec![json!(name)]).await?;
+        let seen = receiver.received(name).await?;
         if seen["frameWidth"] == json!(width) {
             return seen["framesDecoded"].as_u64().context("no frames");
         }
-        bail!("{seen}, sent {}", sender.run(SENT, vec![]).await?)
+        let sent = sender.statistics("publisher", "outbound-rtp", SENT).await?;
+        bail!("{seen}, sent {sent:?}")
     })
     .await
 }
@@ -109,31 +88,29 @@ async fn shows(sender: &Browser, receiver: &Browser, name: &str, width: u64) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_viewers_of_a_browser_that_sends_three_layers_get_one_each() {
     let server = MediaServer::open(&[]).await;
-    let (sender, receiver) = tokio::join!(
+    let (sending, watching) = tokio::join!(
         Browser::start(Options::default()),
         Browser::start(Options::default())
     );
-    sender.open(&server.url("/health")).await;
-    receiver.open(&server.url("/health")).await;
+    let sender = Connections::open(&sending, &server.url("/health")).await;
+    let receiver = Connections::open(&watching, &server.url("/health")).await;
     let layers: Vec<_> = LAYERS.iter().map(|(rid, scale, _)| (rid, scale)).collect();
     let url = json!(server.url("/whip/cam-1"));
-    let answer = run(&sender, PUBLISH, vec![url, json!(layers)]).await;
-    let answer = answer.as_str().unwrap_or_default();
+    let negotiated = sender.run(PUBLISH, vec![url, json!(layers)]).await;
+    let answer = negotiated["answer"].as_str().unwrap_or_default();
     assert!(answer.contains("a=simulcast:recv q;h;f"), "{answer}");
 
     wait_for("the browser to send every layer", SOON, || async {
-        let sent = sender.run(SENT, vec![]).await?;
-        let all = sent.as_array().is_some_and(|layers| {
-            layers.len() == 3 && layers.iter().all(|l| l["framesSent"].as_u64() > Some(5))
-        });
-        if all { Ok(()) } else { bail!("{sent}") }
+        let sent = sender.statistics("publisher", "outbound-rtp", SENT).await?;
+        let all = sent.len() == 3 && sent.iter().all(|l| l["framesSent"].as_u64() > Some(5));
+        if all { Ok(()) } else { bail!("{sent:?}") }
     })
     .await;
 
     for (rid, ..) in LAYERS {
         let url = json!(server.url("/whep/cam-1"));
-        run(&receiver, WATCH, vec![url, json!(rid)]).await;
-        let status = run(&receiver, SELECT, vec![json!(rid), json!(rid)]).await;
+        receiver.run(WATCH, vec![url, json!(rid)]).await;
+        let status = receiver.run(SELECT, vec![json!(rid), json!(rid)]).await;
         assert_eq!(status, json!(200), "{rid}");
     }
     for (rid, _, width) in LAYERS {
@@ -142,11 +119,11 @@ async fn three_viewers_of_a_browser_that_sends_three_layers_get_one_each() {
     // Each goes on to the next layer, and its pictures go on too.
     for (at, (name, ..)) in LAYERS.iter().enumerate() {
         let (rid, _, width) = LAYERS[(at + 1) % LAYERS.len()];
-        let status = run(&receiver, SELECT, vec![json!(name), json!(rid)]).await;
+        let status = receiver.run(SELECT, vec![json!(name), json!(rid)]).await;
         assert_eq!(status, json!(200), "{name} to {rid}");
         let before = shows(&sender, &receiver, name, width).await;
         wait_for("pictures to go on after the change", SOON, || async {
-            let seen = receiver.run(STATS, vec![json!(name)]).await?;
+            let seen = receiver.received(name).await?;
             match seen["framesDecoded"].as_u64() {
                 Some(now) if now >= before + 20 && seen["frameWidth"] == json!(width) => Ok(()),
                 _ => bail!("{seen}, {before} frames at the change"),
@@ -154,5 +131,5 @@ async fn three_viewers_of_a_browser_that_sends_three_layers_get_one_each() {
         })
         .await;
     }
-    tokio::join!(sender.close(), receiver.close());
+    tokio::join!(sending.close(), watching.close());
 }

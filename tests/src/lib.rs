@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod connections;
 pub mod demo;
 pub mod kubectl;
 pub mod link;
@@ -20,6 +21,7 @@ pub mod turn;
 pub mod wait;
 
 pub use browser::Browser;
+pub use connections::Connections;
 pub use kubectl::Kubectl;
 pub use link::Link;
 pub use metrics::Metrics;
