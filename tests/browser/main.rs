@@ -5,6 +5,7 @@
 mod congestion;
 mod demo;
 mod insecure;
+mod lipsync;
 mod networks;
 mod simulcast;
 mod stream;
