@@ -1,14 +1,15 @@
 //! Which optional APIs the cluster serves.
 //!
-//! Asks every minute; an answer that could not be had is not an answer, and the last one stays.
-//! Never watches anything itself. The controller is rebuilt when an API appears or vanishes, because
-//! a watch on an absent API holds up all others.
+//! Asks every minute, and when a watch fails; an answer that could not be had is not an answer, and the
+//! last one stays. Never watches anything itself. The controller is rebuilt when an API appears or
+//! vanishes, because a watch on an absent API holds up all others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
 use kube::api::{ApiResource, GroupVersionKind};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Whether an optional API is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,44 +20,98 @@ pub enum Availability {
     Unknown,
 }
 
+/// An API that a cluster may lack, with the kinds of it that a MediaService may own. A new one is a
+/// variant here, a line in `ALL`, and its rights in `rbac`; all else follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionalApi {
+    Monitoring,
+}
+
+impl OptionalApi {
+    pub const ALL: [Self; 1] = [Self::Monitoring];
+
+    /// As in `apiVersion`.
+    pub fn group_version(self) -> &'static str {
+        match self {
+            Self::Monitoring => MONITORING_GROUP_VERSION,
+        }
+    }
+
+    /// The kinds that are watched, listed and pruned. The API is present when all of them are served.
+    pub fn kinds(self) -> Vec<ApiResource> {
+        match self {
+            Self::Monitoring => vec![service_monitor(), prometheus_rule()],
+        }
+    }
+}
+
+/// What is known of every optional API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served([Availability; OptionalApi::ALL.len()]);
+
+impl Served {
+    /// The same for all of them.
+    pub const fn all(availability: Availability) -> Self {
+        Self([availability; OptionalApi::ALL.len()])
+    }
+
+    pub fn get(&self, api: OptionalApi) -> Availability {
+        self.0[api as usize]
+    }
+
+    pub fn set(&mut self, api: OptionalApi, availability: Availability) {
+        self.0[api as usize] = availability;
+    }
+
+    /// Whether one of them is still to be found out.
+    pub fn is_unclear(&self) -> bool {
+        self.0.contains(&Availability::Unknown)
+    }
+}
+
 /// Time between two questions.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Time to the next try while nothing is known.
+/// Time to the next try while nothing is known, and the least time between two questions.
 const FIRST_PERIOD: Duration = Duration::from_secs(2);
 
 pub const MONITORING_GROUP_VERSION: &str = "monitoring.coreos.com/v1";
 
 /// The ServiceMonitor API.
 pub fn service_monitor() -> ApiResource {
-    resource("ServiceMonitor", "servicemonitors")
+    resource(
+        MONITORING_GROUP_VERSION,
+        "ServiceMonitor",
+        "servicemonitors",
+    )
 }
 
 /// The PrometheusRule API.
 pub fn prometheus_rule() -> ApiResource {
-    resource("PrometheusRule", "prometheusrules")
-}
-
-fn resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind),
-        plural,
+    resource(
+        MONITORING_GROUP_VERSION,
+        "PrometheusRule",
+        "prometheusrules",
     )
 }
 
-/// Asks once.
-pub async fn discover(client: &Client) -> Availability {
-    match client
-        .list_api_group_resources(MONITORING_GROUP_VERSION)
-        .await
-    {
+fn resource(group_version: &str, kind: &str, plural: &str) -> ApiResource {
+    let (group, version) = group_version
+        .split_once('/')
+        .expect("no optional API is in the core group");
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// Asks once for one API.
+pub async fn discover(client: &Client, api: OptionalApi) -> Availability {
+    match client.list_api_group_resources(api.group_version()).await {
         Ok(list) => {
-            let served = |plural: &str| {
+            let served = |kind: &ApiResource| {
                 list.resources
                     .iter()
-                    .any(|resource| resource.name == plural)
+                    .any(|resource| resource.name == kind.plural)
             };
-            if served("servicemonitors") && served("prometheusrules") {
+            if api.kinds().iter().all(served) {
                 Availability::Present
             } else {
                 Availability::Absent
@@ -64,33 +119,49 @@ pub async fn discover(client: &Client) -> Availability {
         }
         Err(kube::Error::Api(status)) if status.code == 404 => Availability::Absent,
         Err(error) => {
-            tracing::warn!(%error, "can't find out whether the monitoring API is served");
+            tracing::warn!(api = api.group_version(), %error, "can't find out whether an optional API is served");
             Availability::Unknown
         }
     }
 }
 
-/// Asks for ever and sends every change; runs until all receivers are gone.
-pub async fn watch(client: Client, sender: watch::Sender<Availability>) {
-    loop {
-        let found = discover(&client).await;
+/// Asks once for each; what gives no answer stays as it is in `last`.
+pub async fn discover_all(client: &Client, mut last: Served) -> Served {
+    for api in OptionalApi::ALL {
+        let found = discover(client, api).await;
         if found != Availability::Unknown {
-            sender.send_if_modified(|last| {
-                let changed = *last != found;
-                if changed {
-                    tracing::info!(availability = ?found, "monitoring API");
-                }
-                *last = found;
-                changed
-            });
+            last.set(api, found);
         }
-        let period = if *sender.borrow() == Availability::Unknown {
-            FIRST_PERIOD
-        } else {
-            PERIOD
-        };
+    }
+    last
+}
+
+/// Asks for ever and sends every change; runs until all receivers are gone. `doubt` is notified when
+/// something suggests that an answer is out of date.
+pub async fn watch(client: Client, sender: watch::Sender<Served>, doubt: Arc<Notify>) {
+    loop {
+        let last = *sender.borrow();
+        let found = discover_all(&client, last).await;
+        sender.send_if_modified(|last| {
+            let changed = *last != found;
+            *last = found;
+            changed
+        });
+        for api in OptionalApi::ALL {
+            if found.get(api) != last.get(api) {
+                tracing::info!(api = api.group_version(), availability = ?found.get(api), "optional API");
+            }
+        }
         tokio::select! {
-            () = tokio::time::sleep(period) => {}
+            () = tokio::time::sleep(FIRST_PERIOD) => {}
+            () = sender.closed() => return,
+        }
+        if found.is_unclear() {
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD - FIRST_PERIOD) => {}
+            () = doubt.notified() => {}
             () = sender.closed() => return,
         }
     }
@@ -112,25 +183,62 @@ mod tests {
             json!({"kind": "APIResourceList", "groupVersion": MONITORING_GROUP_VERSION, "resources": resources})
         };
         let both = answering(200, list(&["servicemonitors", "prometheusrules"]));
-        assert_eq!(discover(&both).await, Availability::Present);
+        assert_eq!(
+            discover(&both, OptionalApi::Monitoring).await,
+            Availability::Present
+        );
         let one = answering(200, list(&["servicemonitors"]));
-        assert_eq!(discover(&one).await, Availability::Absent);
+        assert_eq!(
+            discover(&one, OptionalApi::Monitoring).await,
+            Availability::Absent
+        );
         let none = answering(404, failure_body(404));
-        assert_eq!(discover(&none).await, Availability::Absent);
+        assert_eq!(
+            discover(&none, OptionalApi::Monitoring).await,
+            Availability::Absent
+        );
         for code in [403, 500, 503] {
             let unclear = answering(code, failure_body(code));
-            assert_eq!(discover(&unclear).await, Availability::Unknown, "{code}");
+            assert_eq!(
+                discover(&unclear, OptionalApi::Monitoring).await,
+                Availability::Unknown,
+                "{code}"
+            );
         }
     }
 
     #[tokio::test]
     async fn an_unclear_answer_leaves_the_last_one() {
-        let (sender, receiver) = watch::channel(Availability::Present);
-        let watching = tokio::spawn(super::watch(answering(503, failure_body(503)), sender));
+        let (sender, receiver) = watch::channel(Served::all(Availability::Present));
+        let unclear = answering(503, failure_body(503));
+        let watching = tokio::spawn(super::watch(unclear, sender, Arc::default()));
         tokio::time::timeout(FIRST_PERIOD, async { receiver.clone().changed().await })
             .await
             .expect_err("nothing is sent");
-        assert_eq!(*receiver.borrow(), Availability::Present);
+        assert_eq!(*receiver.borrow(), Served::all(Availability::Present));
+        drop(receiver);
+        watching.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn doubt_asks_long_before_the_minute_is_over() {
+        let (sender, mut receiver) = watch::channel(Served::all(Availability::Present));
+        // Present by an earlier answer, absent now; the first question is asked at once.
+        let doubt = Arc::new(Notify::new());
+        let gone = answering(404, failure_body(404));
+        let watching = tokio::spawn(super::watch(gone, sender.clone(), doubt.clone()));
+        for _ in 0..2 {
+            tokio::time::timeout(PERIOD / 2, receiver.changed())
+                .await
+                .expect("within seconds")
+                .expect("the watch runs");
+            let now = *receiver.borrow_and_update();
+            assert_eq!(now, Served::all(Availability::Absent));
+            // As if it had been there again at the last question.
+            sender.send_replace(Served::all(Availability::Present));
+            receiver.mark_unchanged();
+            doubt.notify_one();
+        }
         drop(receiver);
         watching.await.unwrap();
     }

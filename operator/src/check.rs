@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::{Client, CustomResourceExt, ResourceExt};
 
-use crate::capabilities::{self, Availability};
+use crate::capabilities::{self, Availability, OptionalApi};
 use crate::crd::{MediaService, Monitoring};
 use crate::lease;
 use crate::rbac::{RULES, Scope};
@@ -200,7 +200,7 @@ async fn rights(
 }
 
 async fn monitoring(client: &Client, report: &mut Report) {
-    match capabilities::discover(client).await {
+    match capabilities::discover(client, OptionalApi::Monitoring).await {
         Availability::Present => report.ok(&format!(
             "the API {}",
             capabilities::MONITORING_GROUP_VERSION

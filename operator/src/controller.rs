@@ -1,7 +1,8 @@
 //! Runs the five steps for each MediaService: fetch, validate, build, apply, status.
 //!
-//! Owns the watches, the queue and what happens after an error. Knows no field of any child. Called
-//! by `main` once this process leads, and again whenever the monitoring API appears or vanishes.
+//! Owns the watches, the queue and what happens after an error. Builds the watches anew whenever an
+//! optional API appears or vanishes. Knows no field of any child. Called
+//! by `main` once this process leads.
 
 pub mod apply;
 pub mod build;
@@ -29,7 +30,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Client, Resource, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
@@ -38,7 +39,7 @@ use self::replace::{Plan, ReplaceError};
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
 use self::validate::{ValidService, ValidateError};
-use crate::capabilities::{self, Availability};
+use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
 
@@ -82,7 +83,9 @@ pub struct Context {
     pub reader: Reader,
     pub metrics: Metrics,
     pub recorder: Recorder,
-    pub monitoring: watch::Receiver<Availability>,
+    pub served: watch::Receiver<Served>,
+    /// Notified when something suggests that `served` is out of date.
+    pub doubt: Arc<Notify>,
     /// Failures in a row, by object.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
@@ -92,13 +95,15 @@ impl Context {
         reader: Reader,
         metrics: Metrics,
         recorder: Recorder,
-        monitoring: watch::Receiver<Availability>,
+        served: watch::Receiver<Served>,
+        doubt: Arc<Notify>,
     ) -> Self {
         Self {
             reader,
             metrics,
             recorder,
-            monitoring,
+            served,
+            doubt,
             failures: Mutex::default(),
         }
     }
@@ -110,6 +115,9 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// While pods start or go: events of mounts and refusals have no watch.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// While it is not known whether an optional API is served: nothing tells when it is.
+const UNCLEAR: Duration = Duration::from_secs(60);
+
 /// Until the StatefulSet controller has seen a new template.
 const TEMPLATE_SEEN: Duration = Duration::from_secs(1);
 
@@ -119,24 +127,25 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Runs until `stop` is done. `namespaces` empty: the whole cluster.
 pub async fn run(context: Arc<Context>, namespaces: &[String], stop: watch::Receiver<bool>) {
-    let mut monitoring = context.monitoring.clone();
+    let mut changes = context.served.clone();
     loop {
-        let availability = *monitoring.borrow_and_update();
+        let served = *changes.borrow_and_update();
         let (end, ended) = watch::channel(false);
         let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
             vec![None]
         } else {
             namespaces.iter().map(|ns| Some(ns.as_str())).collect()
         };
-        let controllers =
-            future::join_all(scopes.into_iter().map(|namespace| {
-                run_scope(context.clone(), namespace, availability, ended.clone())
-            }));
+        let controllers = future::join_all(
+            scopes
+                .into_iter()
+                .map(|namespace| run_scope(context.clone(), namespace, served, ended.clone())),
+        );
         tokio::pin!(controllers);
         let mut stopping = stop.clone();
         let over = tokio::select! {
             _ = &mut controllers => return,
-            changed = monitoring.changed() => changed.is_err(),
+            changed = changes.changed() => changed.is_err(),
             _ = stopping.wait_for(|stop| *stop) => true,
         };
         // Lets the reconciliations under way finish.
@@ -145,14 +154,14 @@ pub async fn run(context: Arc<Context>, namespaces: &[String], stop: watch::Rece
         if over {
             return;
         }
-        tracing::info!("watching anew, because the monitoring API appeared or vanished");
+        tracing::info!("watching anew, because an optional API appeared or vanished");
     }
 }
 
 async fn run_scope(
     context: Arc<Context>,
     namespace: Option<&str>,
-    monitoring: Availability,
+    served: Served,
     mut end: watch::Receiver<bool>,
 ) {
     let client = context.reader.client.clone();
@@ -180,11 +189,9 @@ async fn run_scope(
     .watches(api::<Pod>(&client, namespace), owned(), |pod| {
         service_of(&pod)
     });
-    if monitoring == Availability::Present {
-        for resource in [
-            capabilities::service_monitor(),
-            capabilities::prometheus_rule(),
-        ] {
+    let present = |api: &OptionalApi| served.get(*api) == Availability::Present;
+    for api in OptionalApi::ALL.into_iter().filter(present) {
+        for resource in api.kinds() {
             let api: Api<DynamicObject> = match namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
                 None => Api::all_with(client.clone(), &resource),
@@ -195,6 +202,7 @@ async fn run_scope(
     if let Some(nodes) = &context.reader.nodes {
         controller = controller.reconcile_all_on(address_changes(nodes.clone()));
     }
+    let doubt = context.doubt.clone();
     controller
         .graceful_shutdown_on(async move {
             let _ = end.wait_for(|end| *end).await;
@@ -211,6 +219,8 @@ async fn run_scope(
                 }
                 Err(error) => {
                     tracing::warn!(error = with_sources(&error), "can't watch");
+                    // Perhaps the API has gone; until that is known, this watch holds up all others.
+                    doubt.notify_one();
                 }
                 Ok(_) => {}
             }
@@ -323,8 +333,11 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         return Ok(Action::await_change());
     }
     let client = &context.reader.client;
-    let monitoring = *context.monitoring.borrow();
-    let fetched = fetch::fetch(&context.reader, service, monitoring).await?;
+    let served = *context.served.borrow();
+    let fetched = fetch::fetch(&context.reader, service, served).await?;
+    if fetched.served != served {
+        context.doubt.notify_one();
+    }
     let valid = match validate::validate(&fetched) {
         Ok(valid) => valid,
         Err(error) => {
@@ -405,6 +418,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     Ok(Action::requeue(match plan {
         Plan::TemplateNotSeen => TEMPLATE_SEEN,
         _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => PROGRESS,
+        _ if fetched.served.is_unclear() => UNCLEAR,
         _ => RESYNC,
     }))
 }
@@ -549,7 +563,7 @@ pub fn offline(service: MediaService, default_image: String) -> Fetched {
         live: fetch::Live::default(),
         pods: Vec::new(),
         nodes: fetch::Nodes::Known(std::collections::BTreeMap::new()),
-        monitoring: Availability::Present,
+        served: Served::all(Availability::Present),
         warnings: Vec::new(),
         default_image,
     }

@@ -24,9 +24,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::capabilities::Availability;
+use crate::capabilities::{Availability, Served};
 use crate::controller::{Context, fetch::Reader};
 
 /// Runs MediaServices on Kubernetes. Without a sub-command: the controller.
@@ -178,13 +178,15 @@ async fn run_controller(
     stop: watch::Receiver<bool>,
 ) {
     // The first answer decides which watches are opened, so it is waited for.
-    let (sender, monitoring) = watch::channel(capabilities::discover(&client).await);
-    if *monitoring.borrow() == Availability::Unknown {
+    let unknown = Served::all(Availability::Unknown);
+    let (sender, served) = watch::channel(capabilities::discover_all(&client, unknown).await);
+    if served.borrow().is_unclear() {
         tracing::warn!(
-            "starting without the monitoring API, until the API server says whether it serves it"
+            "starting without optional APIs, until the API server says whether it serves them"
         );
     }
-    tokio::spawn(capabilities::watch(client.clone(), sender));
+    let doubt = Arc::new(Notify::new());
+    tokio::spawn(capabilities::watch(client.clone(), sender, doubt.clone()));
     let nodes = flags.watch_namespaces.is_empty().then(|| {
         let (reader, writer) = reflector::store::<Node>();
         tokio::spawn(controller::cache_nodes(client.clone(), writer));
@@ -200,7 +202,7 @@ async fn run_controller(
         nodes,
         default_image: flags.media_image,
     };
-    let context = Context::new(reader, metrics, recorder, monitoring);
+    let context = Context::new(reader, metrics, recorder, served, doubt);
     controller::run(Arc::new(context), &flags.watch_namespaces, stop).await;
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -130,10 +130,14 @@ pub async fn apply(
             .option(writer.typed(), &live.ingresses, ingress)
             .await?,
         service_monitor: writer
-            .option(monitor_api(), &live.service_monitors, service_monitor)
+            .option(
+                monitor_api(),
+                live.of_kind("ServiceMonitor"),
+                service_monitor,
+            )
             .await?,
         prometheus_rule: writer
-            .option(rule_api(), &live.prometheus_rules, prometheus_rule)
+            .option(rule_api(), live.of_kind("PrometheusRule"), prometheus_rule)
             .await?,
         dashboards: {
             let mut applied = Vec::with_capacity(dashboards.len());
@@ -186,22 +190,17 @@ async fn prune(
     writer
         .prune(writer.typed(), &live.ingresses, &names(&wanted.ingress))
         .await?;
-    let monitors = writer.dynamic(capabilities::service_monitor());
-    writer
-        .prune(
-            monitors,
-            &live.service_monitors,
-            &names(&wanted.service_monitor),
-        )
-        .await?;
-    let rules = writer.dynamic(capabilities::prometheus_rule());
-    writer
-        .prune(
-            rules,
-            &live.prometheus_rules,
-            &names(&wanted.prometheus_rule),
-        )
-        .await
+    // A kind that could not be listed has nothing here to be pruned.
+    let optional = [
+        (capabilities::service_monitor(), &wanted.service_monitor),
+        (capabilities::prometheus_rule(), &wanted.prometheus_rule),
+    ];
+    for (kind, wanted) in optional {
+        let live = live.of_kind(&kind.kind);
+        let api = writer.dynamic(kind);
+        writer.prune(api, live, &names(wanted)).await?;
+    }
+    Ok(())
 }
 
 fn names<K: ResourceExt>(object: &Option<K>) -> Vec<String> {
@@ -217,7 +216,7 @@ impl Writer<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
-    fn dynamic(&self, resource: kube::api::ApiResource) -> Api<kube::api::DynamicObject> {
+    fn dynamic(&self, resource: kube::api::ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), self.namespace, &resource)
     }
 

@@ -18,7 +18,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::build::meta;
-use crate::capabilities::{self, Availability};
+use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::MediaService;
 
 /// Everything known of one MediaService.
@@ -28,8 +28,8 @@ pub struct Fetched {
     pub live: Live,
     pub pods: Vec<Pod>,
     pub nodes: Nodes,
-    /// Whether the cluster serves the monitoring API.
-    pub monitoring: Availability,
+    /// The optional APIs, as far as their objects could be listed.
+    pub served: Served,
     /// Warnings about the pods and the StatefulSet; only read while no pod is ready.
     pub warnings: Vec<Warning>,
     /// Image for a MediaService that names none and has no StatefulSet yet.
@@ -44,8 +44,16 @@ pub struct Live {
     pub services: Vec<Service>,
     pub stateful_sets: Vec<StatefulSet>,
     pub ingresses: Vec<Ingress>,
-    pub service_monitors: Vec<DynamicObject>,
-    pub prometheus_rules: Vec<DynamicObject>,
+    /// Of the optional APIs, by kind. Kinds that could not be listed are absent: nothing of them is
+    /// pruned.
+    pub optional: BTreeMap<String, Vec<DynamicObject>>,
+}
+
+impl Live {
+    /// The objects of that kind of an optional API.
+    pub fn of_kind(&self, kind: &str) -> &[DynamicObject] {
+        self.optional.get(kind).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Addresses of the nodes, by node name; those of a node are in the order in which it lists them.
@@ -99,11 +107,11 @@ pub struct Reader {
 /// Reads all that concerns `service`.
 ///
 /// # Errors
-/// If any list fails; nothing is assumed about what was not read.
+/// If a list of an API that every cluster serves fails; nothing is assumed about what was not read.
 pub async fn fetch(
     reader: &Reader,
     service: Arc<MediaService>,
-    monitoring: Availability,
+    served: Served,
 ) -> Result<Fetched, FetchError> {
     let namespace = service.namespace().unwrap_or_default();
     let client = &reader.client;
@@ -137,16 +145,14 @@ pub async fn fetch(
         ),
         list::<Pod>("Pods", Api::namespaced(client.clone(), &namespace), &pods),
     )?;
-    let (monitoring, service_monitors, prometheus_rules) =
-        monitoring_objects(client, &namespace, &children, monitoring).await?;
+    let (served, optional) = optional_objects(client, &namespace, &children, served).await;
     let live = Live {
         service_accounts,
         config_maps,
         services,
         stateful_sets,
         ingresses,
-        service_monitors,
-        prometheus_rules,
+        optional,
     };
     let warnings = if pods.iter().any(is_ready) || service.spec.replicas == 0 {
         Vec::new()
@@ -158,41 +164,56 @@ pub async fn fetch(
         service,
         live,
         pods,
-        monitoring,
+        served,
         warnings,
         default_image: reader.default_image.clone(),
     })
 }
 
-/// The monitoring objects. An API that vanished since the last discovery is absent, not an error:
-/// everything else goes on.
-async fn monitoring_objects(
+/// The objects of the optional APIs that are present. An API that vanished since the last discovery is
+/// absent, and one that does not answer is unknown; neither is an error, because everything else goes on.
+async fn optional_objects(
     client: &Client,
     namespace: &str,
     children: &ListParams,
-    known: Availability,
-) -> Result<(Availability, Vec<DynamicObject>, Vec<DynamicObject>), FetchError> {
-    if known != Availability::Present {
-        return Ok((known, Vec::new(), Vec::new()));
+    mut served: Served,
+) -> (Served, BTreeMap<String, Vec<DynamicObject>>) {
+    let mut optional = BTreeMap::new();
+    for api in OptionalApi::ALL {
+        if served.get(api) != Availability::Present {
+            continue;
+        }
+        match objects_of(client, namespace, children, api).await {
+            Ok(objects) => optional.extend(objects),
+            Err(source) => {
+                let absent = matches!(&source, kube::Error::Api(status) if status.code == 404);
+                tracing::warn!(namespace, api = api.group_version(), error = %source, "can't list objects of an optional API");
+                served.set(
+                    api,
+                    if absent {
+                        Availability::Absent
+                    } else {
+                        Availability::Unknown
+                    },
+                );
+            }
+        }
     }
-    let dynamic =
-        |resource| Api::<DynamicObject>::namespaced_with(client.clone(), namespace, resource);
-    let (monitor, rule) = (
-        capabilities::service_monitor(),
-        capabilities::prometheus_rule(),
-    );
-    let found = tokio::try_join!(
-        list("ServiceMonitors", dynamic(&monitor), children),
-        list("PrometheusRules", dynamic(&rule), children),
-    );
-    match found {
-        Ok((monitors, rules)) => Ok((known, monitors, rules)),
-        Err(FetchError::List {
-            source: kube::Error::Api(status),
-            ..
-        }) if status.code == 404 => Ok((Availability::Absent, Vec::new(), Vec::new())),
-        Err(error) => Err(error),
+    (served, optional)
+}
+
+async fn objects_of(
+    client: &Client,
+    namespace: &str,
+    children: &ListParams,
+    api: OptionalApi,
+) -> Result<Vec<(String, Vec<DynamicObject>)>, kube::Error> {
+    let mut objects = Vec::new();
+    for kind in api.kinds() {
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &kind);
+        objects.push((kind.kind, api.list(children).await?.items));
     }
+    Ok(objects)
 }
 
 /// Whether the kubelet says that the pod takes traffic, and nobody has asked it to go.

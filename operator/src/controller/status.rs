@@ -333,8 +333,8 @@ fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) ->
         );
     }
     let live = &fetched.live;
-    let there = (live.service_monitors.len() == 1 || !wanted.service_monitor.enabled)
-        && (live.prometheus_rules.len() == 1 || !wanted.prometheus_rule.enabled);
+    let there = (live.of_kind("ServiceMonitor").len() == 1 || !wanted.service_monitor.enabled)
+        && (live.of_kind("PrometheusRule").len() == 1 || !wanted.prometheus_rule.enabled);
     match service.monitoring {
         Availability::Present if !applied && !there => condition(
             "MonitoringReady",

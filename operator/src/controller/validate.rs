@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::fetch::{Fetched, Nodes};
 use super::quantity;
-use crate::capabilities::Availability;
+use crate::capabilities::{Availability, OptionalApi};
 use crate::crd::{MediaServiceSpec, Pod, SecretKeyRef};
 use crate::hash;
 
@@ -155,7 +155,7 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         placement: placement(&spec.pod)?,
         addresses: addresses(&spec, port, &fetched.nodes)?,
         keys: keys(&name, &spec),
-        monitoring: fetched.monitoring,
+        monitoring: fetched.served.get(OptionalApi::Monitoring),
         spec_hash: spec_hash(&spec),
         name,
         spec,

@@ -118,7 +118,7 @@ fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: a, namespace: b}\nspec: {media: {exposure: HostPort}}\n";
     let service: MediaService = serde_yaml::from_str(manifest).unwrap();
     let mut fetched = offline(service, "i".into());
-    fetched.monitoring = crate::capabilities::Availability::Absent;
+    fetched.served = crate::capabilities::Served::all(crate::capabilities::Availability::Absent);
     let (_, children) = build_offline(&fetched).unwrap();
     assert!(children.service_monitor.is_none() && children.prometheus_rule.is_none());
     assert_eq!(children.dashboards.len(), 1);

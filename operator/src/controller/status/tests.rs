@@ -116,7 +116,7 @@ fn an_ingress_that_was_refused_is_missing_from_ready_and_one_that_is_there_is_no
 #[test]
 fn an_absent_monitoring_api_shows_and_does_not_touch_ready() {
     let mut fetched = with_pod(fetched(1), true);
-    fetched.monitoring = Availability::Absent;
+    fetched.served = crate::capabilities::Served::all(Availability::Absent);
     let status = applied(&fetched);
     assert_eq!(word(&status, "MonitoringReady"), is("False", "CRDAbsent"));
     assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
