@@ -9,6 +9,7 @@ use crate::api::count_setup;
 use crate::auth::{Authorizer, KeyError};
 use crate::cgroup;
 use crate::config::Config;
+use crate::drain::{self, Drain, DrainState};
 use crate::event_streams::EventStreams;
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
@@ -21,7 +22,6 @@ use aws_lc_rs::{hkdf, rand};
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -60,25 +60,6 @@ pub enum AppError {
     Signals(#[source] std::io::Error),
 }
 
-/// Whether new sessions are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum DrainState {
-    Accepting = 0,
-    Draining = 1,
-    Drained = 2,
-}
-
-impl DrainState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DrainState::Accepting => "Accepting",
-            DrainState::Draining => "Draining",
-            DrainState::Drained => "Drained",
-        }
-    }
-}
-
 /// What all handlers share.
 pub struct App {
     pub config: Config,
@@ -95,26 +76,22 @@ pub struct App {
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
     pub boot: String,
-    drain: AtomicU8,
+    pub drain: Drain,
 }
 
 impl App {
     pub fn drain_state(&self) -> DrainState {
-        match self.drain.load(Relaxed) {
-            0 => DrainState::Accepting,
-            1 => DrainState::Draining,
-            _ => DrainState::Drained,
-        }
-    }
-
-    fn set_drain_state(&self, state: DrainState) {
-        self.drain.store(state as u8, Relaxed);
+        let (publishers, viewers) = self.registry.totals();
+        self.drain.state(publishers.saturating_add(viewers))
     }
 
     /// Why the process should get no new requests, if so.
     pub fn not_ready(&self) -> Option<&'static str> {
         if self.drain_state() != DrainState::Accepting {
-            return Some("the server is stopping");
+            return Some(match self.drain.is_stopping() {
+                true => "the server is stopping",
+                false => "the server is draining",
+            });
         }
         if self.addresses.current().is_empty() {
             return Some("no media address is known");
@@ -258,7 +235,7 @@ impl Server {
             event_streams: EventStreams::default(),
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
-            drain: AtomicU8::new(DrainState::Accepting as u8),
+            drain: Drain::default(),
             shards,
             config,
         });
@@ -338,6 +315,7 @@ impl Server {
             tokio::spawn(refresh_addresses(app.clone())),
             tokio::spawn(reload_keys(app.clone())),
             tokio::spawn(expire_series(app.clone())),
+            tokio::spawn(drain::follow_annotation(app.clone())),
             tokio::spawn(end_old_sessions(app.clone())),
         ];
         #[cfg(feature = "demo")]
@@ -354,7 +332,6 @@ impl Server {
         wait_for_end(&app, stop_demo).await?;
         app.shards.shutdown().await;
         let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
-        app.set_drain_state(DrainState::Drained);
         for task in tasks {
             task.abort();
         }
@@ -373,7 +350,7 @@ impl Server {
 }
 
 /// Returns when the process should end: after SIGTERM, once sessions have ended or the drain timeout
-/// is over; after SIGINT, or a second signal, at once. `first` runs from the first signal on.
+/// is over, which a drain before the signal has used up already; after SIGINT, or a second signal, at once. `first` runs from the first signal on.
 async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
@@ -381,7 +358,7 @@ async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), 
         _ = terminate.recv() => true,
         _ = interrupt.recv() => false,
     };
-    app.set_drain_state(DrainState::Draining);
+    let since = app.drain.stop(Instant::now());
     let (publishers, viewers) = app.registry.totals();
     tracing::info!(publishers, viewers, "draining");
     tokio::select! {
@@ -392,7 +369,7 @@ async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), 
     if !patient {
         return Ok(());
     }
-    let deadline = Instant::now() + app.config.drain_timeout;
+    let deadline = since + app.config.drain_timeout;
     let mut look = tokio::time::interval(DRAIN_LOOK_EVERY);
     loop {
         tokio::select! {

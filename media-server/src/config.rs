@@ -52,6 +52,7 @@
 //!
 //! [drain]
 //! timeout_seconds = 30             # how long SIGTERM waits for sessions to end by themselves
+//! file = "/etc/media/pod/drain"    # no new sessions while it says "true"; looked at each second
 //!
 //! [log]
 //! level = "info"                   # a filter of tracing-subscriber
@@ -73,6 +74,8 @@ use std::time::Duration;
 const POD_CONFIG: &str = "/etc/media/config/config.toml";
 /// Where a pod has its token key.
 const POD_JWT_KEY: &str = "/etc/media/secrets/jwt-hmac";
+/// Where a pod has its annotation `mediaservice.io/drain`.
+const POD_DRAIN: &str = "/etc/media/pod/drain";
 const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
 const DEFAULT_MEDIA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 const DEFAULT_ISSUER: &str = "cloudphone-platform";
@@ -264,6 +267,8 @@ pub struct Config {
     pub turn: TurnConfig,
     pub series: SeriesPolicy,
     pub drain_timeout: Duration,
+    /// Says `true` while the pod's annotation asks for a drain; need not exist.
+    pub drain_file: PathBuf,
     pub log_level: String,
     /// Whether the built-in device publishes.
     #[cfg(feature = "demo")]
@@ -468,6 +473,7 @@ impl Config {
                 session_grace: Duration::from_secs(2 * scrape),
             },
             drain_timeout: Duration::from_secs(file.drain.timeout_seconds.unwrap_or(30)),
+            drain_file: file.drain.file.unwrap_or_else(|| POD_DRAIN.into()),
             log_level: args
                 .log_level
                 .or(file.log.level)

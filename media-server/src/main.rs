@@ -9,6 +9,7 @@ mod cgroup;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod drain;
 mod event_streams;
 mod limits;
 mod listener;

@@ -426,6 +426,51 @@ async fn after_sigterm_it_waits_for_sessions_within_its_bound_and_exits_0() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_told_to_drain_takes_no_session_until_that_is_taken_back_and_loses_none() {
+    let dir = tests::process::TempDir::new("drain");
+    let (config, file) = (dir.path().join("config.toml"), dir.path().join("drain"));
+    let text = format!(
+        "[drain]\ntimeout_seconds = 300\nfile = {:?}\n",
+        file.display().to_string()
+    );
+    std::fs::write(&config, text).expect("written");
+    let mut server = MediaServer::open(&["--config", &config.display().to_string()]).await;
+    // As the kubelet has it: empty without the annotation.
+    std::fs::write(&file, "").expect("written");
+    let publisher = publisher(&server, "cam-1").await;
+    let state_is = async |wanted: &str| {
+        wait_for(&format!("the server to be {wanted}"), PATIENCE, || async {
+            let load: Value = get(&server, "/load").await.json().await.expect("JSON");
+            match load["state"] == wanted {
+                true => Ok(()),
+                false => Err(load),
+            }
+        })
+        .await;
+    };
+    state_is("Accepting").await;
+    std::fs::write(&file, "true").expect("written");
+    state_is("Draining").await;
+    assert_eq!(get(&server, "/readyz").await.status(), 503);
+    assert_eq!(get(&server, "/livez").await.status(), 200);
+    assert_eq!(
+        post(&server, "/whip/cam-2", PUBLISH).await.status(),
+        503,
+        "a new session"
+    );
+    let open = server.metrics().await.value("media_active_sessions", &[]);
+    assert_eq!(open, Some(1.0), "what was open goes on");
+    std::fs::write(&file, "").expect("written");
+    state_is("Accepting").await;
+    assert_eq!(get(&server, "/readyz").await.status(), 200);
+    std::fs::write(&file, "true").expect("written");
+    drop(publisher);
+    state_is("Drained").await;
+    server.process().signal("TERM");
+    assert_eq!(exit_code(&mut server).await, Some(0));
+}
+
+#[tokio::test]
 async fn a_request_head_without_end_and_noise_on_the_port_harm_nobody() {
     let server = MediaServer::open(&[]).await;
     let mut noise = TcpStream::connect(server.http).await.expect("connects");

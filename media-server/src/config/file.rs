@@ -80,6 +80,7 @@ pub(super) struct FileMetrics {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct FileDrain {
     pub(super) timeout_seconds: Option<u64>,
+    pub(super) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
