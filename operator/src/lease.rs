@@ -4,7 +4,8 @@
 //! after the last renewal, renewed and tried every 2 s. Expiry is judged by the local monotonic
 //! clock and the Lease's resourceVersion, so clocks of machines need not agree. Every write is a
 //! replace at a known resourceVersion: of two takers one gets a conflict. Called by `main`, which
-//! ends the process when leadership is lost.
+//! ends the process when leadership is lost. Until it has ended, and however long it was stopped before,
+//! the [`Fence`] around its client lets no write through.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
+
+pub use self::fence::Fence;
+
+mod fence;
 
 pub const NAME: &str = "mediaservice-operator";
 
@@ -40,6 +45,7 @@ pub struct Contender {
     api: Api<Lease>,
     identity: String,
     timings: Timings,
+    fence: Fence,
 }
 
 /// The Lease as it was last written by us.
@@ -59,7 +65,13 @@ impl Contender {
             api: Api::namespaced(client, namespace),
             identity: format!("{pod}_{suffix:08x}"),
             timings,
+            fence: Fence::new(timings.deadline),
         }
+    }
+
+    /// What lets writes through only while this contender holds the Lease.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
     }
 
     /// Waits until the Lease is ours.
@@ -82,33 +94,11 @@ impl Contender {
     pub async fn renew(&self, held: &mut Held) -> &'static str {
         loop {
             tokio::time::sleep(self.timings.retry).await;
+            // A request that hangs must not hold up the end.
             let left = self.timings.deadline.saturating_sub(held.renewed.elapsed());
-            let mut lease = held.lease.clone();
-            let started = Instant::now();
-            spec(&mut lease).renew_time = Some(MicroTime(Timestamp::now()));
-            let replaced =
-                tokio::time::timeout(left, self.api.replace(NAME, &PostParams::default(), &lease))
-                    .await;
-            match replaced {
-                Ok(Ok(lease)) => {
-                    *held = Held {
-                        lease,
-                        renewed: started,
-                    }
-                }
-                Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-                    // Somebody wrote to it: a person's annotation, or another leader.
-                    match self.api.get(NAME).await {
-                        Ok(lease) if holder(&lease) == self.identity => held.lease = lease,
-                        Ok(_) => return "another operator holds the Lease",
-                        Err(error) => tracing::warn!(%error, "can't read the Lease"),
-                    }
-                }
-                Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                    return "the Lease was deleted";
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "can't renew the Lease"),
-                Err(_) => {}
+            match tokio::time::timeout(left, self.renew_once(held)).await {
+                Ok(None) | Err(_) => {}
+                Ok(Some(lost)) => return lost,
             }
             if held.renewed.elapsed() >= self.timings.deadline {
                 return "the Lease could not be renewed in time";
@@ -116,18 +106,66 @@ impl Contender {
         }
     }
 
-    /// Gives the Lease up, so that the next operator need not wait for its end.
-    pub async fn release(&self, held: Held) {
-        let mut lease = held.lease;
-        spec(&mut lease).holder_identity = Some(String::new());
-        let params = PostParams::default();
-        let replace = self.api.replace(NAME, &params, &lease);
-        if !matches!(
-            tokio::time::timeout(self.timings.retry, replace).await,
-            Ok(Ok(_))
-        ) {
-            tracing::warn!("can't give up the Lease; the next operator waits for its end");
+    /// Returns why the Lease is lost, if it is.
+    async fn renew_once(&self, held: &mut Held) -> Option<&'static str> {
+        let mut lease = held.lease.clone();
+        let started = Instant::now();
+        spec(&mut lease).renew_time = Some(MicroTime(Timestamp::now()));
+        let replaced = self.api.replace(NAME, &PostParams::default(), &lease).await;
+        match replaced {
+            Ok(lease) => *held = self.hold(lease, started),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                // Somebody wrote to it: a person's annotation, or another leader.
+                match self.api.get(NAME).await {
+                    Ok(lease) if holder(&lease) == self.identity => held.lease = lease,
+                    Ok(_) => return Some("another operator holds the Lease"),
+                    Err(error) => tracing::warn!(%error, "can't read the Lease"),
+                }
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Some("the Lease was deleted");
+            }
+            Err(error) => tracing::warn!(%error, "can't renew the Lease"),
         }
+        None
+    }
+
+    /// Gives the Lease up, so that the next operator need not wait for its end. To be called once nothing
+    /// is under way any more.
+    pub async fn release(&self, held: Held) {
+        self.fence.shut();
+        match tokio::time::timeout(self.timings.retry, self.release_once(held.lease)).await {
+            Ok(Ok(())) => tracing::info!("gave up the Lease"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "can't give up the Lease; the next operator waits for its end");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "can't give up the Lease in time; the next operator waits for its end"
+                );
+            }
+        }
+    }
+
+    async fn release_once(&self, mut lease: Lease) -> Result<(), kube::Error> {
+        loop {
+            spec(&mut lease).holder_identity = Some(String::new());
+            match self.api.replace(NAME, &PostParams::default(), &lease).await {
+                // A renewal that was cut short may have been written all the same.
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    lease = self.api.get(NAME).await?;
+                    if holder(&lease) != self.identity {
+                        return Ok(());
+                    }
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    fn hold(&self, lease: Lease, renewed: Instant) -> Held {
+        self.fence.open(renewed);
+        Held { lease, renewed }
     }
 
     async fn try_acquire(
@@ -144,10 +182,7 @@ impl Contender {
                 spec: Some(self.claim(0)),
             };
             let lease = self.api.create(&PostParams::default(), &lease).await?;
-            return Ok(Some(Held {
-                lease,
-                renewed: started,
-            }));
+            return Ok(Some(self.hold(lease, started)));
         };
         if !holder(&lease).is_empty() {
             let version = lease.resource_version().unwrap_or_default();
@@ -170,10 +205,7 @@ impl Contender {
             .unwrap_or(0);
         lease.spec = Some(self.claim(transitions.saturating_add(1)));
         match self.api.replace(NAME, &PostParams::default(), &lease).await {
-            Ok(lease) => Ok(Some(Held {
-                lease,
-                renewed: started,
-            })),
+            Ok(lease) => Ok(Some(self.hold(lease, started))),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
             Err(error) => Err(error),
         }

@@ -149,7 +149,7 @@ async fn operate(flags: Flags) -> anyhow::Result<()> {
     };
     metrics.leader.set(1);
     let controller = tokio::spawn(run_controller(
-        client,
+        contender.fence().around(client),
         metrics.clone(),
         flags,
         stopped.clone(),

@@ -22,6 +22,7 @@ struct LeaseState {
     lease: Option<Value>,
     version: u64,
     broken: bool,
+    silent: bool,
 }
 
 impl FakeLease {
@@ -42,6 +43,11 @@ impl FakeLease {
     /// Answers everything with 500 from now on.
     pub fn break_down(&self) {
         self.state.lock().unwrap().broken = true;
+    }
+
+    /// Answers no read from now on.
+    pub fn hang_reads(&self) {
+        self.state.lock().unwrap().silent = true;
     }
 
     /// Writes another holder, as a second operator would.
@@ -66,6 +72,10 @@ impl FakeLease {
 }
 
 async fn read(State(fake): State<FakeLease>) -> Response {
+    let silent = fake.state.lock().unwrap().silent;
+    if silent {
+        std::future::pending::<()>().await;
+    }
     let state = fake.state.lock().unwrap();
     match &state.lease {
         _ if state.broken => failure(500),
