@@ -8,8 +8,10 @@ pub mod apply;
 pub mod build;
 pub mod fetch;
 mod live;
+pub mod load;
 pub mod quantity;
 mod replace;
+mod sessions;
 mod status;
 mod trouble;
 pub mod validate;
@@ -35,7 +37,9 @@ use tokio::sync::{Notify, watch};
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
 use self::fetch::{FetchError, Fetched, Reader};
-use self::replace::{Plan, ReplaceError};
+use self::load::Loads;
+use self::replace::ReplaceError;
+use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
 use self::validate::{ValidService, ValidateError};
@@ -86,6 +90,9 @@ pub struct Context {
     pub served: watch::Receiver<Served>,
     /// Notified when something suggests that `served` is out of date.
     pub doubt: Arc<Notify>,
+    /// How pods are asked what they do.
+    pub loads: Loads,
+    sessions: SessionCounts,
     /// Failures in a row, by object.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
@@ -104,6 +111,8 @@ impl Context {
             recorder,
             served,
             doubt,
+            loads: Loads::default(),
+            sessions: SessionCounts::default(),
             failures: Mutex::default(),
         }
     }
@@ -118,15 +127,26 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// While it is not known whether an optional API is served: nothing tells when it is.
 const UNCLEAR: Duration = Duration::from_secs(60);
 
-/// Until the StatefulSet controller has seen a new template.
-const TEMPLATE_SEEN: Duration = Duration::from_secs(1);
-
 const CONCURRENCY: u16 = 8;
 /// One change of ours comes back as several watch events.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Runs until `stop` is done. `namespaces` empty: the whole cluster.
 pub async fn run(context: Arc<Context>, namespaces: &[String], stop: watch::Receiver<bool>) {
+    let counts = context
+        .sessions
+        .run(&context.reader.client, &context.metrics, &context.loads);
+    tokio::select! {
+        () = run_controllers(context.clone(), namespaces, stop) => {}
+        () = counts => {}
+    }
+}
+
+async fn run_controllers(
+    context: Arc<Context>,
+    namespaces: &[String],
+    stop: watch::Receiver<bool>,
+) {
     let mut changes = context.served.clone();
     loop {
         let served = *changes.borrow_and_update();
@@ -338,6 +358,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     if fetched.served != served {
         context.doubt.notify_one();
     }
+    context.sessions.follow(&fetched);
     let valid = match validate::validate(&fetched) {
         Ok(valid) => valid,
         Err(error) => {
@@ -381,42 +402,21 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
             return Err(error.into());
         }
     };
-    let plan = replace::plan(&applied.stateful_set, &fetched.pods, &valid.spec_hash);
-    let outdated = match &plan {
-        Plan::UpToDate => 0,
-        Plan::TemplateNotSeen => 1,
-        Plan::Replace(pods) => pods.len(),
-    };
-    if let Plan::Replace(pods) = &plan {
-        for pod in pods {
-            let note = format!(
-                "replacing pod {}, whose spec is not the current one",
-                pod.name_any()
-            );
-            publish(
-                context,
-                &*fetched.service,
-                EventType::Normal,
-                "ReplacingPod",
-                note,
-            )
-            .await;
-            replace::replace(client, &context.metrics, pod).await?;
-        }
-    }
+    let set = &applied.stateful_set;
+    let replaced = replace::advance(context, &fetched, set, &valid.spec_hash).await?;
     let update_pending = update_pending(&applied.stateful_set, &fetched);
     let status = report(
         context,
         &fetched,
         &Outcome::Applied {
             service: &valid,
-            outdated,
+            replaced: &replaced,
             update_pending,
         },
     )
     .await?;
-    Ok(Action::requeue(match plan {
-        Plan::TemplateNotSeen => TEMPLATE_SEEN,
+    Ok(Action::requeue(match replaced.look_again {
+        Some(soon) => soon,
         _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => PROGRESS,
         _ if fetched.served.is_unclear() => UNCLEAR,
         _ => RESYNC,

@@ -19,7 +19,7 @@ pub use auth::{Auth, SecretKeyRef};
 pub use media::{Limits, Media, Signalling};
 pub use monitoring::Monitoring;
 pub use pod::Pod;
-pub use status::{Addresses, MediaServiceStatus};
+pub use status::{Addresses, MediaServiceStatus, Rollout, RolloutPhase, Sessions};
 pub use turn::Turn;
 
 /// What a MediaService shall be.
@@ -43,6 +43,8 @@ pub use turn::Turn;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
+    printcolumn(name = "Publishers", type_ = "integer", json_path = ".status.sessions.publishers"),
+    printcolumn(name = "Viewers", type_ = "integer", json_path = ".status.sessions.viewers"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses.media[0]"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -57,6 +59,7 @@ pub use turn::Turn;
         priority = 1,
         json_path = ".status.addresses.signalling"
     ),
+    printcolumn(name = "Rollout", type_ = "string", priority = 1, json_path = ".status.rollout.phase"),
     printcolumn(name = "Exposure", type_ = "string", priority = 1, json_path = ".spec.media.exposure"),
     validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', start with a letter and end with a letter or digit: it begins the name of every object made for this MediaService")

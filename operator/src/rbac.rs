@@ -76,8 +76,8 @@ pub const RULES: &[Rule] = &[
     rule(
         "",
         "pods",
-        &["get", "list", "watch", "delete"],
-        "pods are not replaced",
+        &["get", "list", "watch", "patch", "delete"],
+        "pods are not drained and replaced",
     ),
     rule("apps", "statefulsets", CHILD, "no pod is made"),
     rule(

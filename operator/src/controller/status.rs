@@ -3,6 +3,7 @@
 //! `describe` is pure. Written by server-side apply under its own field manager, and only if it
 //! differs from what is there, so that a status never causes the next one.
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -11,10 +12,11 @@ use serde_json::json;
 
 use super::build::meta;
 use super::fetch::{Fetched, Nodes, is_ready};
+use super::replace::{self, DRAIN_BOUND};
 use super::trouble::{self, Trouble};
 use super::validate::ValidService;
 use crate::capabilities::Availability;
-use crate::crd::{Addresses, MediaService, MediaServiceStatus};
+use crate::crd::{Addresses, MediaService, MediaServiceStatus, Rollout, RolloutPhase};
 
 pub const FIELD_MANAGER: &str = "mediaservice-operator-status";
 
@@ -34,10 +36,10 @@ impl StatusError {
 
 /// How far the earlier steps came.
 pub enum Outcome<'a> {
-    /// Everything is applied; `outdated` pods are still to be replaced.
+    /// Everything is applied; pods may still have to be replaced.
     Applied {
         service: &'a ValidService,
-        outdated: usize,
+        replaced: &'a replace::Rollout,
         update_pending: bool,
     },
     /// The spec is good, but something was refused.
@@ -54,14 +56,15 @@ pub enum Outcome<'a> {
 pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> MediaServiceStatus {
     let spec = &fetched.service.spec;
     let ready = fetched.pods.iter().filter(|pod| is_ready(pod)).count();
-    let (service, outdated, update_pending) = match outcome {
+    let idle = replace::Rollout::default();
+    let (service, replaced, update_pending) = match outcome {
         Outcome::Applied {
             service,
-            outdated,
+            replaced,
             update_pending,
-        } => (Some(*service), *outdated, *update_pending),
-        Outcome::Refused { service, .. } => (Some(*service), 0, false),
-        Outcome::Invalid { .. } => (None, 0, false),
+        } => (Some(*service), *replaced, *update_pending),
+        Outcome::Refused { service, .. } => (Some(*service), &idle, false),
+        Outcome::Invalid { .. } => (None, &idle, false),
     };
     let trouble = match outcome {
         Outcome::Applied { service, .. } if spec.replicas > 0 => trouble::find(fetched, service),
@@ -80,7 +83,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         ),
         progressing(
             fetched,
-            outdated,
+            replaced,
             update_pending,
             ready,
             matches!(outcome, Outcome::Applied { .. }),
@@ -116,7 +119,57 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         addresses: service
             .map(|service| addresses(fetched, service))
             .unwrap_or_default(),
+        // Written by another.
+        sessions: old.map(|old| old.sessions.clone()).unwrap_or_default(),
+        rollout: rollout(fetched, service, replaced, now),
         conditions,
+    }
+}
+
+fn rollout(
+    fetched: &Fetched,
+    service: Option<&ValidService>,
+    replaced: &replace::Rollout,
+    now: Timestamp,
+) -> Rollout {
+    let old = fetched.service.status.as_ref().map(|old| &old.rollout);
+    let Some(service) = service else {
+        return old.cloned().unwrap_or_default();
+    };
+    let updated = fetched.pods.iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.annotations().get(meta::SPEC_HASH) == Some(&service.spec_hash)
+    });
+    let (mut all, mut ready) = (0, 0);
+    for pod in updated {
+        all += 1;
+        ready += i32::from(is_ready(pod));
+    }
+    let before = old.filter(|old| old.phase == RolloutPhase::Rolling);
+    // It is over when the new pods are ready, and not when the old ones are gone.
+    let goes_on = before.is_some() && ready < fetched.service.spec.replicas;
+    if replaced.outdated == 0 && !goes_on {
+        return Rollout {
+            updated: all,
+            ..Rollout::default()
+        };
+    }
+    let first_outdated = || {
+        let outdated =
+            |pod: &&Pod| pod.annotations().get(meta::SPEC_HASH) != Some(&service.spec_hash);
+        fetched
+            .pods
+            .iter()
+            .find(outdated)
+            .map(ResourceExt::name_any)
+    };
+    Rollout {
+        phase: RolloutPhase::Rolling,
+        updated: all,
+        pod: replaced.draining.clone().or_else(first_outdated),
+        started_at: before
+            .and_then(|before| before.started_at.clone())
+            .or(Some(Time(now))),
     }
 }
 
@@ -133,12 +186,16 @@ pub async fn write(
         return Ok(false);
     }
     let name = service.name_any();
-    let patch = json!({
+    let mut patch = json!({
         "apiVersion": MediaService::api_version(&()),
         "kind": MediaService::kind(&()),
         "metadata": {"name": name},
         "status": status,
     });
+    if let Some(status) = patch["status"].as_object_mut() {
+        // Written by `sessions`, under a field manager of its own.
+        status.remove("sessions");
+    }
     let api: Api<MediaService> =
         Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -204,7 +261,7 @@ fn ready_condition(
 
 fn progressing(
     fetched: &Fetched,
-    outdated: usize,
+    replaced: &replace::Rollout,
     update_pending: bool,
     ready: usize,
     applied: bool,
@@ -217,7 +274,14 @@ fn progressing(
     if !applied {
         return condition("Progressing", false, "Stalled", "see Degraded".into());
     }
-    if outdated > 0 {
+    if let Some(pod) = &replaced.draining {
+        let message = format!(
+            "pod {pod} takes no new sessions, and is replaced by one with the new spec once it has none left, after {} s at the latest",
+            DRAIN_BOUND.as_secs()
+        );
+        return condition("Progressing", true, "Draining", message);
+    }
+    if replaced.outdated > 0 {
         return condition(
             "Progressing",
             true,
@@ -381,7 +445,7 @@ fn addresses(fetched: &Fetched, service: &ValidService) -> Addresses {
     }
 }
 
-fn node_name(pod: &k8s_openapi::api::core::v1::Pod) -> Option<&str> {
+fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 

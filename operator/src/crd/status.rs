@@ -1,6 +1,6 @@
 //! `status`: what the operator reports. Types only; written by `controller::status` alone.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,12 @@ pub struct MediaServiceStatus {
     pub desired_replicas: i32,
     /// Label selector of the pods.
     pub selector: String,
+    /// Sessions of all pods. Written at most every 30 s, and when a number has changed by 5 % or more.
+    pub sessions: Sessions,
     /// Where clients connect.
     pub addresses: Addresses,
+    /// Replacement of pods that do not have the present spec.
+    pub rollout: Rollout,
     /// Ready, Progressing, Degraded, AddressesReady, MonitoringReady.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -34,4 +38,38 @@ pub struct Addresses {
     pub signalling: String,
     /// `ip:port/udp` of the pods that run.
     pub media: Vec<String>,
+}
+
+/// Sessions of all pods.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct Sessions {
+    /// Devices that publish.
+    pub publishers: i32,
+    /// Sessions that watch.
+    pub viewers: i32,
+}
+
+/// Replacement of pods that do not have the present spec.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rollout {
+    /// Idle, or Rolling until the pods with the present spec are ready.
+    pub phase: RolloutPhase,
+    /// Pods that have the present spec.
+    pub updated: i32,
+    /// The pod that is being replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Since when it is Rolling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+}
+
+/// What happens to the pods.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RolloutPhase {
+    #[default]
+    Idle,
+    Rolling,
 }

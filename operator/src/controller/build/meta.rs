@@ -23,6 +23,10 @@ pub const SCRAPE_LABEL: &str = "mediaservice.io/scrape";
 pub const APPLIED_HASH: &str = "mediaservice.io/applied-hash";
 /// Hash of the user's inputs, on every pod.
 pub const SPEC_HASH: &str = "mediaservice.io/spec-hash";
+/// `"true"` on a pod that shall take no new session; the server reads it.
+pub const DRAIN: &str = "mediaservice.io/drain";
+/// When the operator wrote [`DRAIN`]: without it a person did.
+pub const DRAIN_SINCE: &str = "mediaservice.io/drain-since";
 
 /// Selects the children of the MediaService `name`.
 pub fn children_selector(name: &str) -> String {

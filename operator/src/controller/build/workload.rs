@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
-    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-    Secret, SecretProjection, SecurityContext, ServiceAccount, Volume, VolumeMount,
-    VolumeProjection,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, Secret, SecretProjection,
+    SecurityContext, ServiceAccount, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -21,6 +21,10 @@ use crate::controller::validate::{KeyRef, ValidService};
 
 /// User of the image.
 const UID: i64 = 65532;
+
+/// Where the server looks for the pod's own annotations; not in its configuration, which a server from
+/// before this would refuse.
+const POD_DIR: &str = "/etc/media/pod";
 
 /// Time for the server to close its sessions after SIGTERM.
 const GRACE_SECONDS: i64 = 30;
@@ -181,6 +185,7 @@ fn container(service: &ValidService) -> Container {
             mount("config", config::CONFIG_DIR),
             mount("secrets", config::SECRETS_DIR),
             mount("addresses", config::ADDRESSES_DIR),
+            mount("pod", POD_DIR),
         ]),
         ..Container::default()
     }
@@ -218,6 +223,22 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
             config_map: Some(ConfigMapVolumeSource {
                 name: addresses::name(service),
                 ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        // So a pod is told to drain without access to the API. Empty without the annotation.
+        Volume {
+            name: "pod".into(),
+            downward_api: Some(DownwardAPIVolumeSource {
+                items: Some(vec![DownwardAPIVolumeFile {
+                    path: "drain".into(),
+                    field_ref: Some(ObjectFieldSelector {
+                        api_version: Some("v1".into()),
+                        field_path: format!("metadata.annotations['{}']", meta::DRAIN),
+                    }),
+                    ..DownwardAPIVolumeFile::default()
+                }]),
+                ..DownwardAPIVolumeSource::default()
             }),
             ..Volume::default()
         },

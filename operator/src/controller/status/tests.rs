@@ -33,7 +33,7 @@ fn applied(fetched: &Fetched) -> MediaServiceStatus {
         fetched,
         &Outcome::Applied {
             service: &valid,
-            outdated: 0,
+            replaced: &replace::Rollout::default(),
             update_pending: false,
         },
         Timestamp::UNIX_EPOCH,
@@ -133,7 +133,7 @@ fn the_time_of_a_condition_changes_only_with_its_status() {
     let later = Timestamp::UNIX_EPOCH + k8s_openapi::jiff::SignedDuration::from_secs(60);
     let outcome = Outcome::Applied {
         service: &valid,
-        outdated: 0,
+        replaced: &replace::Rollout::default(),
         update_pending: false,
     };
     assert_eq!(describe(&fetched, &outcome, later), first);
