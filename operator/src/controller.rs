@@ -30,6 +30,7 @@ use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
@@ -95,6 +96,8 @@ pub struct Context {
     sessions: SessionCounts,
     /// Failures in a row, by object.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
+    /// When a status was written last.
+    reported: Mutex<HashMap<(String, String), Instant>>,
 }
 
 impl Context {
@@ -114,6 +117,7 @@ impl Context {
             loads: Loads::default(),
             sessions: SessionCounts::default(),
             failures: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 }
@@ -126,6 +130,33 @@ const PROGRESS: Duration = Duration::from_secs(5);
 
 /// While it is not known whether an optional API is served: nothing tells when it is.
 const UNCLEAR: Duration = Duration::from_secs(60);
+
+/// After a watch that failed. While it lasts no watch is heard, so it is short; for all of them together
+/// there is one new try in this time, which spares an API server in trouble.
+#[derive(Default)]
+struct Pause {
+    last: Duration,
+}
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(1);
+}
+
+impl Iterator for Pause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.last = (self.last * 2).clamp(Self::FIRST, Self::LONGEST);
+        Some(self.last)
+    }
+}
+
+impl Backoff for Pause {
+    fn reset(&mut self) {
+        self.last = Duration::ZERO;
+    }
+}
 
 const CONCURRENCY: u16 = 8;
 /// One change of ours comes back as several watch events.
@@ -201,6 +232,7 @@ async fn run_scope(
             .debounce(DEBOUNCE)
             .concurrency(CONCURRENCY),
     )
+    .trigger_backoff(Pause::default())
     .owns(api::<ServiceAccount>(&client, namespace), owned())
     .owns(api::<ConfigMap>(&client, namespace), owned())
     .owns(api::<Service>(&client, namespace), owned())
@@ -447,11 +479,17 @@ async fn report(
     outcome: &Outcome<'_>,
 ) -> Result<MediaServiceStatus, StatusError> {
     let status = status::describe(fetched, outcome, Timestamp::now());
+    let old = fetched.service.status.as_ref();
+    if old.is_some_and(|old| status::differs_in_words_only(old, &status))
+        && !words_are_due(context, fetched)
+    {
+        return Ok(status);
+    }
     if !status::write(&context.reader.client, &fetched.service, &status).await? {
         return Ok(status);
     }
     context.metrics.wrote("MediaService");
-    let old = fetched.service.status.as_ref();
+    note_report(context, fetched);
     for condition in &status.conditions {
         let before = old.and_then(|old| old.conditions.iter().find(|c| c.type_ == condition.type_));
         let same = before.is_some_and(|before| {
@@ -482,6 +520,27 @@ async fn report(
         .await;
     }
     Ok(status)
+}
+
+/// Messages carry words of the kubelet and of crashed programs, which may be other ones each time.
+const WORDS: Duration = Duration::from_secs(10);
+
+fn words_are_due(context: &Context, fetched: &Fetched) -> bool {
+    let reported = context.reported.lock().expect("no panic while it is held");
+    let last = reported.get(&name_of(fetched));
+    last.is_none_or(|last| last.elapsed() >= WORDS)
+}
+
+fn note_report(context: &Context, fetched: &Fetched) {
+    let mut reported = context.reported.lock().expect("no panic while it is held");
+    // Those of deleted objects may not pile up.
+    reported.retain(|_, last| last.elapsed() < WORDS);
+    reported.insert(name_of(fetched), Instant::now());
+}
+
+fn name_of(fetched: &Fetched) -> (String, String) {
+    let service = &fetched.service;
+    (service.namespace().unwrap_or_default(), service.name_any())
 }
 
 /// Events help people; failing to write one is no reason to stop.
@@ -582,24 +641,4 @@ pub fn build_offline(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_service_that_can_not_be_read_is_an_error_of_its_own_and_names_what_is_wrong() {
-        let service = |exposure: &str| -> Guarded {
-            serde_json::from_value(serde_json::json!({
-                "apiVersion": "mediaservice.io/v1alpha1", "kind": "MediaService",
-                "metadata": {"name": "cam", "namespace": "media"},
-                "spec": {"media": {"exposure": exposure}},
-            }))
-            .expect("a list goes on with the next object")
-        };
-        assert!(decoded(&service("HostPort")).is_ok());
-        let unread = service("Gateway");
-        assert_eq!(unread.name_any(), "cam");
-        let error = decoded(&unread).expect_err("there is no such exposure here");
-        assert_eq!(error.reason(), "InvalidSpec");
-        assert!(with_sources(&error).contains("Gateway"), "{error}");
-    }
-}
+mod tests;

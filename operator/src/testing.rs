@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+pub mod cluster;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;

@@ -210,6 +210,15 @@ pub async fn write(
     }
 }
 
+/// Whether nothing but messages of conditions, of the same reasons, differs.
+pub fn differs_in_words_only(old: &MediaServiceStatus, new: &MediaServiceStatus) -> bool {
+    let mut reworded = new.clone();
+    for (condition, old) in reworded.conditions.iter_mut().zip(&old.conditions) {
+        condition.message.clone_from(&old.message);
+    }
+    reworded == *old && new != old
+}
+
 struct AddressesReady {
     known: bool,
     condition: Condition,

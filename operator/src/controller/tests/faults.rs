@@ -1,0 +1,271 @@
+//! What fails around the operator: optional APIs, refusals, other leaders, and its own absence.
+
+use super::*;
+use crate::testing::cluster::ready_status;
+
+const MONITORING: &str = "/apis/monitoring.coreos.com";
+const MONITOR: &str = "/apis/monitoring.coreos.com/v1/namespaces/media/servicemonitors/cam";
+const PODS_SERVICE: &str = "/api/v1/namespaces/media/services/cam-pods";
+
+/// An edit of a child is undone in time: the queue goes on.
+async fn is_restored(fake: &FakeCluster, path: &str) {
+    fake.delete(path);
+    eventually(&format!("{path} to be back"), BACK, || {
+        match fake.get(path) {
+            Value::Null => Err("not there".into()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_monitoring_api_may_be_absent_appear_and_vanish_and_nothing_else_waits_for_it() {
+    let fake = cluster(json!({}));
+    fake.fail(MONITORING, 404);
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    becomes(&fake, "MonitoringReady", "False", "CRDAbsent").await;
+    is_restored(&fake, PODS_SERVICE).await;
+
+    fake.mend(MONITORING);
+    operator.context.doubt.notify_one();
+    becomes(&fake, "MonitoringReady", "True", "Created").await;
+    is_restored(&fake, MONITOR).await;
+
+    // The API server forgets the objects with their definition, and ends the watches.
+    for kind in ["servicemonitors", "prometheusrules"] {
+        fake.delete(&MONITOR.replace("servicemonitors", kind));
+    }
+    fake.fail(MONITORING, 404);
+    is_restored(&fake, PODS_SERVICE).await;
+    becomes(&fake, "MonitoringReady", "False", "CRDAbsent").await;
+    assert_eq!(condition(&fake, SERVICE, "Ready").0, "True");
+
+    fake.mend(MONITORING);
+    operator.context.doubt.notify_one();
+    becomes(&fake, "MonitoringReady", "True", "Created").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_that_does_not_answer_costs_nothing_of_what_is_there() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    becomes(&fake, "MonitoringReady", "True", "Created").await;
+    for code in [503, 403] {
+        fake.fail(MONITORING, code);
+        is_restored(&fake, PODS_SERVICE).await;
+        becomes(&fake, "MonitoringReady", "False", "DiscoveryUnknown").await;
+        assert_eq!(condition(&fake, SERVICE, "Ready").0, "True");
+        operator.look(2).await;
+        fake.mend(MONITORING);
+        becomes(&fake, "MonitoringReady", "True", "Created").await;
+    }
+    let deleted = |write: &Write| write.method == axum::http::Method::DELETE;
+    assert!(!writes(&fake).iter().any(deleted), "{:?}", writes(&fake));
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_while_discovery_fails_does_all_but_the_optional() {
+    let fake = cluster(json!({}));
+    fake.fail(MONITORING, 503);
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    becomes(&fake, "MonitoringReady", "False", "DiscoveryUnknown").await;
+    fake.mend(MONITORING);
+    becomes(&fake, "MonitoringReady", "True", "Created").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_child_shows_in_the_api_servers_words_and_nothing_is_pruned_meanwhile() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    let dashboard = "/api/v1/namespaces/media/configmaps/cam-dashboard-overview";
+    assert_ne!(fake.get(dashboard), Value::Null);
+    fake.refuse_writes("/apis/networking.k8s.io", 422);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["signalling"] = json!({"ingress": {"host": "media.example.com"}});
+        service["spec"]["monitoring"] = json!({"dashboards": {"enabled": false}});
+    });
+    let message = becomes(&fake, "Degraded", "True", "ApplyRejected").await;
+    assert!(
+        message.contains("Ingress cam") && message.contains("fake"),
+        "{message}"
+    );
+    becomes(&fake, "Ready", "False", "SignallingNotReady").await;
+    assert_ne!(
+        fake.get(dashboard),
+        Value::Null,
+        "the build before is not all replaced yet"
+    );
+    fake.mend("/apis/networking.k8s.io");
+    settled(&fake).await;
+    assert_eq!(fake.get(dashboard), Value::Null);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_while_a_list_fails() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    let before = writes(&fake);
+    fake.fail("/api/v1/namespaces/media/configmaps", 500);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["monitoring"] = json!({"dashboards": {"enabled": false}})
+    });
+    eventually("failures", PATIENCE, || {
+        let text = String::from_utf8(operator.context.metrics.render()).unwrap();
+        let failed =
+            text.contains("mediaservice_operator_reconcile_errors_total{reason=\"ReadFailed\"} 2");
+        if failed { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(writes(&fake), before);
+    fake.mend("/api/v1/namespaces/media/configmaps");
+    eventually("the dashboard to go", PATIENCE, || {
+        match fake.get("/api/v1/namespaces/media/configmaps/cam-dashboard-overview") {
+            Value::Null => Ok(()),
+            found => Err(found.to_string()),
+        }
+    })
+    .await;
+    operator.stop().await;
+}
+
+/// `status` of a pod that waits for its volumes.
+fn waiting() -> Value {
+    json!({"containerStatuses": [{
+        "name": "media-server", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ContainerCreating"}},
+    }]})
+}
+
+/// Status writes while the reason for a failure is told in other words twice a second.
+async fn status_writes(fake: &FakeCluster, seconds: u64, mut reword: impl FnMut(u64)) -> usize {
+    let count = || {
+        let of_status = |write: &&Write| write.path.ends_with("/mediaservices/cam/status");
+        writes(fake).iter().filter(of_status).count()
+    };
+    let (before, started) = (count(), Instant::now());
+    let mut words = 0;
+    while started.elapsed() < Duration::from_secs(seconds) {
+        words += 1;
+        reword(words);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    count() - before
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_and_ever_other_words_of_the_kubelet_are_no_hot_loop() {
+    let fake = cluster(json!({"clusterKeySecretRef": {"name": "my-keys", "key": "root"}}));
+    fake.new_pods_are(waiting());
+    let event = "/api/v1/namespaces/media/events/e1";
+    let operator = Operator::start(&fake).await;
+    let pod = eventually("the pod", PATIENCE, || match fake.get(POD) {
+        Value::Null => Err("none".to_owned()),
+        pod => Ok(pod),
+    })
+    .await;
+    let say = |n: u64| {
+        fake.put(event, json!({
+            "metadata": {}, "type": "Warning", "reason": "FailedMount",
+            "message": format!("MountVolume.SetUp failed: secret \"my-keys\" not found (try {n})"),
+            "involvedObject": {"kind": "Pod", "name": "cam-0", "uid": pod["metadata"]["uid"]},
+        }));
+        // As the kubelet does, whose status of the pod the operator watches.
+        fake.edit(POD, |pod| {
+            pod["status"]["startTime"] = format!("2026-01-01T00:00:{:02}Z", n % 60).into()
+        });
+    };
+    say(0);
+    let message = becomes(&fake, "Degraded", "True", "MountFailed").await;
+    let command = "kubectl -n media create secret generic my-keys --from-file=root=FILE";
+    assert!(message.contains(command), "{message}");
+    let written = status_writes(&fake, 11, say).await;
+    assert!((1..=2).contains(&written), "{written} writes in 11 s");
+    fake.edit(POD, |pod| pod["status"] = ready_status("127.0.0.1"));
+    settled(&fake).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_crashes_with_ever_other_last_words_is_no_hot_loop() {
+    let fake = cluster(json!({}));
+    fake.new_pods_are(waiting());
+    let operator = Operator::start(&fake).await;
+    eventually("the pod", PATIENCE, || match fake.get(POD) {
+        Value::Null => Err("none".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    let crash = |n: u64| {
+        fake.edit(POD, |pod| {
+            pod["status"]["containerStatuses"][0]["lastState"] = json!({"terminated": {
+                "exitCode": 2, "reason": "Error", "message": format!("{{\"ts\":{n},\"msg\":\"no key\"}}"),
+            }});
+        });
+    };
+    crash(0);
+    let message = becomes(&fake, "Degraded", "True", "PodCrashLooping").await;
+    assert!(message.contains("no key"), "{message}");
+    let written = status_writes(&fake, 11, crash).await;
+    assert!((1..=2).contains(&written), "{written} writes in 11 s");
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_without_an_address_to_tell_clients_says_what_is_missing_and_no_more_is_written() {
+    // This operator may not read nodes.
+    let fake = cluster(json!({"media": {"exposure": "HostPort"}}));
+    let operator = Operator::start(&fake).await;
+    let message = becomes(&fake, "AddressesReady", "False", "NodeAddressMissing").await;
+    assert!(message.contains("externalAddresses"), "{message}");
+    becomes(&fake, "Ready", "False", "AddressesPending").await;
+    becomes(&fake, "Progressing", "False", "UpToDate").await;
+    operator.look(1).await;
+    let before = writes(&fake);
+    operator.look(5).await;
+    assert_eq!(writes(&fake), before);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn what_happened_while_no_operator_ran_is_mended_by_the_next_and_nothing_is_rolled_back() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    operator.stop().await;
+    let before = writes(&fake).len();
+    // A crash: the StatefulSet makes the next pod by itself.
+    fake.delete(POD);
+    let pod = fake.get(POD)["metadata"]["uid"].clone();
+    fake.delete(PODS_SERVICE);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["media"]["externalAddresses"] = json!(["203.0.113.2"]);
+    });
+    assert_eq!(writes(&fake).len(), before, "nobody is there to write");
+    let operator = Operator::start(&fake).await;
+    eventually("the new address", PATIENCE, || {
+        let media = fake.get(SERVICE)["status"]["addresses"]["media"].clone();
+        match media[0].as_str() {
+            Some(address) if address.starts_with("203.0.113.2:") => Ok(()),
+            _ => Err(media.to_string()),
+        }
+    })
+    .await;
+    settled(&fake).await;
+    assert_ne!(fake.get(PODS_SERVICE), Value::Null);
+    assert_eq!(
+        fake.get(POD)["metadata"]["uid"],
+        pod,
+        "the pod that came meanwhile stays"
+    );
+    operator.stop().await;
+}

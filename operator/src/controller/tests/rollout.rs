@@ -1,0 +1,267 @@
+//! How pods come to have another spec: the drain, and what an upgrade of the operator leaves alone.
+
+use super::*;
+use crate::hash;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A pod's `/load`, which says what a test wants.
+struct Server {
+    says: Arc<Mutex<Value>>,
+    address: SocketAddr,
+}
+
+impl Server {
+    async fn start(state: &str, viewers: u32) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let says = Arc::new(Mutex::new(Value::Null));
+        let answer = says.clone();
+        let load = move || async move { axum::Json(answer.lock().unwrap().clone()) };
+        let routes = axum::Router::new().route("/load", axum::routing::get(load));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let server = Self { says, address };
+        server.says(state, viewers);
+        server
+    }
+
+    fn says(&self, state: &str, viewers: u32) {
+        *self.says.lock().unwrap() =
+            json!({"v": 1, "state": state, "publishers": 1, "viewers": viewers, "later": true});
+    }
+}
+
+fn drain(fake: &FakeCluster) -> Value {
+    fake.get(POD)["metadata"]["annotations"]["mediaservice.io/drain"].clone()
+}
+
+fn uid(fake: &FakeCluster) -> Value {
+    fake.get(POD)["metadata"]["uid"].clone()
+}
+
+#[tokio::test]
+async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
+    let server = Server::start("Accepting", 3).await;
+    let fake = cluster(json!({}));
+    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
+    settled(&fake).await;
+    let first = uid(&fake);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["limits"] = json!({"sessionsPerPod": 50})
+    });
+    let message = becomes(&fake, "Progressing", "True", "Draining").await;
+    assert!(message.contains("cam-0"), "{message}");
+    assert_eq!(drain(&fake), "true");
+    let rollout = fake.get(SERVICE)["status"]["rollout"].clone();
+    assert_eq!(
+        (&rollout["phase"], &rollout["pod"]),
+        (&json!("Rolling"), &json!("cam-0"))
+    );
+    assert!(rollout["startedAt"].is_string(), "{rollout}");
+    operator.look(3).await;
+    assert_eq!(uid(&fake), first, "it still has sessions");
+    server.says("Drained", 0);
+    eventually("another pod", PATIENCE, || match uid(&fake) {
+        now if now != first => Ok(()),
+        now => Err(now.to_string()),
+    })
+    .await;
+    settled(&fake).await;
+    assert_eq!(drain(&fake), Value::Null);
+    let rollout = fake.get(SERVICE)["status"]["rollout"].clone();
+    assert_eq!(rollout, json!({"phase": "Idle", "updated": 1}));
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_spec_that_is_changed_back_ends_the_drain_and_the_pod_stays() {
+    let server = Server::start("Accepting", 3).await;
+    let fake = cluster(json!({}));
+    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
+    settled(&fake).await;
+    let first = uid(&fake);
+    let change =
+        |sessions: Value| fake.edit(SERVICE, |service| service["spec"]["limits"] = sessions);
+    change(json!({"sessionsPerPod": 50}));
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    change(json!({}));
+    settled(&fake).await;
+    assert_eq!((drain(&fake), uid(&fake)), (Value::Null, first));
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_goes_on_where_the_operator_before_has_left_it() {
+    let server = Server::start("Accepting", 3).await;
+    let fake = cluster(json!({}));
+    let loads = || Loads::at(server.address.port());
+    let operator = Operator::with(&fake, fake.client(), loads()).await;
+    settled(&fake).await;
+    let first = uid(&fake);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["limits"] = json!({"sessionsPerPod": 50})
+    });
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    operator.stop().await;
+    // As long ago as a drain may take.
+    fake.edit(POD, |pod| {
+        pod["metadata"]["annotations"]["mediaservice.io/drain-since"] =
+            "2026-01-01T00:00:00Z".into();
+    });
+    let operator = Operator::with(&fake, fake.client(), loads()).await;
+    eventually("another pod", PATIENCE, || match uid(&fake) {
+        now if now != first => Ok(()),
+        now => Err(now.to_string()),
+    })
+    .await;
+    settled(&fake).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_image_shows_and_its_correction_replaces_the_pod_at_once() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    fake.new_pods_are(json!({"containerStatuses": [{
+        "name": "media-server", "image": "none:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}},
+    }]}));
+    // The pod was ready, and nobody answers for it: the drain has to be over by itself.
+    fake.edit(SERVICE, |service| {
+        service["spec"]["image"] = "none:1".into()
+    });
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    fake.edit(POD, |pod| {
+        pod["metadata"]["annotations"]["mediaservice.io/drain-since"] =
+            "2026-01-01T00:00:00Z".into();
+    });
+    let message = becomes(&fake, "Degraded", "True", "ImagePullFailed").await;
+    assert!(message.contains("none:1"), "{message}");
+    assert_eq!(condition(&fake, SERVICE, "Ready").1, "NoPods");
+    fake.new_pods_are(crate::testing::cluster::ready_status("127.0.0.1"));
+    let corrected = Instant::now();
+    fake.edit(SERVICE, |service| {
+        service["spec"]["image"] = "media-server:2".into()
+    });
+    settled(&fake).await;
+    assert!(
+        corrected.elapsed() < replace::DRAIN_BOUND / 2,
+        "it waited for nobody"
+    );
+    becomes(&fake, "Degraded", "False", "AsExpected").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn session_counts_are_in_the_status_and_cause_no_other_write() {
+    let server = Server::start("Accepting", 7).await;
+    let fake = cluster(json!({}));
+    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
+    settled(&fake).await;
+    eventually(
+        "the counts",
+        PATIENCE,
+        || match fake.get(SERVICE)["status"]["sessions"].clone() {
+            now if now == json!({"publishers": 1, "viewers": 7}) => Ok(()),
+            now => Err(now.to_string()),
+        },
+    )
+    .await;
+    operator.look(2).await;
+    let counts = |write: &&Write| write.manager == sessions::FIELD_MANAGER;
+    let before = writes(&fake);
+    assert_eq!(before.iter().filter(counts).count(), 1, "{before:?}");
+    operator.look(3).await;
+    assert_eq!(writes(&fake), before);
+    operator.stop().await;
+}
+
+/// The objects that the release before made, as it wrote them, with the pod that came of them.
+fn before(name: &str) -> (FakeCluster, String, String) {
+    let read = |file: &str| {
+        let golden =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/operator/before");
+        std::fs::read_to_string(golden.join(file)).unwrap()
+    };
+    let manifest: Value = serde_yaml::from_str(&read(&format!("{name}.service.yaml"))).unwrap();
+    let (namespace, instance) = (
+        manifest["metadata"]["namespace"]
+            .as_str()
+            .unwrap()
+            .to_owned(),
+        manifest["metadata"]["name"].as_str().unwrap().to_owned(),
+    );
+    let fake = FakeCluster::new();
+    let at =
+        format!("/apis/mediaservice.io/v1alpha1/namespaces/{namespace}/mediaservices/{instance}");
+    fake.put(&at, manifest);
+    for document in serde_yaml::Deserializer::from_str(&read(&format!("{name}.yaml"))) {
+        let mut object: Value = serde::Deserialize::deserialize(document).unwrap();
+        let kind = object["kind"].as_str().unwrap().to_lowercase();
+        let plural = if kind == "ingress" {
+            "ingresses".into()
+        } else {
+            format!("{kind}s")
+        };
+        let version = object["apiVersion"].as_str().unwrap().to_owned();
+        let api = if version == "v1" {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{version}")
+        };
+        // As it was applied: with the hash, which the golden file leaves out.
+        let applied = hash::of(&object);
+        object["metadata"]["annotations"]["mediaservice.io/applied-hash"] = applied.into();
+        let child = object["metadata"]["name"].as_str().unwrap().to_owned();
+        fake.put(
+            &format!("{api}/namespaces/{namespace}/{plural}/{child}"),
+            object,
+        );
+    }
+    let pod = format!("/api/v1/namespaces/{namespace}/pods/{instance}-0");
+    (fake, at, pod)
+}
+
+#[tokio::test]
+async fn an_upgrade_of_the_operator_deletes_no_pod_and_says_that_an_update_is_pending() {
+    for name in ["minimal", "full"] {
+        let (fake, at, pod) = before(name);
+        let old = fake.get(&pod);
+        assert_ne!(old, Value::Null, "the release before had a pod");
+        let operator = Operator::start(&fake).await;
+        becomes_at(&fake, &at, "Progressing", "False", "OperatorUpdatePending").await;
+        let now = fake.get(&pod);
+        assert_eq!(
+            now["metadata"], old["metadata"],
+            "{name}: the pod is as it was"
+        );
+        let set = pod
+            .replace("/api/v1/", "/apis/apps/v1/")
+            .replace("/pods/", "/statefulsets/");
+        let template = fake.get(set.trim_end_matches("-0"))["spec"]["template"].clone();
+        let spec_hash = "mediaservice.io/spec-hash";
+        assert_eq!(
+            template["metadata"]["annotations"][spec_hash],
+            old["metadata"]["annotations"][spec_hash],
+            "{name}: the hash of the user's inputs"
+        );
+        let image = |pod: &Value| pod["spec"]["containers"][0]["image"].clone();
+        assert_eq!(
+            image(&template),
+            image(&old),
+            "{name}: the image of the pods"
+        );
+        let touched: Vec<Write> = writes(&fake)
+            .into_iter()
+            .filter(|write| {
+                write.path.contains("/pods") || write.method == axum::http::Method::DELETE
+            })
+            .collect();
+        assert_eq!(touched, [], "{name}");
+        // The pod's own restart brings the new template.
+        fake.delete(&pod);
+        becomes_at(&fake, &at, "Progressing", "False", "UpToDate").await;
+        operator.stop().await;
+    }
+}

@@ -1,0 +1,610 @@
+//! A cluster in this process: an API server with watches and server-side apply, and as much of the
+//! StatefulSet controller and a kubelet as makes pods come and go.
+//!
+//! What is real about Kubernetes is tested against the real one; here are the faults that it can't be
+//! made to have, and the counting of each write. Used by tests only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, routing::any};
+use futures::stream;
+use kube::Client;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::failure_body;
+use crate::capabilities::OptionalApi;
+use crate::hash;
+
+/// Cheap to clone; all clones are one cluster.
+#[derive(Clone)]
+pub struct FakeCluster {
+    state: Arc<Mutex<Inside>>,
+    /// Told of each change that a watch may have to tell.
+    changed: watch::Sender<u64>,
+}
+
+/// A write that was let through, or refused by a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub method: Method,
+    /// Without the query.
+    pub path: String,
+    pub manager: String,
+}
+
+struct Inside {
+    version: u64,
+    objects: BTreeMap<Key, Value>,
+    /// What each field manager applied last.
+    applied: HashMap<(Key, String), Value>,
+    log: Vec<(u64, &'static str, Key, Value)>,
+    writes: Vec<Write>,
+    faults: Vec<Fault>,
+    /// `status` of each new pod.
+    pod_status: Value,
+}
+
+struct Fault {
+    /// Of paths.
+    start: String,
+    writes_only: bool,
+    code: u16,
+}
+
+/// Where an object is: group and version as in the path, plural, namespace, name.
+type Key = (String, String, String, String);
+
+/// What a path is about.
+struct Target {
+    api: String,
+    plural: String,
+    namespace: Option<String>,
+    name: Option<String>,
+    sub: Option<String>,
+}
+
+impl Target {
+    fn of(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let (api, rest) = match parts.as_slice() {
+            ["api", version, rest @ ..] => (format!("/api/{version}"), rest),
+            ["apis", group, version, rest @ ..] => (format!("/apis/{group}/{version}"), rest),
+            _ => return None,
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
+            rest => (None, rest),
+        };
+        let at = |n: usize| rest.get(n).map(|part| (*part).to_owned());
+        Some(Self {
+            api,
+            plural: at(0)?,
+            namespace: namespace.map(str::to_owned),
+            name: at(1),
+            sub: at(2),
+        })
+    }
+
+    fn key(&self) -> Option<Key> {
+        let namespace = self.namespace.clone().unwrap_or_default();
+        Some((
+            self.api.clone(),
+            self.plural.clone(),
+            namespace,
+            self.name.clone()?,
+        ))
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        let here = self
+            .namespace
+            .as_ref()
+            .is_none_or(|namespace| *namespace == key.2);
+        self.api == key.0 && self.plural == key.1 && here
+    }
+}
+
+type Asked = HashMap<String, String>;
+
+impl FakeCluster {
+    pub fn new() -> Self {
+        let inside = Inside {
+            version: 1,
+            objects: BTreeMap::new(),
+            applied: HashMap::new(),
+            log: Vec::new(),
+            writes: Vec::new(),
+            faults: Vec::new(),
+            pod_status: ready_status("127.0.0.1"),
+        };
+        Self {
+            state: Arc::new(Mutex::new(inside)),
+            changed: watch::Sender::new(1),
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        let routes = Router::new().fallback(any(answer)).with_state(self.clone());
+        Client::new(routes, "default")
+    }
+
+    /// Answers requests whose path starts so with `code`, from now on, and ends such watches.
+    pub fn fail(&self, start: &str, code: u16) {
+        self.fault(start, false, code);
+    }
+
+    /// The same for writes alone.
+    pub fn refuse_writes(&self, start: &str, code: u16) {
+        self.fault(start, true, code);
+    }
+
+    fn fault(&self, start: &str, writes_only: bool, code: u16) {
+        let mut inside = self.inside();
+        inside.faults.push(Fault {
+            start: start.to_owned(),
+            writes_only,
+            code,
+        });
+        self.tell(&mut inside);
+    }
+
+    /// Ends the faults of paths that start so.
+    pub fn mend(&self, start: &str) {
+        let mut inside = self.inside();
+        inside.faults.retain(|fault| fault.start != start);
+        self.tell(&mut inside);
+    }
+
+    /// Every write so far, in order.
+    pub fn writes(&self) -> Vec<Write> {
+        self.inside().writes.clone()
+    }
+
+    /// The object at `path`, or null.
+    pub fn get(&self, path: &str) -> Value {
+        let key = Target::of(path)
+            .and_then(|target| target.key())
+            .expect("a path of an object");
+        self.inside().objects.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Puts an object there, as somebody else would; what belongs to the API server is added.
+    pub fn put(&self, path: &str, object: Value) {
+        let key = Target::of(path)
+            .and_then(|target| target.key())
+            .expect("a path of an object");
+        let mut inside = self.inside();
+        inside.store(key, object);
+        inside.settle();
+        self.tell(&mut inside);
+    }
+
+    /// Changes the object at `path`, as somebody else would.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.get(path);
+        change(&mut object);
+        self.put(path, object);
+    }
+
+    pub fn delete(&self, path: &str) {
+        let key = Target::of(path)
+            .and_then(|target| target.key())
+            .expect("a path of an object");
+        let mut inside = self.inside();
+        inside.remove(&key);
+        inside.settle();
+        self.tell(&mut inside);
+    }
+
+    /// `status` of pods that are made from now on.
+    pub fn new_pods_are(&self, status: Value) {
+        self.inside().pod_status = status;
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.state.lock().expect("no panic while it is held")
+    }
+
+    fn tell(&self, inside: &mut Inside) {
+        inside.version += 1;
+        self.changed.send_replace(inside.version);
+    }
+}
+
+/// `status` of a pod that takes traffic at `ip`.
+pub fn ready_status(ip: &str) -> Value {
+    json!({"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]})
+}
+
+impl Inside {
+    fn fault(&self, path: &str, writes: bool) -> Option<u16> {
+        let fits =
+            |fault: &&Fault| path.starts_with(&fault.start) && (writes || !fault.writes_only);
+        self.faults.iter().find(fits).map(|fault| fault.code)
+    }
+
+    /// Writes, and logs it unless nothing has changed.
+    fn store(&mut self, key: Key, mut object: Value) -> Value {
+        let before = self.objects.get(&key).cloned();
+        let meta = &mut object["metadata"];
+        meta["name"] = key.3.clone().into();
+        if !key.2.is_empty() {
+            meta["namespace"] = key.2.clone().into();
+        }
+        match &before {
+            Some(before) => {
+                for field in ["uid", "creationTimestamp", "resourceVersion", "generation"] {
+                    meta[field] = before["metadata"][field].clone();
+                }
+                if *before == object {
+                    return object;
+                }
+                if before["spec"] != object["spec"] {
+                    let generation = before["metadata"]["generation"].as_u64().unwrap_or(0);
+                    object["metadata"]["generation"] = (generation + 1).into();
+                }
+            }
+            None => {
+                meta["uid"] = meta["uid"]
+                    .as_str()
+                    .map_or_else(|| format!("uid-{}", self.version), str::to_owned)
+                    .into();
+                meta["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+                meta["generation"] = 1.into();
+            }
+        }
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let word = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        self.log
+            .push((self.version, word, key.clone(), object.clone()));
+        self.objects.insert(key, object.clone());
+        object
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Value> {
+        let mut object = self.objects.remove(key)?;
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.applied.retain(|(applied, _), _| applied != key);
+        self.log
+            .push((self.version, "DELETED", key.clone(), object.clone()));
+        Some(object)
+    }
+
+    /// Server-side apply: what this manager applied before and does not any more goes.
+    fn apply(&mut self, key: Key, manager: &str, patch: &Value) -> Value {
+        let mut object = self
+            .objects
+            .get(&key)
+            .cloned()
+            .unwrap_or_else(|| json!({"metadata": {}}));
+        let owner = (key.clone(), manager.to_owned());
+        if let Some(before) = self.applied.insert(owner, patch.clone()) {
+            remove_dropped(&mut object, &before, patch);
+        }
+        merge(&mut object, patch, false);
+        self.store(key, object)
+    }
+
+    /// The StatefulSet controller with strategy OnDelete, and a kubelet that starts pods at once.
+    fn settle(&mut self) {
+        let is_set = |(key, _): &(&Key, &Value)| key.1 == "statefulsets";
+        let sets: Vec<(Key, Value)> = self
+            .objects
+            .iter()
+            .filter(is_set)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let alive: Vec<Value> = sets
+            .iter()
+            .map(|(_, set)| set["metadata"]["uid"].clone())
+            .collect();
+        let orphan = |(key, pod): &(&Key, &Value)| {
+            key.1 == "pods" && !alive.contains(&pod["metadata"]["ownerReferences"][0]["uid"])
+        };
+        let orphans: Vec<Key> = self
+            .objects
+            .iter()
+            .filter(orphan)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in orphans {
+            self.remove(&key);
+        }
+        for (key, mut set) in sets {
+            let template = set["spec"]["template"].clone();
+            let revision = hash::of(&template);
+            let wanted = set["spec"]["replicas"].as_u64().unwrap_or(1);
+            let pod_key = |n: u64| {
+                (
+                    "/api/v1".to_owned(),
+                    "pods".to_owned(),
+                    key.2.clone(),
+                    format!("{}-{n}", key.3),
+                )
+            };
+            for n in 0..wanted {
+                if self.objects.contains_key(&pod_key(n)) {
+                    continue;
+                }
+                let mut pod = template.clone();
+                pod["apiVersion"] = "v1".into();
+                pod["kind"] = "Pod".into();
+                pod["metadata"]["labels"]["controller-revision-hash"] = revision.clone().into();
+                pod["metadata"]["ownerReferences"] = json!([{
+                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": key.3,
+                    "uid": set["metadata"]["uid"], "controller": true,
+                }]);
+                pod["spec"]["nodeName"] = "n1".into();
+                pod["status"] = self.pod_status.clone();
+                self.store(pod_key(n), pod);
+            }
+            if self.objects.contains_key(&pod_key(wanted)) {
+                self.remove(&pod_key(wanted));
+            }
+            set["status"] = json!({
+                "replicas": wanted, "observedGeneration": set["metadata"]["generation"], "updateRevision": revision,
+            });
+            self.store(key, set);
+        }
+    }
+}
+
+async fn answer(
+    State(fake): State<FakeCluster>,
+    method: Method,
+    uri: Uri,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().to_owned();
+    let writes = method != Method::GET;
+    if writes {
+        let manager = asked.get("fieldManager").cloned().unwrap_or_default();
+        let write = Write {
+            method: method.clone(),
+            path: path.clone(),
+            manager,
+        };
+        fake.inside().writes.push(write);
+    }
+    if let Some(code) = fake.inside().fault(&path, writes) {
+        return failure(code);
+    }
+    if let Some(api) = OptionalApi::ALL
+        .into_iter()
+        .find(|api| path == format!("/apis/{}", api.group_version()))
+    {
+        return Json(discovery(api)).into_response();
+    }
+    let Some(target) = Target::of(&path) else {
+        return failure(404);
+    };
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match method {
+        Method::GET if asked.get("watch").is_some_and(|watch| watch != "false") => {
+            fake.watch(target, path, &asked)
+        }
+        Method::GET => fake.read(&target, &asked),
+        _ => {
+            let is_apply = headers
+                .get("content-type")
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+            let mut inside = fake.inside();
+            let answer = inside.write(&method, &target, &asked, body, is_apply);
+            inside.settle();
+            fake.tell(&mut inside);
+            answer.map_or_else(failure, |object| Json(object).into_response())
+        }
+    }
+}
+
+impl Inside {
+    fn write(
+        &mut self,
+        method: &Method,
+        target: &Target,
+        asked: &Asked,
+        body: Value,
+        is_apply: bool,
+    ) -> Result<Value, u16> {
+        let named = body["metadata"]["name"].as_str().map(str::to_owned);
+        let generated = || named.unwrap_or_else(|| format!("generated-{}", self.version));
+        let name = target.name.clone().unwrap_or_else(generated);
+        let namespace = target.namespace.clone().unwrap_or_default();
+        let key: Key = (target.api.clone(), target.plural.clone(), namespace, name);
+        let live = self.objects.get(&key);
+        let uid = live.map(|live| live["metadata"]["uid"].clone());
+        match *method {
+            Method::POST if live.is_some() => Err(409),
+            Method::POST => Ok(self.store(key, body)),
+            Method::DELETE => {
+                let wanted = &body["preconditions"]["uid"];
+                match uid {
+                    None => Err(404),
+                    Some(uid) if !wanted.is_null() && *wanted != uid => Err(409),
+                    Some(_) => Ok(self.remove(&key).unwrap_or_default()),
+                }
+            }
+            Method::PATCH => {
+                let sub = target.sub.as_deref();
+                if live.is_none() && (sub.is_some() || !is_apply) {
+                    return Err(404);
+                }
+                let patch = match sub {
+                    Some(sub) => json!({sub: body[sub]}),
+                    None => body,
+                };
+                if is_apply {
+                    let manager = asked.get("fieldManager").cloned().unwrap_or_default();
+                    return Ok(self.apply(key, &manager, &patch));
+                }
+                let wanted = &patch["metadata"]["uid"];
+                if !wanted.is_null() && Some(wanted) != uid.as_ref() {
+                    return Err(422);
+                }
+                let mut object = self.objects[&key].clone();
+                merge(&mut object, &patch, true);
+                Ok(self.store(key, object))
+            }
+            _ => Err(405),
+        }
+    }
+}
+
+impl FakeCluster {
+    fn read(&self, target: &Target, asked: &Asked) -> Response {
+        let inside = self.inside();
+        if let Some(key) = target.key() {
+            return match inside.objects.get(&key) {
+                Some(object) => Json(object.clone()).into_response(),
+                None => failure(404),
+            };
+        }
+        let items: Vec<&Value> = inside
+            .objects
+            .iter()
+            .filter(|(key, object)| target.holds(key) && is_selected(object, asked))
+            .map(|(_, object)| object)
+            .collect();
+        let version = inside.version.to_string();
+        Json(json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}))
+            .into_response()
+    }
+
+    fn watch(&self, target: Target, path: String, asked: &Asked) -> Response {
+        let since: u64 = asked
+            .get("resourceVersion")
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0);
+        let start = (
+            self.clone(),
+            self.changed.subscribe(),
+            since,
+            target,
+            asked.clone(),
+        );
+        let lines = stream::unfold(start, move |(fake, mut changed, since, target, asked)| {
+            let path = path.clone();
+            async move {
+                loop {
+                    changed.borrow_and_update();
+                    let (found, next) = {
+                        let inside = fake.inside();
+                        if inside.fault(&path, false).is_some() {
+                            return None;
+                        }
+                        let mut lines = String::new();
+                        for (version, word, key, object) in &inside.log {
+                            if *version > since && target.holds(key) && is_selected(object, &asked)
+                            {
+                                lines
+                                    .push_str(&json!({"type": word, "object": object}).to_string());
+                                lines.push('\n');
+                            }
+                        }
+                        (lines, inside.version)
+                    };
+                    if !found.is_empty() {
+                        let line = Ok::<_, std::convert::Infallible>(found);
+                        return Some((line, (fake, changed, next, target, asked)));
+                    }
+                    changed.changed().await.ok()?;
+                }
+            }
+        });
+        Body::from_stream(lines).into_response()
+    }
+}
+
+/// Whether a list or watch with these selectors has the object: labels `a=b,c=d`, fields of events.
+fn is_selected(object: &Value, asked: &Asked) -> bool {
+    let pairs = |which: &str| -> Vec<(String, String)> {
+        let text = asked.get(which).map(String::as_str).unwrap_or_default();
+        let parts = text.split(',').filter_map(|part| part.split_once('='));
+        parts
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    };
+    let labels = &object["metadata"]["labels"];
+    let labelled = pairs("labelSelector")
+        .iter()
+        .all(|(key, value)| labels[key] == **value);
+    labelled
+        && pairs("fieldSelector").iter().all(|(key, value)| {
+            let pointer = format!("/{}", key.replace('.', "/"));
+            object.pointer(&pointer).and_then(Value::as_str) == Some(value)
+        })
+}
+
+fn discovery(api: OptionalApi) -> Value {
+    let resources: Vec<Value> = api
+        .kinds()
+        .iter()
+        .map(|kind| json!({"name": kind.plural, "singularName": "", "namespaced": true, "kind": kind.kind, "verbs": []}))
+        .collect();
+    json!({"kind": "APIResourceList", "groupVersion": api.group_version(), "resources": resources})
+}
+
+fn failure(code: u16) -> Response {
+    (
+        StatusCode::from_u16(code).expect("a status"),
+        Json(failure_body(code)),
+    )
+        .into_response()
+}
+
+/// Maps are merged and all else is replaced. A null removes a key in a merge patch, and is none in an
+/// apply.
+fn merge(object: &mut Value, patch: &Value, nulls_remove: bool) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    let members = object.as_object_mut().expect("it was just made one");
+    for (key, value) in patch {
+        if value.is_null() {
+            if nulls_remove {
+                members.remove(key);
+            }
+        } else {
+            merge(
+                members.entry(key.clone()).or_insert(Value::Null),
+                value,
+                nulls_remove,
+            );
+        }
+    }
+}
+
+fn remove_dropped(object: &mut Value, before: &Value, now: &Value) {
+    let (Some(members), Some(before)) = (object.as_object_mut(), before.as_object()) else {
+        return;
+    };
+    for (key, value) in before {
+        match now.get(key) {
+            None => drop(members.remove(key)),
+            Some(now) => {
+                if let Some(member) = members.get_mut(key) {
+                    remove_dropped(member, value, now);
+                }
+            }
+        }
+    }
+}
