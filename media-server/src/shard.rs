@@ -5,6 +5,7 @@
 //! the HTTP side; the threads are in `shard/worker.rs`.
 
 mod admission;
+mod away;
 mod bandwidth;
 mod bounds;
 mod connections;
@@ -141,10 +142,16 @@ pub enum MailboxError {
 /// What the handle asks of a shard.
 enum Command {
     Open(Box<OpenSession>, oneshot::Sender<()>),
-    Restart(SessionId, Box<Credentials>, oneshot::Sender<bool>),
-    PinLayer(SessionId, LayerPin, oneshot::Sender<bool>),
-    Close(SessionId, CloseReason, oneshot::Sender<bool>),
+    /// The answer is whether there is such a session.
+    Call(SessionId, Call, oneshot::Sender<bool>),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// What the handle asks of one session.
+enum Call {
+    Restart(Box<Credentials>),
+    PinLayer(LayerPin),
+    Close(CloseReason),
 }
 
 /// What a viewer asks for itself.
@@ -164,7 +171,7 @@ pub struct Shards {
 
 struct Inner {
     mailboxes: Vec<(SyncSender<Command>, Waker)>,
-    cells: Vec<Arc<ShardCells>>,
+    cells: Arc<[Arc<ShardCells>]>,
     bounds: Vec<Arc<BoundHits>>,
     heartbeats: Vec<Arc<Heartbeat>>,
     placement: Arc<Placement>,
@@ -205,7 +212,10 @@ impl Shards {
             .map(|sockets| link::link(sockets.waiter.waker()))
             .unzip();
         let mut mailboxes = Vec::new();
-        let mut cells = Vec::new();
+        let cells: Arc<[_]> = sockets
+            .iter()
+            .map(|_| Arc::new(ShardCells::default()))
+            .collect();
         let mut bounds = Vec::new();
         let mut heartbeats = Vec::new();
         for (shard, (sockets, inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
@@ -216,9 +226,7 @@ impl Shards {
                 ..
             } = sockets;
             let (mailbox, commands) = sync_channel(MAILBOX);
-            let own = Arc::new(ShardCells::default());
             mailboxes.push((mailbox, waiter.waker()));
-            cells.push(own.clone());
             let heartbeat = Arc::new(Heartbeat::new(Instant::now()));
             heartbeats.push(heartbeat.clone());
             let hits = Arc::new(BoundHits::default());
@@ -234,7 +242,8 @@ impl Shards {
                 links: links.clone(),
                 events: events.clone(),
                 placement: placement.clone(),
-                cells: own,
+                cells: cells[usize::from(shard)].clone(),
+                all_cells: cells.clone(),
                 bounds: hits,
                 heartbeat,
                 identity: identity.clone(),
@@ -302,9 +311,7 @@ impl Shards {
         id: SessionId,
         credentials: Credentials,
     ) -> Result<bool, MailboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(id, Command::Restart(id, Box::new(credentials), reply))?;
-        wait(answer).await
+        self.call(id, Call::Restart(Box::new(credentials))).await
     }
 
     /// Tells a viewer's session which layer its viewer asks for; `false` if there is none of that id.
@@ -312,9 +319,7 @@ impl Shards {
     /// # Errors
     /// [`MailboxError`]; after `Timeout` it may take effect.
     pub async fn pin_layer(&self, id: SessionId, pin: LayerPin) -> Result<bool, MailboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(id, Command::PinLayer(id, pin, reply))?;
-        wait(answer).await
+        self.call(id, Call::PinLayer(pin)).await
     }
 
     /// Ends a session; `false` if there is none of that id. Its [`Event::Closed`] follows.
@@ -322,9 +327,7 @@ impl Shards {
     /// # Errors
     /// [`MailboxError`]; the session may live on.
     pub async fn close(&self, id: SessionId, reason: CloseReason) -> Result<bool, MailboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(id, Command::Close(id, reason, reply))?;
-        wait(answer).await
+        self.call(id, Call::Close(reason)).await
     }
 
     /// Counters, one entry per shard.
@@ -363,6 +366,12 @@ impl Shards {
                 let _ = answer.await;
             }
         }
+    }
+
+    async fn call(&self, id: SessionId, call: Call) -> Result<bool, MailboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Command::Call(id, call, reply))?;
+        wait(answer).await
     }
 
     fn send(&self, id: SessionId, command: Command) -> Result<(), MailboxError> {

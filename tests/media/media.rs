@@ -162,3 +162,22 @@ pub async fn metric_becomes(server: &MediaServer, name: &str, labels: &[(&str, &
     )
     .await;
 }
+
+/// Sessions on each of two shards, once there are so many.
+pub async fn shard_sessions(server: &MediaServer, count: f64) -> [f64; 2] {
+    wait_for(&format!("{count} sessions"), PATIENCE, || async {
+        let metrics = server.metrics().await;
+        let on = |shard| metrics.sum("media_shard_sessions", &[("shard", shard)]);
+        let sessions = [on("0"), on("1")];
+        if sessions.iter().sum::<f64>() == count {
+            Ok(sessions)
+        } else {
+            Err(format!("{sessions:?}"))
+        }
+    })
+    .await
+}
+
+/// How often a device comes back until it is on another shard than its viewers. A device goes on where
+/// its packets arrive: the kernel chooses one of two sockets, as good as by chance.
+pub const RETURNS: usize = 64;

@@ -11,7 +11,7 @@ use tests::{MediaServer, wait_for};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::media::{PATIENCE, Watching, publish_with, watch, watch_with};
+use crate::media::{PATIENCE, RETURNS, Watching, publish_with, shard_sessions, watch, watch_with};
 
 /// Estimates rise in steps of five seconds where there is no stream for padding.
 const RISE: Duration = Duration::from_secs(90);
@@ -243,9 +243,16 @@ async fn a_device_that_comes_back_on_another_shard_reaches_viewers_on_the_layers
         shows(&viewer, rid).await;
         pinned.push((rid, viewer));
     }
-    // The first one and its viewers are on one shard, so that the second one is placed on the other.
-    let second = Device::start(&server, "cam-1").await;
-    drop(first);
+    // The first one and its viewers are on one shard.
+    let mut second = first;
+    for number in 0.. {
+        assert!(number < RETURNS, "always on the shard of its viewers");
+        second = Device::start(&server, "cam-1").await;
+        let sessions = shard_sessions(&server, 3.0).await;
+        if sessions.contains(&1.0) {
+            break;
+        }
+    }
     for (rid, viewer) in &pinned {
         shows(viewer, rid).await;
         viewer.viewer.select_layer(Some("f")).await.expect("taken");

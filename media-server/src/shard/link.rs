@@ -1,16 +1,20 @@
-//! What shards tell each other: datagrams and connections that arrived at the wrong one, media for
-//! viewers on another one, and who has what.
+//! What shards tell each other: datagrams and connections that arrived at the wrong one, sessions that
+//! move, media for viewers on another one, and who has what.
 //!
 //! Each shard has one inbox. Media and datagrams are dropped and counted when it is full. Notices, of
 //! which there are a few per session, have so much room that only a shard that hangs lets it fill.
 
+use super::Call;
 use super::admission::Permit;
+use super::table::Entry;
 use media_core::flow::Flow;
+use media_core::ids::SessionId;
 use media_core::media::MediaBatch;
 use media_wire::{TcpStream, Waker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use tokio::sync::oneshot;
 
 /// Datagrams and batches that wait for one shard: about a second of the traffic that one shard
 /// can handle.
@@ -29,6 +33,14 @@ pub(super) enum Parcel {
     },
     /// A TCP connection whose first check is for one of your sessions, and what arrived of it.
     Connection(Box<Moved>),
+    /// A device's session that goes on with you, and its first flow.
+    Session { flow: Flow, entry: Box<Entry> },
+    /// A call about a session that was moved to you.
+    Call {
+        id: SessionId,
+        call: Call,
+        reply: oneshot::Sender<bool>,
+    },
     /// Media for your viewers of a device.
     Media {
         device: Arc<str>,
@@ -79,6 +91,8 @@ pub(super) enum Notice {
         shard: u8,
         live: bool,
     },
+    /// A session that you moved away has ended.
+    Over(SessionId),
 }
 
 /// The sending half of a shard's inbox.
@@ -116,6 +130,20 @@ impl Link {
         let sent = self.parcels.try_send(parcel).is_ok();
         self.waker.wake();
         sent
+    }
+
+    /// Gives the session back if the inbox is full or its shard gone.
+    pub(super) fn move_session(&self, flow: Flow, entry: Box<Entry>) -> Result<(), Box<Entry>> {
+        match self.parcels.try_send(Parcel::Session { flow, entry }) {
+            Err(
+                TrySendError::Full(Parcel::Session { entry, .. })
+                | TrySendError::Disconnected(Parcel::Session { entry, .. }),
+            ) => Err(entry),
+            _ => {
+                self.waker.wake();
+                Ok(())
+            }
+        }
     }
 
     /// `false` if there is no room. A shard that is gone needs no notice.

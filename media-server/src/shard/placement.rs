@@ -60,6 +60,17 @@ impl Placement {
         }
     }
 
+    /// A device's publisher went on on another shard.
+    pub(super) fn moved(&self, device: &str, from: u8, to: u8) {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = devices
+            .get_mut(device)
+            .filter(|d| d.publisher == Some(from))
+        {
+            entry.publisher = Some(to);
+        }
+    }
+
     /// `last_publisher`: no other publisher of the device is left on that shard.
     pub(super) fn closed(&self, role: Role, device: &str, shard: u8, last_publisher: bool) {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);

@@ -61,6 +61,17 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The user fragment that the next check should come with.
+    pub(super) fn ufrag(&self) -> Ufrag {
+        self.ufrag
+    }
+
+    /// All that checks may come with.
+    fn credentials(&self) -> impl Iterator<Item = (Ufrag, IcePwd)> + use<> {
+        let current = Some((self.ufrag, self.pwd));
+        [current, self.previous].into_iter().flatten()
+    }
+
     /// Whether a keyframe may be asked for because its connection has room again; if so, not again for
     /// two seconds. In between it goes on as every viewer does that waits, see its tick.
     pub(super) fn may_be_relieved(&mut self, now: Instant) -> bool {
@@ -103,30 +114,52 @@ impl Table {
             Role::Publisher => Peer::Publisher(Box::new(Publisher::new(now, config))),
             Role::Viewer => Peer::Viewer(Box::new(Viewer::new(now, config))),
         };
-        self.generations += 1;
-        let entry = Entry {
+        self.put(Entry {
             id,
             role,
             device,
             peer,
             flow: None,
             via: None,
-            generation: self.generations,
+            generation: 0,
             scheduled: None,
             connections: Vec::new(),
             relieved: None,
             ufrag,
             pwd,
             previous: None,
-        };
+        })
+    }
+
+    /// Takes a session in, new or from another shard.
+    pub(super) fn put(&mut self, mut entry: Entry) -> Index {
+        self.generations += 1;
+        entry.generation = self.generations;
+        entry.scheduled = None;
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
+        self.by_id.insert(entry.id, index);
+        for (ufrag, _) in entry.credentials() {
+            self.by_ufrag.insert(ufrag.0, index);
+        }
         self.entries[index] = Some(entry);
-        self.by_id.insert(id, index);
-        self.by_ufrag.insert(ufrag.0, index);
         index
+    }
+
+    /// Takes a session out that goes on elsewhere.
+    pub(super) fn take(&mut self, index: Index) -> Option<Entry> {
+        let entry = self.entries.get_mut(index)?.take()?;
+        self.free.push(index);
+        self.by_id.remove(&entry.id);
+        for (ufrag, _) in entry.credentials() {
+            self.by_ufrag.remove(&ufrag.0);
+        }
+        if let Some(flow) = entry.flow {
+            self.release(flow, index);
+        }
+        Some(entry)
     }
 
     /// Gives a session new ICE credentials. The user fragment of the last ones that a check came with
@@ -154,24 +187,15 @@ impl Table {
         }
     }
 
-    /// Takes a session out. Its user fragments are remembered for a while, see
+    /// Takes a session out that has ended. Its user fragments are remembered for a while, see
     /// [`forbid`](Self::forbid); `true` if another had to be forgotten early for it.
     pub(super) fn remove(&mut self, now: Instant, index: Index) -> (Option<Entry>, bool) {
-        let Some(entry) = self.entries.get_mut(index).and_then(Option::take) else {
+        let Some(entry) = self.take(index) else {
             return (None, false);
         };
-        self.free.push(index);
-        self.by_id.remove(&entry.id);
-        if let Some(flow) = entry.flow {
-            self.release(flow, index);
-        }
         self.forget_over(now);
         let mut early = false;
-        for (ufrag, pwd) in [Some((entry.ufrag, entry.pwd)), entry.previous]
-            .into_iter()
-            .flatten()
-        {
-            self.by_ufrag.remove(&ufrag.0);
+        for (ufrag, pwd) in entry.credentials() {
             if self.burials.len() >= MAX_GRAVES {
                 early = true;
                 self.forget_oldest();

@@ -2,6 +2,7 @@
 //! tested in `media-core` and through the whole server.
 
 mod checks;
+mod moving;
 
 use super::*;
 use media_core::cells::Drop;

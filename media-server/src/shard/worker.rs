@@ -6,9 +6,11 @@
 mod bandwidth;
 mod demux;
 mod fan_out;
+mod moving;
 mod tcp;
 
 use super::admission::Admission;
+use super::away::Away;
 use super::bounds::{Bound, BoundHits};
 use super::connections::Connections;
 use super::devices::Devices;
@@ -54,6 +56,8 @@ pub(super) struct Worker {
     pub(super) events: tokio::sync::mpsc::Sender<Event>,
     pub(super) placement: Arc<Placement>,
     pub(super) cells: Arc<ShardCells>,
+    /// Those of every shard, this one included.
+    pub(super) all_cells: Arc<[Arc<ShardCells>]>,
     pub(super) bounds: Arc<BoundHits>,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) identity: Identity,
@@ -79,6 +83,8 @@ struct State {
     events: VecDeque<Event>,
     /// Addresses whose sessions are on another shard.
     routes: Routes,
+    /// Sessions of ours on other shards.
+    away: Away,
     /// No timer is set before: a session that is always due cannot keep the thread from its socket.
     earliest_timer: Instant,
     cache_looked_at: Instant,
@@ -97,6 +103,7 @@ impl Worker {
             ready: Vec::new(),
             events: VecDeque::new(),
             routes: Routes::default(),
+            away: Away::default(),
             earliest_timer: Instant::now(),
             cache_looked_at: Instant::now(),
             worker: self,
@@ -147,46 +154,30 @@ impl State {
                 // Every handle is gone, so nobody can want anything of these sessions any more.
                 Err(mpsc::TryRecvError::Disconnected) => return false,
             };
-            match command {
+            let reply = match command {
                 Command::Open(open, reply) => {
                     self.open(now, *open);
                     let _ = reply.send(());
+                    continue;
                 }
-                Command::Restart(id, credentials, reply) => {
-                    let index = self.table.by_id(id);
-                    if let Some(index) = index {
-                        self.table.restart(index, *credentials);
-                    }
-                    let _ = reply.send(index.is_some());
+                Command::Call(id, call, reply) => {
+                    self.handle_call(now, id, call, reply);
+                    continue;
                 }
-                Command::PinLayer(id, pin, reply) => {
-                    let index = self.table.by_id(id);
-                    if let Some(index) = index {
-                        self.pin_layer(now, index, pin);
-                    }
-                    let _ = reply.send(index.is_some());
-                }
-                Command::Close(id, reason, reply) => {
-                    let index = self.table.by_id(id);
-                    if let Some(index) = index {
-                        self.close(now, index, reason);
-                    }
-                    let _ = reply.send(index.is_some());
-                }
-                Command::Shutdown(reply) => {
-                    for index in self.table.indices() {
-                        self.close(now, index, CloseReason::Drained);
-                    }
-                    self.flush();
-                    for event in self.events.drain(..) {
-                        // The thread has nothing else to do any more, so it may wait; an error means
-                        // that nobody listens.
-                        let _ = self.worker.events.blocking_send(event);
-                    }
-                    let _ = reply.send(());
-                    return false;
-                }
+                Command::Shutdown(reply) => reply,
+            };
+            self.take_last_sessions();
+            for index in self.table.indices() {
+                self.close(now, index, CloseReason::Drained);
             }
+            self.flush();
+            for event in self.events.drain(..) {
+                // The thread has nothing else to do any more, so it may wait; an error means
+                // that nobody listens.
+                let _ = self.worker.events.blocking_send(event);
+            }
+            let _ = reply.send(());
+            return false;
         }
         while let Ok(notice) = self.worker.inbox.notices.try_recv() {
             self.handle_notice(now, notice);
@@ -203,6 +194,8 @@ impl State {
                     mut bytes,
                 } => self.handle_datagram(now, from, &mut bytes, Some(via)),
                 Parcel::Connection(moved) => self.take_over(now, *moved),
+                Parcel::Session { flow, entry } => self.take_session(flow, *entry),
+                Parcel::Call { id, call, reply } => self.handle_call(now, id, call, reply),
                 Parcel::Media { device, batch } => self.forward(now, &device, &batch),
                 Parcel::Cache { device, batches } => self.keep_all(now, &device, &batches),
                 Parcel::KeyframeWanted { device, layer } => {
@@ -313,6 +306,7 @@ impl State {
             .placement
             .closed(entry.role, &entry.device, shard, last_publisher);
         self.worker.cells.set_sessions(self.table.len() as u64);
+        self.forget_away(entry.id);
         self.events.push_back(Event::Closed {
             id: entry.id,
             reason,
@@ -368,6 +362,7 @@ impl State {
                 }
             }
             Notice::Route { addr, shard, .. } => self.routes.remove(&addr, shard),
+            Notice::Over(id) => self.away.remove(id),
         }
     }
 
@@ -425,10 +420,15 @@ impl State {
 
     /// Deals with what the session said in its last call.
     fn handle_session_events(&mut self, now: Instant, index: Index, via: Option<u8>) {
-        let mut ended = None;
+        let (mut ended, mut moves) = (None, None);
         for event in std::mem::take(&mut self.out.events) {
             match event {
-                SessionEvent::Bound(flow) => self.bind(index, flow, via),
+                SessionEvent::Bound(flow) => {
+                    match via.filter(|via| self.should_move(index, flow, *via)) {
+                        Some(to) => moves = Some((flow, to)),
+                        None => self.bind(index, flow, via),
+                    }
+                }
                 SessionEvent::Checked(flow) => {
                     if let Some(number) = flow.connection() {
                         self.prove(now, index, number);
@@ -440,9 +440,10 @@ impl State {
                 SessionEvent::Ended(end) => ended = Some(end),
             }
         }
-        match ended {
-            Some(end) => self.close(now, index, reason(end)),
-            None => self.schedule(index),
+        match (ended, moves) {
+            (Some(end), _) => self.close(now, index, reason(end)),
+            (None, Some((flow, to))) => self.move_session(index, flow, to),
+            (None, None) => self.schedule(index),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A Binding request as a full ICE agent sends it (RFC 8445 §7.1).
-fn check(session: &OpenSession, pwd: &IcePwd, number: u8) -> Vec<u8> {
+pub(super) fn check(session: &OpenSession, pwd: &IcePwd, number: u8) -> Vec<u8> {
     let mut message = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     message.extend([number; 12]);
     let username = format!("{}:peer", session.ufrag);
@@ -36,14 +36,14 @@ fn check(session: &OpenSession, pwd: &IcePwd, number: u8) -> Vec<u8> {
     message
 }
 
-fn over_udp(shards: &Shards, message: &[u8]) -> StdSocket {
+pub(super) fn over_udp(shards: &Shards, message: &[u8]) -> StdSocket {
     let socket = StdSocket::bind("127.0.0.1:0").expect("bind");
     socket.set_read_timeout(Some(WITHIN)).expect("set");
     socket.send_to(message, shards.local_addr()).expect("sent");
     socket
 }
 
-fn over_tcp(shards: &Shards, message: &[u8]) -> TcpStream {
+pub(super) fn over_tcp(shards: &Shards, message: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(shards.local_addr()).expect("connect");
     stream.set_read_timeout(Some(WITHIN)).expect("set");
     let framed = [&(message.len() as u16).to_be_bytes()[..], message].concat();
@@ -55,7 +55,7 @@ fn over_tcp(shards: &Shards, message: &[u8]) -> TcpStream {
 }
 
 /// The type of the STUN message that comes back.
-fn answer(socket: &StdSocket) -> (u16, Vec<u8>) {
+pub(super) fn answer(socket: &StdSocket) -> (u16, Vec<u8>) {
     let mut bytes = [0; 1500];
     let len = socket.recv(&mut bytes).expect("an answer");
     (
@@ -64,7 +64,7 @@ fn answer(socket: &StdSocket) -> (u16, Vec<u8>) {
     )
 }
 
-fn framed_answer(stream: &mut TcpStream) -> u16 {
+pub(super) fn framed_answer(stream: &mut TcpStream) -> u16 {
     let mut len = [0; 2];
     stream.read_exact(&mut len).expect("an answer");
     let mut bytes = vec![0; u16::from_be_bytes(len).into()];
@@ -81,11 +81,11 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 const WITHIN: Duration = Duration::from_secs(20);
-const SUCCESS: u16 = 0x0101;
-const ERROR: u16 = 0x0111;
+pub(super) const SUCCESS: u16 = 0x0101;
+pub(super) const ERROR: u16 = 0x0111;
 
 /// On a thread of its own the test can wait without keeping the runtime from its work.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("it ends")
 }
 

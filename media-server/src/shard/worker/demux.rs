@@ -35,7 +35,7 @@ impl State {
                         _ => Drop::Malformed,
                     };
                     match self.route(from).filter(|_| via.is_none()) {
-                        Some(shard) => self.hand_over(shard, from, datagram),
+                        Some(shard) => self.hand_over(shard, from, self.worker.shard, datagram),
                         None => self.out.drop(reason),
                     }
                     return;
@@ -62,7 +62,7 @@ impl State {
         }
     }
 
-    /// A check with a user fragment that no session here has: another shard's, or one just closed.
+    /// A check with a user fragment that no session here has: one just closed, or another shard's.
     fn handle_strange_check(&mut self, now: Instant, from: Flow, datagram: &[u8], via: Option<u8>) {
         let Some(request) = BindingRequest::parse(datagram) else {
             return;
@@ -70,19 +70,25 @@ impl State {
         let Some(ufrag) = Ufrag::verify(&self.worker.ufrag_key, request.local_ufrag) else {
             return self.out.drop(Drop::StunUnauthenticated);
         };
-        let shard = ufrag.shard();
-        if shard != self.worker.shard
-            && via.is_none()
-            // A connection is moved as a whole, and only by its first check.
-            && from.connection().is_none()
-            && usize::from(shard) < self.worker.links.len()
-        {
-            return self.hand_over(shard, from, datagram);
-        }
+        // One that moved here ends here, whatever shard it names.
         let mut answer = [0; stun::MAX_ANSWER];
-        match self.table.forbid(now, &request, &mut answer) {
-            Some(len) => drop(self.out.slab.push(from, &answer[..len])),
-            None => self.out.drop(Drop::StunUnauthenticated),
+        if let Some(len) = self.table.forbid(now, &request, &mut answer) {
+            // What finds no room in the slab is sent for again, as what the network loses is.
+            let _ = self.out.slab.push(from, &answer[..len]);
+            return;
+        }
+        let away = self.away.by_ufrag(&ufrag.0);
+        let named = ufrag.shard();
+        let elsewhere = named != self.worker.shard
+            && via.is_none()
+            && usize::from(named) < self.worker.links.len();
+        match away.or(elsewhere.then_some(named)) {
+            // A connection is moved as a whole, and only by its first check.
+            Some(shard) if from.connection().is_none() => {
+                let via = via.unwrap_or(self.worker.shard);
+                self.hand_over(shard, from, via, datagram);
+            }
+            _ => self.out.drop(Drop::StunUnauthenticated),
         }
     }
 
@@ -95,10 +101,10 @@ impl State {
         }
     }
 
-    fn hand_over(&mut self, shard: u8, from: Flow, datagram: &[u8]) {
+    fn hand_over(&mut self, shard: u8, from: Flow, via: u8, datagram: &[u8]) {
         let parcel = Parcel::Datagram {
             from,
-            via: self.worker.shard,
+            via,
             bytes: datagram.into(),
         };
         if !self.worker.links[usize::from(shard)].send(parcel) {

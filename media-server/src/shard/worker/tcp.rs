@@ -229,7 +229,11 @@ impl State {
     fn verdict(&self, datagram: &[u8]) -> Verdict {
         let request = BindingRequest::parse(datagram);
         let ufrag = request.and_then(|r| Ufrag::verify(&self.worker.ufrag_key, r.local_ufrag));
-        match ufrag.map(Ufrag::shard) {
+        let owner = ufrag.map(|ufrag| match self.table.by_ufrag(&ufrag.0) {
+            Some(_) => self.worker.shard,
+            None => self.away.by_ufrag(&ufrag.0).unwrap_or(ufrag.shard()),
+        });
+        match owner {
             None => Verdict::Nowhere,
             Some(shard) if shard == self.worker.shard => Verdict::Here,
             Some(shard) if usize::from(shard) < self.worker.links.len() => {
