@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// How often the size of all rings is looked at: in between they grow by a tenth of a second.
 const CACHE_INTERVAL: Duration = Duration::from_millis(100);
+/// While a batch goes out to many viewers, what was sealed is sent whenever there is so much of it: the
+/// first viewers need not wait for the last, and the kernel copies what the cache still has.
+const FLUSH_BYTES: usize = 64 * 1024;
 
 impl State {
     pub(super) fn request_keyframe(&mut self, now: Instant, device: &str, layer: u8) {
@@ -88,7 +91,7 @@ impl State {
         // Layers, one bit each: those that a keyframe is wanted of, and those in use.
         let (mut wanted, mut used) = (0, 0);
         for index in &viewers {
-            if self.out.slab.room() < room {
+            if self.out.slab.room() < room || self.out.slab.bytes().len() >= FLUSH_BYTES {
                 self.flush();
             }
             let Some(entry) = self.table.entry(*index) else {
