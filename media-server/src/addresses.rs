@@ -310,7 +310,7 @@ mod tests {
             ("node-b", "[2001:db8::2]:8443"),
         ] {
             let names = from_file(&path, node).expect("the operator writes what is right");
-            assert_eq!(names, [wanted], "{node}");
+            assert_eq!(names, [wanted, &format!("{wanted}/tcp")], "{node}");
             names[0]
                 .parse::<SocketAddr>()
                 .expect("an address and a port");

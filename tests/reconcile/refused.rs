@@ -32,6 +32,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "port must be 1 to 65535",
     ),
     (
+        "TCP port 0",
+        "{media: {exposure: HostPort, tcp: {port: 0}}}",
+        "tcp.port must be 1 to 65535",
+    ),
+    (
         "a host name as address",
         "{media: {exposure: HostPort, externalAddresses: [media.example.com]}}",
         "must be an IP address, such as 203.0.113.7",

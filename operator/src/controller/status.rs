@@ -441,9 +441,13 @@ fn addresses(fetched: &Fetched, service: &ValidService) -> Addresses {
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .filter_map(node_name)
         .flat_map(|node| service.addresses.of_node(node))
-        .map(|address| format!("{address}/udp"))
+        .map(|address| match address.strip_suffix("/tcp") {
+            Some(_) => address,
+            None => format!("{address}/udp"),
+        })
         .collect();
-    media.sort();
+    // UDP first: a column shows the first.
+    media.sort_by_key(|address| (address.ends_with("/tcp"), address.clone()));
     media.dedup();
     let ingress = service.spec.signalling.ingress.as_ref();
     Addresses {

@@ -4,7 +4,7 @@
 //! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -46,7 +46,7 @@ pub struct Placement {
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
 }
 
-/// Where pods find their addresses, as `ip:port`.
+/// Where pods find their addresses: `ip:port` for UDP, `ip:port/tcp` for TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressTable {
     /// Addresses of every pod, whatever its node.
@@ -100,7 +100,7 @@ pub enum ValidateError {
     PodField { field: String, why: String },
     #[error("spec.media.externalAddresses has {value}, not an IP address")]
     ExternalAddress { value: String },
-    #[error("spec.media.port is {port}, not 1 to 65535")]
+    #[error("a port of spec.media is {port}, not 1 to 65535")]
     Port { port: i32 },
     #[error(
         "spec.signalling.ingress.host is empty: the name under which clients reach the service"
@@ -130,12 +130,10 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
             replicas: spec.replicas,
         });
     }
-    let port = u16::try_from(spec.media.port)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or(ValidateError::Port {
-            port: spec.media.port,
-        })?;
+    let ports = Ports {
+        udp: port(spec.media.port)?,
+        tcp: spec.media.tcp_port().map(port).transpose()?,
+    };
     if spec
         .signalling
         .ingress
@@ -153,7 +151,7 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         image: image(fetched)?,
         shards: shards(&spec.pod)?,
         placement: placement(&spec.pod)?,
-        addresses: addresses(&spec, port, &fetched.nodes)?,
+        addresses: addresses(&spec, ports, &fetched.nodes)?,
         keys: keys(&name, &spec),
         monitoring: fetched.served.get(OptionalApi::Monitoring),
         spec_hash: spec_hash(&spec),
@@ -239,9 +237,34 @@ fn part<T: DeserializeOwned>(field: String, value: &Value) -> Result<T, Validate
     })
 }
 
+/// What clients send to.
+#[derive(Clone, Copy)]
+struct Ports {
+    udp: u16,
+    tcp: Option<u16>,
+}
+
+impl Ports {
+    /// As the addresses file has them: without a protocol an address is for UDP.
+    fn of(self, ip: IpAddr) -> impl Iterator<Item = String> {
+        let udp = SocketAddr::new(ip, self.udp).to_string();
+        let tcp = self
+            .tcp
+            .map(|port| format!("{}/tcp", SocketAddr::new(ip, port)));
+        [udp].into_iter().chain(tcp)
+    }
+}
+
+fn port(port: i32) -> Result<u16, ValidateError> {
+    u16::try_from(port)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or(ValidateError::Port { port })
+}
+
 fn addresses(
     spec: &MediaServiceSpec,
-    port: u16,
+    ports: Ports,
     nodes: &Nodes,
 ) -> Result<AddressTable, ValidateError> {
     let mut table = AddressTable::default();
@@ -249,9 +272,7 @@ fn addresses(
         let ip: IpAddr = text.0.parse().map_err(|_| ValidateError::ExternalAddress {
             value: text.0.clone(),
         })?;
-        table
-            .all
-            .push(std::net::SocketAddr::new(ip, port).to_string());
+        table.all.extend(ports.of(ip));
     }
     if let (true, Nodes::Known(nodes)) = (table.all.is_empty(), nodes) {
         for (node, addresses) in nodes {
@@ -259,7 +280,7 @@ fn addresses(
             let addresses = addresses
                 .iter()
                 .filter_map(|address| address.parse().ok())
-                .map(|ip: IpAddr| std::net::SocketAddr::new(ip, port).to_string());
+                .flat_map(|ip: IpAddr| ports.of(ip));
             table.nodes.insert(node.clone(), addresses.collect());
         }
     }
@@ -295,6 +316,10 @@ fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
 fn spec_hash(spec: &MediaServiceSpec) -> String {
     let of_pods = |spec: &MediaServiceSpec| {
         let mut pod = serde_json::json!(spec.pod);
+        let tcp_port = spec
+            .media
+            .tcp_port()
+            .filter(|port| *port != spec.media.port);
         // Maps of the user's: what one leaves out is absent and no default, so each counts as a whole.
         let resources = &spec.pod.resources;
         pod["resources"] = serde_json::json!({
@@ -307,6 +332,7 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "auth": spec.auth,
             "corsOrigins": spec.signalling.cors_origins,
             "port": spec.media.port,
+            "tcp": {"enabled": spec.media.tcp.enabled, "port": tcp_port},
             "limits": spec.limits,
             "turn": spec.turn,
             "pod": pod,

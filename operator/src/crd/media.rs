@@ -76,6 +76,10 @@ pub struct Media {
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 65535", "port must be 1 to 65535")))]
     pub port: i32,
 
+    /// Media over TCP, for clients whose network lets no UDP through.
+    #[serde(default)]
+    pub tcp: Tcp,
+
     /// IP addresses that clients shall send to, at most 4, when they differ from the nodes' own:
     /// behind a NAT, for instance. Default: none, and each node's ExternalIP addresses are taken,
     /// or its InternalIP where it has none. A change reaches new sessions; running ones go on.
@@ -83,6 +87,39 @@ pub struct Media {
     #[schemars(length(max = 4))]
     #[schemars(extend("x-kubernetes-validations" = rule("self.all(a, isIP(a))", "each of externalAddresses must be an IP address, such as 203.0.113.7 or 2001:db8::7; the port is spec.media.port")))]
     pub external_addresses: Vec<IpText>,
+}
+
+/// Media over TCP (ICE-TCP, RFC 6544): clients connect where UDP does not get through.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tcp {
+    /// Whether clients are told of it. Default true. A change replaces the pod.
+    pub enabled: bool,
+
+    /// TCP port on the node, 1-65535. Default: the number of spec.media.port, so that a node which has
+    /// that port free for UDP needs no other for TCP. 443 is the usual choice where firewalls are strict.
+    /// A change replaces the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 65535", "tcp.port must be 1 to 65535")))]
+    pub port: Option<i32>,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            port: None,
+        }
+    }
+}
+
+impl Media {
+    /// The TCP port that clients connect to; `None` without media over TCP.
+    pub fn tcp_port(&self) -> Option<i32> {
+        self.tcp
+            .enabled
+            .then_some(self.tcp.port.unwrap_or(self.port))
+    }
 }
 
 /// An IP address as text.

@@ -36,7 +36,7 @@ pub struct MediaServiceStatus {
 pub struct Addresses {
     /// Base URL of the API and the pages; empty without an Ingress.
     pub signalling: String,
-    /// `ip:port/udp` of the pods that run.
+    /// `ip:port/udp` and `ip:port/tcp` of the pods that run, UDP first.
     pub media: Vec<String>,
 }
 

@@ -49,9 +49,18 @@ fn toml(service: &ValidService) -> String {
         "viewers_per_device": spec.limits.viewers_per_device,
         "video_kbps": spec.limits.video_kbps,
     });
+    let mut media = json!({
+        // Both families, where there are both.
+        "listen": format!("[::]:{MEDIA_PORT}"),
+        "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
+        "shards": service.shards,
+    });
     // What is at its default is left out, because a server from before the key refuses it.
     if spec.limits.max_session_seconds > 0 {
         limits["max_session_seconds"] = json!(spec.limits.max_session_seconds);
+    }
+    if !spec.media.tcp.enabled {
+        media["tcp"] = json!(false);
     }
     let mut tables = vec![
         (
@@ -62,15 +71,7 @@ fn toml(service: &ValidService) -> String {
                 "cors_origins": origins,
             }),
         ),
-        (
-            "media",
-            json!({
-                // Both families, where there are both.
-                "listen": format!("[::]:{MEDIA_PORT}"),
-                "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
-                "shards": service.shards,
-            }),
-        ),
+        ("media", media),
         (
             "auth",
             json!({

@@ -151,16 +151,7 @@ fn container(service: &ValidService) -> Container {
             field_env("POD_NAME", "metadata.name"),
             field_env("NODE_NAME", "spec.nodeName"),
         ]),
-        ports: Some(vec![
-            container_port("http", config::HTTP_PORT, "TCP", None),
-            container_port("metrics", config::METRICS_PORT, "TCP", None),
-            container_port(
-                "media",
-                config::MEDIA_PORT,
-                "UDP",
-                Some(service.spec.media.port),
-            ),
-        ]),
+        ports: Some(ports(service)),
         resources: Some(ResourceRequirements {
             requests: some(&resources.requests),
             limits: some(&resources.limits),
@@ -189,6 +180,21 @@ fn container(service: &ValidService) -> Container {
         ]),
         ..Container::default()
     }
+}
+
+/// The server takes media over UDP and TCP on one port; the node may have them on two.
+fn ports(service: &ValidService) -> Vec<ContainerPort> {
+    let media = &service.spec.media;
+    let port = config::MEDIA_PORT;
+    let mut ports = vec![
+        container_port("http", config::HTTP_PORT, "TCP", None),
+        container_port("metrics", config::METRICS_PORT, "TCP", None),
+        container_port("media", port, "UDP", Some(media.port)),
+    ];
+    if let Some(tcp) = media.tcp_port() {
+        ports.push(container_port("media-tcp", port, "TCP", Some(tcp)));
+    }
+    ports
 }
 
 /// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and

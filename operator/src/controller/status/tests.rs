@@ -55,7 +55,8 @@ fn a_ready_pod_with_an_address_makes_the_service_ready() {
     assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
     assert_eq!(word(&status, "Progressing"), is("False", "UpToDate"));
     assert_eq!(word(&status, "Degraded"), is("False", "AsExpected"));
-    assert_eq!(status.addresses.media, ["203.0.113.1:8443/udp"]);
+    let media = ["203.0.113.1:8443/udp", "203.0.113.1:8443/tcp"];
+    assert_eq!(status.addresses.media, media);
     assert_eq!(status.addresses.signalling, "https://m.example.com");
     assert_eq!(
         (

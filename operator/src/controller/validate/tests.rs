@@ -32,12 +32,29 @@ fn addresses_of_nodes_get_the_port_and_given_ones_replace_them() {
         serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
     ))
     .unwrap();
-    assert_eq!(valid.addresses.of_node("a"), ["203.0.113.1:9000"]);
-    assert_eq!(valid.addresses.of_node("b"), ["[2001:db8::2]:9000"]);
+    let both = |ip: &str, port: u16| [format!("{ip}:{port}"), format!("{ip}:{port}/tcp")];
+    assert_eq!(valid.addresses.of_node("a"), both("203.0.113.1", 9000));
+    assert_eq!(valid.addresses.of_node("b"), both("[2001:db8::2]", 9000));
     let given = serde_json::json!({"media": {"exposure": "HostPort", "externalAddresses": ["198.51.100.9"]}});
     let valid = validate(&fetched(given)).unwrap();
-    assert_eq!(valid.addresses.of_node("a"), ["198.51.100.9:8443"]);
+    assert_eq!(valid.addresses.of_node("a"), both("198.51.100.9", 8443));
     assert!(valid.addresses.nodes.is_empty());
+}
+
+#[test]
+fn clients_are_told_of_the_tcp_port_that_the_node_has_and_of_none_without_tcp() {
+    let of = |tcp: serde_json::Value| {
+        let spec = serde_json::json!({"media": {"exposure": "HostPort", "tcp": tcp}});
+        validate(&fetched(spec)).unwrap().addresses.of_node("a")
+    };
+    assert_eq!(
+        of(serde_json::json!({"port": 443})),
+        ["203.0.113.1:8443", "203.0.113.1:443/tcp"]
+    );
+    assert_eq!(
+        of(serde_json::json!({"enabled": false, "port": 443})),
+        ["203.0.113.1:8443"]
+    );
 }
 
 #[test]
@@ -66,6 +83,8 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
     for changed in [
         serde_json::json!({"media": {"exposure": "HostPort"}, "image": "new:2"}),
         serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
+        serde_json::json!({"media": {"exposure": "HostPort", "tcp": {"port": 443}}}),
+        serde_json::json!({"media": {"exposure": "HostPort", "tcp": {"enabled": false}}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"sessionsPerPod": 5}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"labels": {"a": "b"}}}),
     ] {
@@ -77,7 +96,7 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
 fn a_spelled_out_default_does_not_change_the_spec_hash() {
     let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
     let spelled = serde_json::json!({
-        "media": {"exposure": "HostPort", "port": 8443}, "limits": {"videoKbps": 12000}, "image": "",
+        "media": {"exposure": "HostPort", "port": 8443, "tcp": {"enabled": true, "port": 8443}}, "limits": {"videoKbps": 12000}, "image": "",
     });
     assert_eq!(hash_of(spelled), plain);
 }
