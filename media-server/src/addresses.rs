@@ -1,7 +1,7 @@
 //! Which addresses answers name as candidates.
 //!
 //! Owns their discovery: flags, the addresses file (looked at again every 2 s), the listen address, or
-//! every address of the machine. Never asks a cluster. The app runs [`refresh`] and the API reads
+//! every address of the machine; and the resolution of names (every minute). Never asks a cluster. The app runs [`refresh`] and the API reads
 //! [`Addresses::current`].
 
 use crate::config::Config;
@@ -10,11 +10,18 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-/// How often the file and host names are looked at again.
+/// How often the file is looked at again, and names that have not resolved yet.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(2);
+/// How often a name that resolved is asked for again: what stands behind it changes its address rarely,
+/// and the old one keeps working for about as long.
+const RESOLVE_EVERY: Duration = Duration::from_secs(60);
+/// A resolver that takes longer is asked again, while the last answer stays.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+/// Most addresses of one name.
+const MAX_OF_NAME: usize = 4;
 /// Most UDP candidates of an answer: every one costs each client checks.
 const MAX_ADDRESSES: usize = 16;
 /// Most TCP candidates: every one costs each client a connection from each of its own addresses.
@@ -27,6 +34,14 @@ const BOTH: &[CandidateKind] = &[CandidateKind::Udp, CandidateKind::TcpPassive];
 #[derive(Debug, Default)]
 pub struct Addresses {
     current: RwLock<Arc<[Candidate]>>,
+    /// What names stood for when they were asked for last.
+    resolved: Mutex<HashMap<String, Resolved>>,
+}
+
+#[derive(Debug, Clone)]
+struct Resolved {
+    at: Instant,
+    ips: Vec<IpAddr>,
 }
 
 impl Addresses {
@@ -36,6 +51,41 @@ impl Addresses {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What a name stands for, at most a minute old. One that can't be resolved any more keeps its last
+    /// addresses: a resolver that fails for a moment must not take candidates away.
+    async fn resolve(&self, name: &str, now: Instant) -> Vec<IpAddr> {
+        let known = self.names().get(name).cloned();
+        if let Some(known) = &known
+            && now.duration_since(known.at) < RESOLVE_EVERY
+        {
+            return known.ips.clone();
+        }
+        match look_up(name).await {
+            Ok(ips) if !ips.is_empty() => {
+                let resolved = Resolved {
+                    at: now,
+                    ips: ips.clone(),
+                };
+                self.names().insert(name.to_owned(), resolved);
+                ips
+            }
+            Ok(_) => known.map(|known| known.ips).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, name, "address does not resolve");
+                known.map(|known| known.ips).unwrap_or_default()
+            }
+        }
+    }
+
+    fn forget_all_but(&self, names: &[String]) {
+        let is_used = |resolved: &str| names.iter().any(|name| name.starts_with(resolved));
+        self.names().retain(|name, _| is_used(name));
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<String, Resolved>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, found: &[(SocketAddr, &[CandidateKind])], tcp: bool) {
@@ -101,18 +151,18 @@ pub async fn refresh(addresses: &Addresses, config: &Config, local: SocketAddr) 
             Some((name, "tcp")) => (name, TCP),
             _ => (name.as_str(), kinds),
         };
-        match resolve(name, local.port()).await {
-            Ok(resolved) => {
-                let resolved = resolved.into_iter().map(|address| (address, kinds));
-                for address in resolved {
-                    if !found.contains(&address) {
-                        found.push(address);
-                    }
-                }
+        let (ips, port) = match parse(name, local.port()) {
+            (Host::Ip(ip), port) => (vec![ip], port),
+            (Host::Name(name), port) => (addresses.resolve(name, Instant::now()).await, port),
+        };
+        for ip in ips {
+            let address = (SocketAddr::new(ip, port), kinds);
+            if !found.contains(&address) {
+                found.push(address);
             }
-            Err(error) => tracing::warn!(%error, name, "address does not resolve"),
         }
     }
+    addresses.forget_all_but(&names);
     // A resolver that fails for a moment must not take all candidates away.
     if !found.is_empty() || names.is_empty() {
         addresses.set(&found, tcp);
@@ -132,24 +182,39 @@ fn from_file(path: &Path, node: &str) -> Result<Vec<String>, std::io::Error> {
     Ok(names)
 }
 
+enum Host<'a> {
+    Ip(IpAddr),
+    Name(&'a str),
+}
+
 /// `ip`, `ip:port`, `[v6]:port`, `host` or `host:port`.
-async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, std::io::Error> {
+fn parse(name: &str, port: u16) -> (Host<'_>, u16) {
     if let Ok(address) = name.parse::<SocketAddr>() {
-        return Ok(vec![address]);
+        return (Host::Ip(address.ip()), address.port());
     }
     if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+        return (Host::Ip(ip), port);
     }
-    let (host, port) = match name.rsplit_once(':') {
-        Some((host, digits)) if digits.parse::<u16>().is_ok() => {
-            (host, digits.parse().unwrap_or(port))
-        }
-        _ => (name, port),
-    };
-    Ok(tokio::net::lookup_host((host, port))
-        .await?
-        .take(4)
-        .collect())
+    if let Some((host, digits)) = name.rsplit_once(':')
+        && let Ok(port) = digits.parse()
+    {
+        return (Host::Name(host), port);
+    }
+    (Host::Name(name), port)
+}
+
+/// At most [`MAX_OF_NAME`], one of each family in turn. Sorted, so that a resolver which turns its
+/// answers round changes nothing.
+async fn look_up(name: &str) -> Result<Vec<IpAddr>, std::io::Error> {
+    let asked = tokio::net::lookup_host((name, 0));
+    let found = tokio::time::timeout(RESOLVE_WITHIN, asked).await??;
+    let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    let (v4, v6) = ips.into_iter().partition(IpAddr::is_ipv4);
+    let mut ips = in_turn(v4, v6);
+    ips.truncate(MAX_OF_NAME);
+    Ok(ips)
 }
 
 /// Non-loopback addresses of the machine that a peer could use, from the kernel's tables.
@@ -283,8 +348,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn names_take_the_media_port_unless_they_have_one() {
+    #[test]
+    fn names_take_the_media_port_unless_they_have_one() {
         let all = [
             ("192.0.2.1", "192.0.2.1:8443"),
             ("192.0.2.1:9", "192.0.2.1:9"),
@@ -292,13 +357,42 @@ mod tests {
             ("[2001:db8::1]:9", "[2001:db8::1]:9"),
         ];
         for (name, wanted) in all {
-            let found = resolve(name, 8443).await.expect("a literal");
-            assert_eq!(
-                found,
-                [wanted.parse::<SocketAddr>().expect("address")],
-                "{name}"
-            );
+            let (Host::Ip(ip), port) = parse(name, 8443) else {
+                panic!("{name} is a literal");
+            };
+            assert_eq!(SocketAddr::new(ip, port).to_string(), wanted);
         }
+        for (name, port) in [("lb.example.com", 8443), ("lb.example.com:9", 9)] {
+            let (Host::Name(host), found) = parse(name, 8443) else {
+                panic!("{name} is a name");
+            };
+            assert_eq!((host, found), ("lb.example.com", port));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_once_a_minute_and_keeps_its_addresses_while_it_can_not_be() {
+        let addresses = Addresses::default();
+        let start = Instant::now();
+        let loopback = |ips: &[IpAddr]| !ips.is_empty() && ips.iter().all(IpAddr::is_loopback);
+        let found = addresses.resolve("localhost", start).await;
+        assert!(loopback(&found), "{found:?}");
+        let other: Vec<IpAddr> = vec!["192.0.2.1".parse().expect("address")];
+        let known = |name: &str, at| {
+            let ips = other.clone();
+            let resolved = Resolved { at, ips };
+            addresses.names().insert(name.to_owned(), resolved);
+        };
+        known("localhost", start);
+        let before = start + RESOLVE_EVERY - Duration::from_secs(1);
+        assert_eq!(addresses.resolve("localhost", before).await, other);
+        let after = start + RESOLVE_EVERY;
+        assert!(loopback(&addresses.resolve("localhost", after).await));
+        // A name that never resolves (RFC 6761 §6.4).
+        known("name.invalid", start);
+        assert_eq!(addresses.resolve("name.invalid", after).await, other);
+        addresses.forget_all_but(&["localhost:1/tcp".to_owned()]);
+        assert_eq!(addresses.names().len(), 1);
     }
 
     #[test]

@@ -18,8 +18,8 @@
 //! listen = "127.0.0.1:8443"        # UDP and TCP
 //! tcp = true                       # for clients that can reach TCP alone; false: UDP only
 //! advertise = []                   # IP, IP:port or host name; replaces all discovery; "…/udp", "…/tcp": that alone
-//! addresses_file = "…"             # {"lb":[…],"nodes":{"<NODE_NAME>":["ip:port"]}}, re-read every 2 s; UDP
-//!                                  # but for "ip:port/tcp"
+//! addresses_file = "…"             # {"lb":[…],"nodes":{"<NODE_NAME>":["host:port"]}}, re-read every 2 s; UDP
+//!                                  # but for "host:port/tcp"; names are resolved every minute
 //! shards = 1                       # threads, 1 to 64; absent: one for each core allowed
 //!
 //! [auth]
@@ -120,7 +120,7 @@ pub enum AuthMode {
 #[derive(Debug, Args, Default)]
 pub struct ServeArgs {
     /// Address of signalling and pages [default: 127.0.0.1:30006]
-    #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     http_listen: Option<SocketAddr>,
     /// UDP and TCP address of media [default: 127.0.0.1:8443]
     #[arg(long, env = "MEDIA_MEDIA_LISTEN", value_name = "ADDR")]
@@ -155,7 +155,7 @@ pub struct ServeArgs {
     )]
     tls_key: Option<PathBuf>,
     /// Address of /metrics, health and /load [default: same as HTTP]
-    #[arg(long, env = "MEDIA_METRICS_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "MEDIA_METRICS_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     metrics_listen: Option<SocketAddr>,
     /// Who may use the server [default: jwt with a key, none on loopback without]
     #[arg(long, env = "MEDIA_AUTH", value_enum)]
@@ -561,6 +561,18 @@ fn non_empty(first: Vec<String>, second: Vec<String>) -> Vec<String> {
     if first.is_empty() { second } else { first }
 }
 
+/// `IP:port`. Brackets may stand around an IPv4 address too: a pod in its node's network listens on
+/// `[$(HOST_IP)]:8080`, and who writes that knows no family.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let bracketed_v4 = || {
+        let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
+        let ip: Ipv4Addr = ip.parse().ok()?;
+        Some(SocketAddr::new(ip.into(), port.parse().ok()?))
+    };
+    let address = text.parse().ok().or_else(bracketed_v4);
+    address.ok_or_else(|| "give an IP address and a port, such as 127.0.0.1:8080".to_owned())
+}
+
 /// `90s`, `15m`, `1h`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text
@@ -721,6 +733,27 @@ pub(crate) mod tests {
     fn a_token_finds_the_configuration_where_the_operator_mounts_it() {
         let golden = include_str!("../../tests/golden/operator/minimal.yaml");
         assert!(golden.contains(&format!("value: {POD_CONFIG}\n")));
+    }
+
+    #[test]
+    fn a_listen_address_may_have_brackets_in_either_family() {
+        for (text, wanted) in [
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[192.0.2.1]:80", "192.0.2.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            let found = listen_address(text).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Ok(wanted), "{text}");
+        }
+        for wrong in [
+            "192.0.2.1",
+            "[192.0.2.1]",
+            "[]:80",
+            "2001:db8::1:80",
+            "host:80",
+        ] {
+            assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
