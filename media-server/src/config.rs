@@ -648,9 +648,13 @@ pub(crate) mod tests {
         assert_eq!(config.turn.ttl, Duration::from_secs(3600));
         assert!(config.turn.secret_file.is_some());
         assert_eq!(config.series.session_grace, Duration::from_secs(60));
+        assert!(!config.series.per_session);
+        assert_eq!(config.series.max_per_family, 5000);
+        assert_eq!(config.log_level, "debug");
         let auth = config.auth.expect("tokens are asked for");
         assert_eq!(auth.issuer, "https://login.example.com");
         assert_eq!(auth.audience, "studio");
+        assert!(!auth.enforce_grants);
     }
 
     #[test]

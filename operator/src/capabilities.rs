@@ -25,15 +25,19 @@ pub enum Availability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionalApi {
     Monitoring,
+    Gateway,
+    CertManager,
 }
 
 impl OptionalApi {
-    pub const ALL: [Self; 1] = [Self::Monitoring];
+    pub const ALL: [Self; 3] = [Self::Monitoring, Self::Gateway, Self::CertManager];
 
     /// As in `apiVersion`.
     pub fn group_version(self) -> &'static str {
         match self {
             Self::Monitoring => MONITORING_GROUP_VERSION,
+            Self::Gateway => GATEWAY_GROUP_VERSION,
+            Self::CertManager => CERT_MANAGER_GROUP_VERSION,
         }
     }
 
@@ -41,6 +45,8 @@ impl OptionalApi {
     pub fn kinds(self) -> Vec<ApiResource> {
         match self {
             Self::Monitoring => vec![service_monitor(), prometheus_rule()],
+            Self::Gateway => vec![http_route()],
+            Self::CertManager => vec![certificate()],
         }
     }
 }
@@ -76,6 +82,19 @@ const PERIOD: Duration = Duration::from_secs(60);
 const FIRST_PERIOD: Duration = Duration::from_secs(2);
 
 pub const MONITORING_GROUP_VERSION: &str = "monitoring.coreos.com/v1";
+
+const GATEWAY_GROUP_VERSION: &str = "gateway.networking.k8s.io/v1";
+const CERT_MANAGER_GROUP_VERSION: &str = "cert-manager.io/v1";
+
+/// The HTTPRoute API.
+pub fn http_route() -> ApiResource {
+    resource(GATEWAY_GROUP_VERSION, "HTTPRoute", "httproutes")
+}
+
+/// The Certificate API.
+pub fn certificate() -> ApiResource {
+    resource(CERT_MANAGER_GROUP_VERSION, "Certificate", "certificates")
+}
 
 /// The ServiceMonitor API.
 pub fn service_monitor() -> ApiResource {

@@ -4,6 +4,7 @@
 //! optional API appears or vanishes. Knows no field of any child. Called
 //! by `main` once this process leads.
 
+pub mod addresses;
 pub mod apply;
 pub mod build;
 pub mod fetch;
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, future, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -238,6 +240,8 @@ async fn run_scope(
     .owns(api::<Service>(&client, namespace), owned())
     .owns(api::<StatefulSet>(&client, namespace), owned())
     .owns(api::<Ingress>(&client, namespace), owned())
+    .owns(api::<NetworkPolicy>(&client, namespace), owned())
+    .owns(api::<PodDisruptionBudget>(&client, namespace), owned())
     .watches(api::<Pod>(&client, namespace), owned(), |pod| {
         service_of(&pod)
     });
@@ -402,6 +406,10 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
             return Err(error.into());
         }
     };
+    if valid.spec.paused {
+        report(context, &fetched, &Outcome::Paused { service: &valid }).await?;
+        return Ok(Action::requeue(RESYNC));
+    }
     let children = build::build(&valid);
     let writer = Writer {
         client,
@@ -499,6 +507,7 @@ async fn report(
             "Degraded" => condition.status == "True",
             // Told by Ready or Degraded already, or not worth a line.
             "Progressing" => continue,
+            "Paused" => false,
             _ => condition.status != "True",
         };
         // Not yet ready is no event, and neither is well from the start.
@@ -624,7 +633,9 @@ pub fn offline(service: MediaService, default_image: String) -> Fetched {
         nodes: fetch::Nodes::Known(std::collections::BTreeMap::new()),
         served: Served::all(Availability::Present),
         warnings: Vec::new(),
+        unresolved: Vec::new(),
         default_image,
+        operator_namespace: String::new(),
     }
 }
 

@@ -5,10 +5,15 @@
 //! step of the controller and by `operator crd`.
 
 mod auth;
+mod limits;
 mod media;
 mod monitoring;
+mod network_policy;
+mod observability;
 mod pod;
+mod signalling;
 mod status;
+mod text;
 mod turn;
 
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
@@ -16,10 +21,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, SecretKeyRef};
-pub use media::{Limits, Media, Signalling};
+pub use limits::Limits;
+pub use media::{Exposure, Media};
 pub use monitoring::Monitoring;
+pub use network_policy::NetworkPolicy;
+pub use observability::Observability;
 pub use pod::Pod;
+pub use signalling::Signalling;
 pub use status::{Addresses, MediaServiceStatus, Rollout, RolloutPhase, Sessions};
+pub use text::BoundedString;
 pub use turn::Turn;
 
 /// What a MediaService shall be.
@@ -81,6 +91,11 @@ pub struct MediaServiceSpec {
         .message("replicas can be 0 or 1 for now: every device and viewer of a MediaService meet in one pod; for more capacity raise spec.pod.resources, or make one MediaService per group of devices"))]
     pub replicas: i32,
 
+    /// True: the operator writes nothing but the status; what it would do waits, and what runs goes on.
+    /// Default false. Touches no session.
+    #[serde(default)]
+    pub paused: bool,
+
     /// Where the root of all internal keys is: at least 32 random bytes. Default: a Secret
     /// `<name>-generated` that the operator makes and never reads. A change replaces the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +109,8 @@ pub struct MediaServiceSpec {
     #[serde(default)]
     pub signalling: Signalling,
 
-    /// How media packets reach the pod. Required: there is no exposure that fits every cluster.
+    /// How media packets reach the pod.
+    #[serde(default)]
     pub media: Media,
 
     /// What one pod and one device may use.
@@ -109,9 +125,17 @@ pub struct MediaServiceSpec {
     #[serde(default)]
     pub pod: Pod,
 
-    /// Objects for Prometheus and Grafana. Changes never touch a session.
+    /// Objects for Prometheus and Grafana, and what pods expose.
     #[serde(default)]
     pub monitoring: Monitoring,
+
+    /// What the pods tell of themselves beside metrics.
+    #[serde(default)]
+    pub observability: Observability,
+
+    /// Who may reach the pod.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
 }
 
 fn one() -> i32 {

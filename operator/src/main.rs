@@ -201,6 +201,7 @@ async fn run_controller(
         client,
         nodes,
         default_image: flags.media_image,
+        namespace: flags.namespace,
     };
     let context = Context::new(reader, metrics, recorder, served, doubt);
     controller::run(Arc::new(context), &flags.watch_namespaces, stop).await;

@@ -87,6 +87,30 @@ pub const RULES: &[Rule] = &[
         "signalling is not routed",
     ),
     rule(
+        "networking.k8s.io",
+        "networkpolicies",
+        CHILD,
+        "pods are open to the whole cluster",
+    ),
+    rule(
+        "policy",
+        "poddisruptionbudgets",
+        CHILD,
+        "a drain of nodes may take pods of one MediaService all at once",
+    ),
+    rule(
+        "gateway.networking.k8s.io",
+        "httproutes",
+        CHILD,
+        "signalling is not routed through a Gateway",
+    ),
+    rule(
+        "cert-manager.io",
+        "certificates",
+        CHILD,
+        "the Ingress gets no certificate",
+    ),
+    rule(
         "monitoring.coreos.com",
         "servicemonitors",
         CHILD,
@@ -115,7 +139,7 @@ pub const RULES: &[Rule] = &[
         resource: "nodes",
         verbs: &["get", "list", "watch"],
         scope: Scope::Cluster,
-        why: "addresses of nodes are unknown, and every MediaService needs spec.media.externalAddresses",
+        why: "addresses of nodes are unknown, and every MediaService that is not behind a load balancer needs spec.media.externalAddresses",
     },
     Rule {
         group: "coordination.k8s.io",

@@ -54,14 +54,23 @@ fn documents(service: MediaService, default_image: &str) -> anyhow::Result<Strin
     push(&mut out, &children.config)?;
     push(&mut out, &children.pods_service)?;
     push(&mut out, &children.service)?;
+    for service in &children.media_services {
+        push(&mut out, service)?;
+    }
     push(&mut out, &children.addresses)?;
+    if let Some(policy) = &children.network_policy {
+        push(&mut out, policy)?;
+    }
+    push(&mut out, &children.disruption_budget)?;
     push(&mut out, &children.stateful_set)?;
     if let Some(ingress) = &children.ingress {
         push(&mut out, ingress)?;
     }
     for object in children
-        .service_monitor
+        .http_route
         .iter()
+        .chain(&children.certificate)
+        .chain(&children.service_monitor)
         .chain(&children.prometheus_rule)
     {
         push(&mut out, object)?;

@@ -9,7 +9,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -95,9 +95,14 @@ pub async fn apply(
         config,
         pods_service,
         service,
+        media_services,
         addresses,
+        network_policy,
+        disruption_budget,
         stateful_set,
         ingress,
+        http_route,
+        certificate,
         service_monitor,
         prometheus_rule,
         dashboards,
@@ -108,6 +113,8 @@ pub async fn apply(
     }
     let monitor_api = || writer.dynamic(capabilities::service_monitor());
     let rule_api = || writer.dynamic(capabilities::prometheus_rule());
+    let route_api = writer.dynamic(capabilities::http_route());
+    let certificate_api = writer.dynamic(capabilities::certificate());
     let applied = Children {
         generated_secret,
         service_account: writer
@@ -120,14 +127,34 @@ pub async fn apply(
             .one(writer.typed(), &live.services, pods_service)
             .await?,
         service: writer.one(writer.typed(), &live.services, service).await?,
+        media_services: {
+            let mut applied = Vec::with_capacity(media_services.len());
+            for service in media_services {
+                writer.make_way(&live.services, &service).await?;
+                applied.push(writer.one(writer.typed(), &live.services, service).await?);
+            }
+            applied
+        },
         addresses: writer
             .one(writer.typed(), &live.config_maps, addresses)
+            .await?,
+        network_policy: writer
+            .option(writer.typed(), &live.network_policies, network_policy)
+            .await?,
+        disruption_budget: writer
+            .one(writer.typed(), &live.disruption_budgets, disruption_budget)
             .await?,
         stateful_set: writer
             .one(writer.typed(), &live.stateful_sets, stateful_set)
             .await?,
         ingress: writer
             .option(writer.typed(), &live.ingresses, ingress)
+            .await?,
+        http_route: writer
+            .option(route_api, live.of_kind("HTTPRoute"), http_route)
+            .await?,
+        certificate: writer
+            .option(certificate_api, live.of_kind("Certificate"), certificate)
             .await?,
         service_monitor: writer
             .option(
@@ -176,7 +203,11 @@ async fn prune(
     writer
         .prune(writer.typed(), &live.config_maps, &config_maps)
         .await?;
-    let services = [wanted.pods_service.name_any(), wanted.service.name_any()];
+    let services: Vec<String> = [&wanted.pods_service, &wanted.service]
+        .into_iter()
+        .chain(&wanted.media_services)
+        .map(ResourceExt::name_any)
+        .collect();
     writer
         .prune(writer.typed(), &live.services, &services)
         .await?;
@@ -190,8 +221,24 @@ async fn prune(
     writer
         .prune(writer.typed(), &live.ingresses, &names(&wanted.ingress))
         .await?;
+    writer
+        .prune(
+            writer.typed(),
+            &live.network_policies,
+            &names(&wanted.network_policy),
+        )
+        .await?;
+    writer
+        .prune(
+            writer.typed(),
+            &live.disruption_budgets,
+            &[wanted.disruption_budget.name_any()],
+        )
+        .await?;
     // A kind that could not be listed has nothing here to be pruned.
     let optional = [
+        (capabilities::http_route(), &wanted.http_route),
+        (capabilities::certificate(), &wanted.certificate),
         (capabilities::service_monitor(), &wanted.service_monitor),
         (capabilities::prometheus_rule(), &wanted.prometheus_rule),
     ];
@@ -233,6 +280,16 @@ impl Writer<'_> {
             Some(desired) => self.one(api, live, desired).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Deletes the Service of another load balancer class, which can't be changed in place.
+    async fn make_way(&self, live: &[Service], desired: &Service) -> Result<(), ApplyError> {
+        let class = |service: &Service| service.spec.as_ref()?.load_balancer_class.clone();
+        let is_other = |service: &&Service| {
+            service.name_any() == desired.name_any() && class(service) != class(desired)
+        };
+        let other: Vec<Service> = live.iter().filter(is_other).cloned().collect();
+        self.prune(self.typed(), &other, &[]).await
     }
 
     /// Returns the object as it is in the cluster, whether a write was needed or not.

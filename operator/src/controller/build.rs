@@ -4,23 +4,28 @@
 //! `operator render`.
 
 mod addresses;
+mod certificate;
 pub mod config;
 mod dashboard;
+mod disruption_budget;
+mod http_route;
 mod ingress;
 pub mod meta;
 mod monitoring;
-mod service;
+mod network_policy;
+pub mod service;
 mod workload;
 
 use std::marker::PhantomData;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
 
 use super::validate::ValidService;
-use crate::capabilities::Availability;
+use crate::capabilities::{Availability, OptionalApi};
 
 /// Made by `build`, not yet in the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +45,14 @@ pub struct Children<Stage> {
     pub config: ConfigMap,
     pub pods_service: Service,
     pub service: Service,
+    pub media_services: Vec<Service>,
     pub addresses: ConfigMap,
+    pub network_policy: Option<NetworkPolicy>,
+    pub disruption_budget: PodDisruptionBudget,
     pub stateful_set: StatefulSet,
     pub ingress: Option<Ingress>,
+    pub http_route: Option<DynamicObject>,
+    pub certificate: Option<DynamicObject>,
     pub service_monitor: Option<DynamicObject>,
     pub prometheus_rule: Option<DynamicObject>,
     pub dashboards: Vec<ConfigMap>,
@@ -52,19 +62,27 @@ pub struct Children<Stage> {
 /// Builds every child of `service`.
 pub fn build(service: &ValidService) -> Children<Built> {
     let monitoring = &service.spec.monitoring;
-    let served = service.monitoring == Availability::Present;
+    let is_served = |api| service.served.get(api) == Availability::Present;
+    let monitored = is_served(OptionalApi::Monitoring);
     Children {
         generated_secret: workload::build_generated_secret(service),
         service_account: workload::build_service_account(service),
         config: config::build_config(service),
         pods_service: service::build_pods_service(service),
         service: service::build_service(service),
+        media_services: service::build_media_services(service),
         addresses: addresses::build_addresses(service),
+        network_policy: network_policy::build_network_policy(service),
+        disruption_budget: disruption_budget::build_disruption_budget(service),
         stateful_set: workload::build_stateful_set(service),
         ingress: ingress::build_ingress(service),
-        service_monitor: (served && monitoring.service_monitor.enabled)
+        http_route: http_route::build_http_route(service)
+            .filter(|_| is_served(OptionalApi::Gateway)),
+        certificate: certificate::build_certificate(service)
+            .filter(|_| is_served(OptionalApi::CertManager)),
+        service_monitor: (monitored && monitoring.service_monitor.enabled)
             .then(|| monitoring::build_service_monitor(service)),
-        prometheus_rule: (served && monitoring.prometheus_rule.enabled)
+        prometheus_rule: (monitored && monitoring.prometheus_rule.enabled)
             .then(|| monitoring::build_prometheus_rule(service)),
         dashboards: if monitoring.dashboards.enabled {
             dashboard::build_dashboards(service)

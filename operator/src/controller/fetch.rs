@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::addresses;
 use super::build::meta;
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::MediaService;
@@ -32,8 +34,13 @@ pub struct Fetched {
     pub served: Served,
     /// Warnings about the pods and the StatefulSet; only read while no pod is ready.
     pub warnings: Vec<Warning>,
+    /// Host names that clients shall be told of and that do not resolve; only asked for while no pod is
+    /// ready.
+    pub unresolved: Vec<String>,
     /// Image for a MediaService that names none and has no StatefulSet yet.
     pub default_image: String,
+    /// Namespace of the operator; empty when rendering without a cluster.
+    pub operator_namespace: String,
 }
 
 /// The children that exist, by kind. Found by label, so an object that lost its labels is not here.
@@ -44,6 +51,8 @@ pub struct Live {
     pub services: Vec<Service>,
     pub stateful_sets: Vec<StatefulSet>,
     pub ingresses: Vec<Ingress>,
+    pub network_policies: Vec<NetworkPolicy>,
+    pub disruption_budgets: Vec<PodDisruptionBudget>,
     /// Of the optional APIs, by kind. Kinds that could not be listed are absent: nothing of them is
     /// pruned.
     pub optional: BTreeMap<String, Vec<DynamicObject>>,
@@ -102,6 +111,8 @@ pub struct Reader {
     /// Node cache; `None` in namespace mode.
     pub nodes: Option<Store<Node>>,
     pub default_image: String,
+    /// Namespace of the operator.
+    pub namespace: String,
 }
 
 /// Reads all that concerns `service`.
@@ -117,7 +128,16 @@ pub async fn fetch(
     let client = &reader.client;
     let children = ListParams::default().labels(&meta::children_selector(&service.name_any()));
     let pods = ListParams::default().labels(&meta::pod_selector(&service.name_any()));
-    let (service_accounts, config_maps, services, stateful_sets, ingresses, pods) = tokio::try_join!(
+    let (
+        service_accounts,
+        config_maps,
+        services,
+        stateful_sets,
+        ingresses,
+        network_policies,
+        disruption_budgets,
+        pods,
+    ) = tokio::try_join!(
         list::<ServiceAccount>(
             "ServiceAccounts",
             Api::namespaced(client.clone(), &namespace),
@@ -143,6 +163,16 @@ pub async fn fetch(
             Api::namespaced(client.clone(), &namespace),
             &children
         ),
+        list::<NetworkPolicy>(
+            "NetworkPolicies",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
+        list::<PodDisruptionBudget>(
+            "PodDisruptionBudgets",
+            Api::namespaced(client.clone(), &namespace),
+            &children
+        ),
         list::<Pod>("Pods", Api::namespaced(client.clone(), &namespace), &pods),
     )?;
     let (served, optional) = optional_objects(client, &namespace, &children, served).await;
@@ -152,23 +182,53 @@ pub async fn fetch(
         services,
         stateful_sets,
         ingresses,
+        network_policies,
+        disruption_budgets,
         optional,
     };
-    let warnings = if pods.iter().any(is_ready) || service.spec.replicas == 0 {
-        Vec::new()
-    } else {
-        warnings(client, &namespace, &live, &pods).await?
-    };
-    Ok(Fetched {
+    let mut fetched = Fetched {
         nodes: nodes(reader).await?,
         service,
         live,
         pods,
         served,
-        warnings,
+        warnings: Vec::new(),
+        unresolved: Vec::new(),
         default_image: reader.default_image.clone(),
-    })
+        operator_namespace: reader.namespace.clone(),
+    };
+    if fetched.service.spec.replicas > 0 && !fetched.pods.iter().any(is_ready) {
+        fetched.warnings = warnings(client, &namespace, &fetched.live, &fetched.pods).await?;
+        fetched.unresolved = unresolved(&fetched).await;
+    }
+    Ok(fetched)
 }
+
+/// Which of the names that clients shall be told of nobody can resolve from here, where the same
+/// resolver answers as in the pods. A spec that can't be built has none.
+async fn unresolved(fetched: &Fetched) -> Vec<String> {
+    let service = &fetched.service;
+    let table = addresses::discover(
+        &service.name_any(),
+        &service.spec,
+        &fetched.live,
+        &fetched.nodes,
+    );
+    let mut unresolved = Vec::new();
+    for name in table
+        .map(|table| addresses::names(&table))
+        .unwrap_or_default()
+    {
+        let asked = tokio::time::timeout(RESOLVE_WAIT, tokio::net::lookup_host((&*name, 0))).await;
+        if !asked.is_ok_and(|found| found.is_ok_and(|mut found| found.next().is_some())) {
+            unresolved.push(name);
+        }
+    }
+    unresolved
+}
+
+/// A resolver that takes longer than this answers no client's pod in time either.
+const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 
 /// The objects of the optional APIs that are present. An API that vanished since the last discovery is
 /// absent, and one that does not answer is unknown; neither is an error, because everything else goes on.

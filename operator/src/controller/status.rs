@@ -3,6 +3,8 @@
 //! `describe` is pure. Written by server-side apply under its own field manager, and only if it
 //! differs from what is there, so that a status never causes the next one.
 
+mod addresses;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -10,13 +12,14 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
+use self::addresses::AddressesReady;
 use super::build::meta;
-use super::fetch::{Fetched, Nodes, is_ready};
+use super::fetch::{Fetched, is_ready};
 use super::replace::{self, DRAIN_BOUND};
 use super::trouble::{self, Trouble};
 use super::validate::ValidService;
-use crate::capabilities::Availability;
-use crate::crd::{Addresses, MediaService, MediaServiceStatus, Rollout, RolloutPhase};
+use crate::capabilities::{Availability, OptionalApi};
+use crate::crd::{MediaService, MediaServiceStatus, Rollout, RolloutPhase};
 
 pub const FIELD_MANAGER: &str = "mediaservice-operator-status";
 
@@ -47,6 +50,8 @@ pub enum Outcome<'a> {
         service: &'a ValidService,
         trouble: Trouble,
     },
+    /// Nothing was done, because the spec says so.
+    Paused { service: &'a ValidService },
     /// Nothing could be built.
     Invalid { trouble: Trouble },
 }
@@ -63,16 +68,20 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
             replaced,
             update_pending,
         } => (Some(*service), *replaced, *update_pending),
-        Outcome::Refused { service, .. } => (Some(*service), &idle, false),
+        Outcome::Refused { service, .. } | Outcome::Paused { service } => {
+            (Some(*service), &idle, false)
+        }
         Outcome::Invalid { .. } => (None, &idle, false),
     };
     let trouble = match outcome {
-        Outcome::Applied { service, .. } if spec.replicas > 0 => trouble::find(fetched, service),
-        Outcome::Applied { .. } => None,
+        Outcome::Applied { service, .. } | Outcome::Paused { service } => {
+            let of_pods = (spec.replicas > 0).then(|| trouble::find(fetched, service));
+            of_pods.flatten().or_else(|| trouble::absent_api(service))
+        }
         Outcome::Refused { trouble, .. } | Outcome::Invalid { trouble } => Some(trouble.clone()),
     };
     let trouble = trouble.map(|trouble| steady(fetched, trouble));
-    let addresses_known = service.map(|service| addresses_ready(fetched, service));
+    let addresses_known = service.map(|service| addresses::ready(fetched, service));
     let mut conditions = vec![
         ready_condition(
             spec.replicas,
@@ -93,6 +102,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     conditions.extend(addresses_known.map(|known| known.condition));
     let applied = matches!(outcome, Outcome::Applied { .. });
     conditions.extend(service.map(|service| monitoring_ready(fetched, service, applied)));
+    conditions.push(paused(spec.paused));
     let generation = fetched.service.metadata.generation;
     let old = fetched.service.status.as_ref();
     for condition in &mut conditions {
@@ -117,7 +127,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         desired_replicas: spec.replicas,
         selector: meta::pod_selector(&fetched.service.name_any()),
         addresses: service
-            .map(|service| addresses(fetched, service))
+            .map(|service| addresses::of_clients(fetched, service))
             .unwrap_or_default(),
         // Written by another.
         sessions: old.map(|old| old.sessions.clone()).unwrap_or_default(),
@@ -219,17 +229,20 @@ pub fn differs_in_words_only(old: &MediaServiceStatus, new: &MediaServiceStatus)
     reworded == *old && new != old
 }
 
-struct AddressesReady {
-    known: bool,
-    condition: Condition,
-}
-
-/// Whether the Ingress that was asked for is there: it was just applied, or it was there before
-/// something was refused.
+/// Whether what routes signalling is there, if it was asked for: it was just applied, or it was there
+/// before something was refused.
 fn is_signalling_routed(fetched: &Fetched, outcome: &Outcome<'_>) -> bool {
-    fetched.service.spec.signalling.ingress.is_none()
-        || matches!(outcome, Outcome::Applied { .. })
-        || !fetched.live.ingresses.is_empty()
+    let signalling = &fetched.service.spec.signalling;
+    let applied = matches!(outcome, Outcome::Applied { .. });
+    let ingress = signalling.ingress.is_none() || applied || !fetched.live.ingresses.is_empty();
+    let route = match fetched.served.get(OptionalApi::Gateway) {
+        _ if signalling.http_route.is_none() => true,
+        Availability::Absent => false,
+        Availability::Present => applied || !fetched.live.of_kind("HTTPRoute").is_empty(),
+        // Its objects could not be listed just now, which says nothing of them.
+        Availability::Unknown => true,
+    };
+    ingress && route
 }
 
 fn ready_condition(
@@ -262,7 +275,7 @@ fn ready_condition(
             "Ready",
             false,
             "SignallingNotReady",
-            because("the Ingress of spec.signalling.ingress is not there"),
+            because("what routes spec.signalling is not there"),
         );
     }
     condition("Ready", true, "Accepting", "new sessions are taken".into())
@@ -280,6 +293,9 @@ fn progressing(
         .pods
         .iter()
         .any(|pod| pod.metadata.deletion_timestamp.is_some());
+    if fetched.service.spec.paused {
+        return condition("Progressing", false, "Paused", "spec.paused is true".into());
+    }
     if !applied {
         return condition("Progressing", false, "Stalled", "see Degraded".into());
     }
@@ -334,6 +350,18 @@ fn degraded(trouble: Option<Trouble>) -> Condition {
     }
 }
 
+fn paused(paused: bool) -> Condition {
+    match paused {
+        true => condition(
+            "Paused",
+            true,
+            "Paused",
+            "spec.paused is true: nothing is written but this status".into(),
+        ),
+        false => condition("Paused", false, "Running", "spec.paused is false".into()),
+    }
+}
+
 /// The kubelet alternates between two wordings of one failed pull; the first stays, so that the
 /// status is not written at each change.
 fn steady(fetched: &Fetched, mut trouble: Trouble) -> Trouble {
@@ -359,42 +387,6 @@ fn image_part(message: &str) -> &str {
     message.split_once(": ").map_or(message, |(part, _)| part)
 }
 
-fn addresses_ready(fetched: &Fetched, service: &ValidService) -> AddressesReady {
-    let table = &service.addresses;
-    let answer = |known, reason: &str, message: String| AddressesReady {
-        known,
-        condition: condition("AddressesReady", known, reason, message),
-    };
-    if !table.all.is_empty() {
-        return answer(true, "Given", "spec.media.externalAddresses".into());
-    }
-    if fetched.nodes == Nodes::Unreadable {
-        let message = "this operator may not read nodes, because it runs for single namespaces: set spec.media.externalAddresses";
-        return answer(false, "NodeAddressMissing", message.into());
-    }
-    let without = fetched
-        .pods
-        .iter()
-        .filter_map(node_name)
-        .find(|node| table.of_node(node).is_empty());
-    if let Some(node) = without {
-        let message = format!(
-            "node {node} has neither an ExternalIP nor an InternalIP: set spec.media.externalAddresses"
-        );
-        return answer(false, "NodeAddressMissing", message);
-    }
-    if table.nodes.values().all(Vec::is_empty) {
-        let message =
-            "no node has an ExternalIP or an InternalIP: set spec.media.externalAddresses";
-        return answer(false, "NodeAddressMissing", message.into());
-    }
-    answer(
-        true,
-        "Discovered",
-        "each pod gives its node's addresses".into(),
-    )
-}
-
 fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) -> Condition {
     let wanted = &service.spec.monitoring;
     if !wanted.service_monitor.enabled && !wanted.prometheus_rule.enabled {
@@ -408,7 +400,7 @@ fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) ->
     let live = &fetched.live;
     let there = (live.of_kind("ServiceMonitor").len() == 1 || !wanted.service_monitor.enabled)
         && (live.of_kind("PrometheusRule").len() == 1 || !wanted.prometheus_rule.enabled);
-    match service.monitoring {
+    match service.served.get(OptionalApi::Monitoring) {
         Availability::Present if !applied && !there => condition(
             "MonitoringReady",
             false,
@@ -432,34 +424,6 @@ fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) ->
             "the API server has not said yet whether it serves monitoring.coreos.com/v1".into(),
         ),
     }
-}
-
-fn addresses(fetched: &Fetched, service: &ValidService) -> Addresses {
-    let mut media: Vec<String> = fetched
-        .pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .filter_map(node_name)
-        .flat_map(|node| service.addresses.of_node(node))
-        .map(|address| match address.strip_suffix("/tcp") {
-            Some(_) => address,
-            None => format!("{address}/udp"),
-        })
-        .collect();
-    // UDP first: a column shows the first.
-    media.sort_by_key(|address| (address.ends_with("/tcp"), address.clone()));
-    media.dedup();
-    let ingress = service.spec.signalling.ingress.as_ref();
-    Addresses {
-        signalling: ingress
-            .map(|ingress| format!("https://{}", ingress.host))
-            .unwrap_or_default(),
-        media,
-    }
-}
-
-fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
 }
 
 fn count(number: usize) -> i32 {

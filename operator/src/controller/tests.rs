@@ -44,6 +44,7 @@ impl Operator {
             client,
             nodes: None,
             default_image: "media-server:new".into(),
+            namespace: "mediaservice-system".into(),
         };
         let mut context = Context::new(reader, Metrics::new(), recorder, served, doubt);
         context.loads = loads;

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::fetch::{Fetched, is_ready};
 use super::validate::ValidService;
+use crate::capabilities::{Availability, OptionalApi};
 
 /// Reason and message of the condition Degraded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,34 @@ pub fn find(fetched: &Fetched, service: &ValidService) -> Option<Trouble> {
         .filter(|pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
         .find_map(|pod| of_pod(pod).or_else(|| of_pod_events(fetched, service, pod)))
         .or_else(|| of_stateful_set_events(fetched, service))
+}
+
+/// An API that the spec asks for and the cluster has not.
+pub fn absent_api(service: &ValidService) -> Option<Trouble> {
+    let signalling = &service.spec.signalling;
+    let asked = [
+        (
+            OptionalApi::Gateway,
+            signalling.http_route.is_some(),
+            "spec.signalling.httpRoute",
+            "no route is made; install the Gateway API and a gateway, or use spec.signalling.ingress",
+        ),
+        (
+            OptionalApi::CertManager,
+            signalling.certificate_issuer_ref.is_some(),
+            "spec.signalling.certificateIssuerRef",
+            "no certificate is made; install cert-manager, or make the Secret of the Ingress yourself",
+        ),
+    ];
+    let is_absent = |api| service.served.get(api) == Availability::Absent;
+    let (api, _, field, what) = asked
+        .into_iter()
+        .find(|(api, asked, _, _)| *asked && is_absent(*api))?;
+    let api = api.group_version();
+    Some(Trouble {
+        reason: "CRDAbsent",
+        message: format!("the cluster has no {api}, which {field} needs: {what}"),
+    })
 }
 
 /// Whether a pod waits for the generated Secret, which somebody deleted.
@@ -150,8 +179,9 @@ fn of_stateful_set_events(fetched: &Fetched, service: &ValidService) -> Option<T
         Trouble {
             reason: "PodSecurityConflict",
             message: format!(
-                "the namespace does not allow the host port that exposure HostPort needs: {}; allow it with: kubectl \
-                 label namespace {} pod-security.kubernetes.io/enforce=privileged --overwrite",
+                "the namespace does not allow what exposure {} needs: {}; allow it with: kubectl label namespace {} \
+                 pod-security.kubernetes.io/enforce=privileged --overwrite, or use LoadBalancer or NodePort",
+                service.spec.media.exposure.as_str(),
                 shorten(&warning.message),
                 service.namespace
             ),

@@ -3,19 +3,18 @@
 //! Pure. The API server has applied the CEL rules already; what is checked here can only come from
 //! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-
 use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fetch::{Fetched, Nodes};
+use super::addresses::{self, AddressTable};
+use super::build::config;
+use super::fetch::Fetched;
 use super::quantity;
-use crate::capabilities::{Availability, OptionalApi};
-use crate::crd::{MediaServiceSpec, Pod, SecretKeyRef};
+use crate::capabilities::Served;
+use crate::crd::{Exposure, Media, MediaServiceSpec, Pod, SecretKeyRef};
 use crate::hash;
 
 /// A MediaService that can be built.
@@ -32,8 +31,10 @@ pub struct ValidService {
     pub placement: Placement,
     pub addresses: AddressTable,
     pub keys: Keys,
-    /// Whether monitoring objects can be made.
-    pub monitoring: Availability,
+    /// Which optional APIs objects can be made of.
+    pub served: Served,
+    /// Namespace of the operator, which may scrape every pod.
+    pub operator_namespace: String,
     /// Over the user's inputs that a pod depends on; pods with another hash are replaced.
     pub spec_hash: String,
 }
@@ -44,23 +45,6 @@ pub struct Placement {
     pub tolerations: Vec<Toleration>,
     pub affinity: Option<Affinity>,
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-}
-
-/// Where pods find their addresses: `ip:port` for UDP, `ip:port/tcp` for TCP.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AddressTable {
-    /// Addresses of every pod, whatever its node.
-    pub all: Vec<String>,
-    /// Addresses of the pod of that node.
-    pub nodes: BTreeMap<String, Vec<String>>,
-}
-
-impl AddressTable {
-    /// The addresses of a pod on `node`.
-    pub fn of_node(&self, node: &str) -> Vec<String> {
-        let own = self.nodes.get(node).into_iter().flatten();
-        self.all.iter().chain(own).cloned().collect()
-    }
 }
 
 /// The Secrets that a pod mounts.
@@ -98,12 +82,12 @@ pub enum ValidateError {
     CpuRequest { value: String },
     #[error("spec.pod.{field} is not as in the spec of a pod: {why}")]
     PodField { field: String, why: String },
-    #[error("spec.media.externalAddresses has {value}, not an IP address")]
+    #[error("spec.media.externalAddresses has {value}, neither an IP address nor a host name")]
     ExternalAddress { value: String },
     #[error("a port of spec.media is {port}, not 1 to 65535")]
     Port { port: i32 },
     #[error(
-        "spec.signalling.ingress.host is empty: the name under which clients reach the service"
+        "spec.signalling has no host: ingress.host or httpRoute.hostnames is the name under which clients reach the service"
     )]
     Host,
 }
@@ -130,16 +114,13 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
             replicas: spec.replicas,
         });
     }
-    let ports = Ports {
-        udp: port(spec.media.port)?,
-        tcp: spec.media.tcp_port().map(port).transpose()?,
-    };
-    if spec
-        .signalling
-        .ingress
+    let signalling = &spec.signalling;
+    let no_host = signalling.ingress.as_ref().map(|i| i.host.is_empty());
+    let no_hosts = signalling
+        .http_route
         .as_ref()
-        .is_some_and(|ingress| ingress.host.is_empty())
-    {
+        .map(|route| route.hostnames.is_empty());
+    if no_host.or(no_hosts) == Some(true) {
         return Err(ValidateError::Host);
     }
     Ok(ValidService {
@@ -151,9 +132,10 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         image: image(fetched)?,
         shards: shards(&spec.pod)?,
         placement: placement(&spec.pod)?,
-        addresses: addresses(&spec, ports, &fetched.nodes)?,
+        addresses: addresses::discover(&name, &spec, &fetched.live, &fetched.nodes)?,
         keys: keys(&name, &spec),
-        monitoring: fetched.served.get(OptionalApi::Monitoring),
+        served: fetched.served,
+        operator_namespace: fetched.operator_namespace.clone(),
         spec_hash: spec_hash(&spec),
         name,
         spec,
@@ -237,56 +219,6 @@ fn part<T: DeserializeOwned>(field: String, value: &Value) -> Result<T, Validate
     })
 }
 
-/// What clients send to.
-#[derive(Clone, Copy)]
-struct Ports {
-    udp: u16,
-    tcp: Option<u16>,
-}
-
-impl Ports {
-    /// As the addresses file has them: without a protocol an address is for UDP.
-    fn of(self, ip: IpAddr) -> impl Iterator<Item = String> {
-        let udp = SocketAddr::new(ip, self.udp).to_string();
-        let tcp = self
-            .tcp
-            .map(|port| format!("{}/tcp", SocketAddr::new(ip, port)));
-        [udp].into_iter().chain(tcp)
-    }
-}
-
-fn port(port: i32) -> Result<u16, ValidateError> {
-    u16::try_from(port)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or(ValidateError::Port { port })
-}
-
-fn addresses(
-    spec: &MediaServiceSpec,
-    ports: Ports,
-    nodes: &Nodes,
-) -> Result<AddressTable, ValidateError> {
-    let mut table = AddressTable::default();
-    for text in &spec.media.external_addresses {
-        let ip: IpAddr = text.0.parse().map_err(|_| ValidateError::ExternalAddress {
-            value: text.0.clone(),
-        })?;
-        table.all.extend(ports.of(ip));
-    }
-    if let (true, Nodes::Known(nodes)) = (table.all.is_empty(), nodes) {
-        for (node, addresses) in nodes {
-            // What a node calls an address and is none would only make the server refuse the file.
-            let addresses = addresses
-                .iter()
-                .filter_map(|address| address.parse().ok())
-                .flat_map(|ip: IpAddr| ports.of(ip));
-            table.nodes.insert(node.clone(), addresses.collect());
-        }
-    }
-    Ok(table)
-}
-
 fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
     let generated = format!("{name}-generated");
     let resolve = |given: &Option<SecretKeyRef>, key: &str| match given {
@@ -316,10 +248,7 @@ fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
 fn spec_hash(spec: &MediaServiceSpec) -> String {
     let of_pods = |spec: &MediaServiceSpec| {
         let mut pod = serde_json::json!(spec.pod);
-        let tcp_port = spec
-            .media
-            .tcp_port()
-            .filter(|port| *port != spec.media.port);
+        let media = pod_media(&spec.media);
         // Maps of the user's: what one leaves out is absent and no default, so each counts as a whole.
         let resources = &spec.pod.resources;
         pod["resources"] = serde_json::json!({
@@ -331,19 +260,52 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "clusterKeySecretRef": spec.cluster_key_secret_ref,
             "auth": spec.auth,
             "corsOrigins": spec.signalling.cors_origins,
-            "port": spec.media.port,
-            "tcp": {"enabled": spec.media.tcp.enabled, "port": tcp_port},
+            "exposure": media.exposure,
+            "port": media.port,
+            "tcp": {"enabled": spec.media.tcp.enabled, "port": media.tcp_port},
             "limits": spec.limits,
             "turn": spec.turn,
             "pod": pod,
+            "perSessionSeries": spec.monitoring.per_session_series,
+            "maxSeriesPerFamily": spec.monitoring.max_series_per_family,
+            "observability": spec.observability,
         })
     };
+    // The one exposure that there was first.
     let defaults: MediaServiceSpec =
         serde_json::from_value(serde_json::json!({"media": {"exposure": "HostPort"}}))
-            .expect("only spec.media is required");
+            .expect("nothing else is required");
     let mut inputs = of_pods(spec);
     hash::remove_equal(&mut inputs, &of_pods(&defaults));
     hash::of(&inputs)
+}
+
+/// What a pod has of `spec.media`. Behind a Service it has the ports of all others: those that clients
+/// send to are the Service's.
+struct PodMedia {
+    exposure: &'static str,
+    port: i32,
+    /// `None`: the same as `port`.
+    tcp_port: Option<i32>,
+}
+
+fn pod_media(media: &Media) -> PodMedia {
+    let exposure = match media.exposure {
+        Exposure::HostPort | Exposure::HostNetwork => media.exposure.as_str(),
+        Exposure::LoadBalancer | Exposure::NodePort => "Service",
+    };
+    if !media.exposure.is_on_host() {
+        return PodMedia {
+            exposure,
+            port: config::MEDIA_PORT,
+            tcp_port: None,
+        };
+    }
+    PodMedia {
+        exposure,
+        port: media.port,
+        tcp_port: media.tcp_port().filter(|port| *port != media.port),
+    }
 }
 
 #[cfg(test)]

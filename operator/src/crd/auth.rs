@@ -21,6 +21,10 @@ pub struct Auth {
     /// Secret `<name>-generated` under `jwt-hmac`. A change replaces the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hmac_secret_ref: Option<SecretKeyRef>,
+
+    /// Whether a token's `media` claim says which devices it may publish and view. Default true. False:
+    /// any valid token may use any device. A change replaces the pod.
+    pub enforce_grants: bool,
 }
 
 impl Default for Auth {
@@ -29,6 +33,7 @@ impl Default for Auth {
             issuer: "cloudphone-platform".into(),
             audience: "cloudphone-users".into(),
             hmac_secret_ref: None,
+            enforce_grants: true,
         }
     }
 }

@@ -1,92 +1,87 @@
-//! `spec.signalling`, `spec.media` and `spec.limits`. Types only.
+//! `spec.media`: how media packets reach the pod. Types only.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rule;
-
-/// How clients reach the HTTP side.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Signalling {
-    /// Ingress to make. Default: none; the Service `<name>`, port 80, is there in any case.
-    /// Changes never touch media that flows already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ingress: Option<Ingress>,
-
-    /// Origins whose pages may call the API, such as `https://app.example.com`; "*" for any.
-    /// Default: none but the service's own. A change replaces the pod.
-    #[schemars(length(max = 32))]
-    #[schemars(extend("x-kubernetes-validations" = rule("self.all(o, o == '*' || (isURL(o) && (url(o).getScheme() == 'https' || url(o).getScheme() == 'http') && url(o).getEscapedPath() == ''))", "each of corsOrigins must be \"*\" or scheme and host without a path, such as https://app.example.com")))]
-    pub cors_origins: Vec<CorsOrigin>,
-}
-
-/// Bounded so that the API server can bound the cost of the rule over the list.
-pub type CorsOrigin = BoundedString;
-
-/// A string of at most 253 characters.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[serde(transparent)]
-pub struct BoundedString(pub String);
-
-impl JsonSchema for BoundedString {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "BoundedString".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "maxLength": 253})
-    }
-}
-
-/// The Ingress of a MediaService. It always asks for TLS: browsers give cameras only to https.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Ingress {
-    /// IngressClass. Default "": the cluster's default class.
-    #[serde(default)]
-    pub class_name: String,
-    /// Host name under which clients reach the service. Required.
-    #[schemars(extend("x-kubernetes-validations" = rule("self.size() <= 253 && self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "host must be a DNS name in lower case, such as media.example.com")))]
-    pub host: String,
-    /// Secret of type kubernetes.io/tls for that host. Default "": the ingress controller's own
-    /// certificate.
-    #[serde(default)]
-    pub tls_secret_name: String,
-    /// Annotations for the Ingress, as your ingress controller knows them. Default: none.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-}
+use super::{BoundedString, rule};
 
 /// How media packets reach the pod.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = host_network_rules()))]
 pub struct Media {
-    /// HostPort: clients send to a port of the pod's node. The namespace must allow host ports
-    /// (Pod Security level `privileged`), and a node holds one such pod per port.
+    /// LoadBalancer: clients send to a load balancer of your cloud, made by Services of that type, one
+    /// for UDP and one for TCP. NodePort: to spec.media.nodePort of the node that the pod is on.
+    /// HostPort: to spec.media.port of that node; a node holds one such pod for each port. HostNetwork:
+    /// the same without a port mapping, with the pod in the node's network: one media pod for each node,
+    /// and NetworkPolicies don't apply to it. HostPort and HostNetwork need a namespace with the Pod
+    /// Security level `privileged`; the others live with `restricted`. Default LoadBalancer. A change
+    /// between LoadBalancer and NodePort reaches new sessions only; any other replaces the pod.
     pub exposure: Exposure,
 
-    /// UDP port on the node, 1-65535. Default 8443. A change replaces the pod.
-    #[serde(default = "media_port")]
-    #[schemars(default = "media_port")]
+    /// UDP port that clients send to, on the load balancer or on the node, 1-65535. Default 8443. Not
+    /// used with NodePort. A change replaces the pod with HostPort and HostNetwork; with LoadBalancer it
+    /// breaks off running sessions, which connect again.
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 65535", "port must be 1 to 65535")))]
     pub port: i32,
 
     /// Media over TCP, for clients whose network lets no UDP through.
-    #[serde(default)]
     pub tcp: Tcp,
 
-    /// IP addresses that clients shall send to, at most 4, when they differ from the nodes' own:
-    /// behind a NAT, for instance. Default: none, and each node's ExternalIP addresses are taken,
-    /// or its InternalIP where it has none. A change reaches new sessions; running ones go on.
-    #[serde(default)]
+    /// IP addresses or host names that clients shall send to, at most 4, when they differ from what the
+    /// cluster knows: behind a NAT, for instance. Pods resolve names every minute, to at most 4
+    /// addresses each; clients get addresses. Default: none, and the addresses are those of the load
+    /// balancer, or of the pod's node: its ExternalIP addresses, or its InternalIP addresses where it has
+    /// none. A change reaches new sessions; running ones go on.
     #[schemars(length(max = 4))]
-    #[schemars(extend("x-kubernetes-validations" = rule("self.all(a, isIP(a))", "each of externalAddresses must be an IP address, such as 203.0.113.7 or 2001:db8::7; the port is spec.media.port")))]
-    pub external_addresses: Vec<IpText>,
+    #[schemars(extend("x-kubernetes-validations" = rule("self.all(a, isIP(a) || (a.matches('^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$') && a.matches('[A-Za-z]')))", "each of externalAddresses must be an IP address or a host name, such as 203.0.113.7, 2001:db8::7 or media.example.com; ports are those of spec.media")))]
+    pub external_addresses: Vec<BoundedString>,
+
+    /// The Services of exposure LoadBalancer.
+    pub load_balancer: LoadBalancer,
+
+    /// Port of the nodes for exposure NodePort, UDP and TCP, 30000-32767. Default 30443. A change breaks
+    /// off running sessions, which connect again.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 30000 && self <= 32767", "nodePort must be 30000 to 32767")))]
+    pub node_port: i32,
+}
+
+/// The server binds these ports itself, as a user without rights.
+fn host_network_rules() -> serde_json::Value {
+    serde_json::json!([
+        {
+            "rule": "self.exposure != 'HostNetwork' || !has(self.tcp.port) || self.tcp.port == self.port",
+            "message": "tcp.port must be media.port with exposure HostNetwork: the server listens on the node itself, on one port for both",
+        },
+        {
+            "rule": "self.exposure != 'HostNetwork' || (self.port >= 1024 && !(self.port in [8080, 9090]))",
+            "message": "media.port must be 1024 or above with exposure HostNetwork, and neither 8080 nor 9090, which HTTP and metrics have: the server listens on the node itself and has no rights there; HostPort can have any port",
+        },
+    ])
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self {
+            exposure: Exposure::LoadBalancer,
+            port: 8443,
+            tcp: Tcp::default(),
+            external_addresses: Vec::new(),
+            load_balancer: LoadBalancer::default(),
+            node_port: 30443,
+        }
+    }
+}
+
+impl Media {
+    /// The TCP port that clients connect to; `None` without media over TCP.
+    pub fn tcp_port(&self) -> Option<i32> {
+        self.tcp
+            .enabled
+            .then_some(self.tcp.port.unwrap_or(self.port))
+    }
 }
 
 /// Media over TCP (ICE-TCP, RFC 6544): clients connect where UDP does not get through.
@@ -96,9 +91,9 @@ pub struct Tcp {
     /// Whether clients are told of it. Default true. A change replaces the pod.
     pub enabled: bool,
 
-    /// TCP port on the node, 1-65535. Default: the number of spec.media.port, so that a node which has
-    /// that port free for UDP needs no other for TCP. 443 is the usual choice where firewalls are strict.
-    /// A change replaces the pod.
+    /// TCP port on the load balancer or the node, 1-65535. Default: the number of spec.media.port, so
+    /// that a node which has that port free for UDP needs no other for TCP. 443 is the usual choice where
+    /// firewalls are strict. Not used with NodePort. A change does what one of spec.media.port does.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 65535", "tcp.port must be 1 to 65535")))]
     pub port: Option<i32>,
@@ -113,60 +108,72 @@ impl Default for Tcp {
     }
 }
 
-impl Media {
-    /// The TCP port that clients connect to; `None` without media over TCP.
-    pub fn tcp_port(&self) -> Option<i32> {
-        self.tcp
-            .enabled
-            .then_some(self.tcp.port.unwrap_or(self.port))
-    }
-}
+/// The Services of type LoadBalancer, `<name>-media-udp` and `<name>-media-tcp`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancer {
+    /// loadBalancerClass. Default "": the cluster's default. A change makes both Services anew, usually
+    /// with another address: running sessions break off.
+    #[schemars(length(max = 253))]
+    pub class: String,
 
-/// An IP address as text.
-pub type IpText = BoundedString;
+    /// Annotations for both Services, as your cloud knows them: one address for both, for instance.
+    /// Default: none. What a change does is the cloud's to say.
+    pub annotations: BTreeMap<String, String>,
 
-fn media_port() -> i32 {
-    8443
+    /// Address ranges that may send, such as 203.0.113.0/24, at most 32. Default: none, and everybody may.
+    /// Running sessions from other addresses break off.
+    #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-validations" = rule("self.all(r, isCIDR(r))", "each of loadBalancer.sourceRanges must be an address range such as 203.0.113.0/24")))]
+    pub source_ranges: Vec<BoundedString>,
+
+    /// SingleStack, PreferDualStack or RequireDualStack. Default SingleStack: the cluster's first family.
+    /// A change reaches new sessions.
+    pub ip_family_policy: IpFamilyPolicy,
 }
 
 /// Ways from a client to the pod.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
+    LoadBalancer,
+    NodePort,
     HostPort,
+    HostNetwork,
 }
 
-/// What one pod and one device may use.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Limits {
-    /// Publishers and viewers of one pod, 1-100000. Default 2000. Beyond it a new session gets 503
-    /// with Retry-After. A change replaces the pod.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 100000", "sessionsPerPod must be 1 to 100000")))]
-    pub sessions_per_pod: i32,
+impl Exposure {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "LoadBalancer",
+            Self::NodePort => "NodePort",
+            Self::HostPort => "HostPort",
+            Self::HostNetwork => "HostNetwork",
+        }
+    }
 
-    /// Viewers of one device, 1-100000. Default 8000. Beyond it a new viewer gets 503. A change
-    /// replaces the pod.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 100000", "viewersPerDevice must be 1 to 100000")))]
-    pub viewers_per_device: i32,
-
-    /// Bandwidth of one video that publishers are asked to keep, in kbit/s, 100-50000. Default
-    /// 12000. A change replaces the pod.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 100 && self <= 50000", "videoKbps must be 100 to 50000, in kbit/s")))]
-    pub video_kbps: i32,
-
-    /// Seconds that a session may last, 0-31536000. Default 0: for ever. A session that is older is
-    /// closed, and its client may open another. A change replaces the pod.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 31536000", "maxSessionSeconds must be 0 to 31536000, in seconds; 0 is for ever")))]
-    pub max_session_seconds: i32,
+    /// Whether clients send to a port of the node that the pod itself holds: then Pod Security must
+    /// allow it, and a change of the port is one of the pod.
+    pub fn is_on_host(self) -> bool {
+        matches!(self, Self::HostPort | Self::HostNetwork)
+    }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            sessions_per_pod: 2000,
-            viewers_per_device: 8000,
-            video_kbps: 12000,
-            max_session_seconds: 0,
+/// Address families of a Service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[allow(clippy::enum_variant_names, reason = "the words of Kubernetes")]
+pub enum IpFamilyPolicy {
+    #[default]
+    SingleStack,
+    PreferDualStack,
+    RequireDualStack,
+}
+
+impl IpFamilyPolicy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SingleStack => "SingleStack",
+            Self::PreferDualStack => "PreferDualStack",
+            Self::RequireDualStack => "RequireDualStack",
         }
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rule;
+use super::{BoundedString, rule};
 
-/// Objects for Prometheus and Grafana.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+/// Objects for Prometheus and Grafana, and what pods expose.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Monitoring {
     /// How Prometheus finds the pods.
@@ -17,6 +17,29 @@ pub struct Monitoring {
     pub prometheus_rule: PrometheusRule,
     /// ConfigMaps with Grafana dashboards.
     pub dashboards: Dashboards,
+
+    /// Whether pods expose families with a series for each session (label `session_id`). Default true.
+    /// False: histograms and counters come without that label and gauges not at all. A change replaces
+    /// the pod.
+    pub per_session_series: bool,
+
+    /// Label sets of one family that a pod exposes, 1000-200000. Default 20000. Beyond it gauges are left
+    /// out and counters go to the label value `other`; the alert MediaSeriesFolded says so. A change
+    /// replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1000 && self <= 200000", "maxSeriesPerFamily must be 1000 to 200000")))]
+    pub max_series_per_family: i32,
+}
+
+impl Default for Monitoring {
+    fn default() -> Self {
+        Self {
+            service_monitor: ServiceMonitor::default(),
+            prometheus_rule: PrometheusRule::default(),
+            dashboards: Dashboards::default(),
+            per_session_series: true,
+            max_series_per_family: 20_000,
+        }
+    }
 }
 
 /// The ServiceMonitor.
@@ -58,6 +81,16 @@ pub struct PrometheusRule {
     pub enabled: bool,
     /// Labels by which your Prometheus selects. Default `release: kube-prometheus-stack`.
     pub labels: BTreeMap<String, String>,
+    /// What goes before `docs/runbooks/<alert>.md` in the `runbook_url` of every alert, such as
+    /// `https://example.com/media`. Default "": the path alone.
+    #[serde(rename = "runbookBaseURL")]
+    #[schemars(length(max = 1024))]
+    #[schemars(extend("x-kubernetes-validations" = rule("self == '' || (isURL(self) && url(self).getScheme() in ['https', 'http'])", "runbookBaseURL must be a URL, such as https://example.com/media")))]
+    pub runbook_base_url: String,
+    /// Names of alerts to leave out, at most 64, such as MediaSessionLimitNear. Default: none. A name that
+    /// is no alert's leaves out nothing.
+    #[schemars(length(max = 64))]
+    pub disabled_alerts: Vec<BoundedString>,
 }
 
 impl Default for PrometheusRule {
@@ -65,6 +98,8 @@ impl Default for PrometheusRule {
         Self {
             enabled: true,
             labels: release_label(),
+            runbook_base_url: String::new(),
+            disabled_alerts: Vec::new(),
         }
     }
 }

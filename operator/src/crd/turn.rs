@@ -3,9 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::auth::SecretKeyRef;
-use super::media::BoundedString;
-use super::rule;
+use super::{BoundedString, SecretKeyRef, rule};
 
 /// STUN and TURN servers of yours that clients are told of, for networks that let no UDP through.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

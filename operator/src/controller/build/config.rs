@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::meta;
 use crate::controller::validate::ValidService;
+use crate::crd::Exposure;
 
 pub const CONFIG_DIR: &str = "/etc/media/config";
 pub const SECRETS_DIR: &str = "/etc/media/secrets";
@@ -18,6 +19,7 @@ pub const TURN_SECRET: &str = "turn";
 
 pub const HTTP_PORT: i32 = 8080;
 pub const METRICS_PORT: i32 = 9090;
+/// In a network of the pod's own.
 pub const MEDIA_PORT: i32 = 8443;
 
 /// What SIGTERM leaves sessions to end by themselves. There is no other pod to move to, so waiting
@@ -36,6 +38,14 @@ pub fn name(service: &ValidService) -> String {
     format!("{}-config", service.name)
 }
 
+/// Where the server listens for media. In the node's network nothing maps one port to another.
+pub fn media_port(service: &ValidService) -> i32 {
+    match service.spec.media.exposure {
+        Exposure::HostNetwork => service.spec.media.port,
+        _ => MEDIA_PORT,
+    }
+}
+
 fn toml(service: &ValidService) -> String {
     let spec = &service.spec;
     let origins: Vec<&str> = spec
@@ -51,7 +61,7 @@ fn toml(service: &ValidService) -> String {
     });
     let mut media = json!({
         // Both families, where there are both.
-        "listen": format!("[::]:{MEDIA_PORT}"),
+        "listen": format!("[::]:{}", media_port(service)),
         "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
         "shards": service.shards,
     });
@@ -61,6 +71,24 @@ fn toml(service: &ValidService) -> String {
     }
     if !spec.media.tcp.enabled {
         media["tcp"] = json!(false);
+    }
+    let mut auth = json!({
+        "mode": "jwt",
+        "issuer": spec.auth.issuer,
+        "audience": spec.auth.audience,
+        "hmac_file": format!("{SECRETS_DIR}/jwt-hmac"),
+    });
+    if !spec.auth.enforce_grants {
+        auth["enforce_grants"] = json!(false);
+    }
+    let monitoring = &spec.monitoring;
+    let mut metrics =
+        json!({"scrape_interval_seconds": monitoring.service_monitor.interval_seconds});
+    if !monitoring.per_session_series {
+        metrics["per_session_series"] = json!(false);
+    }
+    if monitoring.max_series_per_family != 20_000 {
+        metrics["max_series_per_family"] = json!(monitoring.max_series_per_family);
     }
     let mut tables = vec![
         (
@@ -72,15 +100,7 @@ fn toml(service: &ValidService) -> String {
             }),
         ),
         ("media", media),
-        (
-            "auth",
-            json!({
-                "mode": "jwt",
-                "issuer": spec.auth.issuer,
-                "audience": spec.auth.audience,
-                "hmac_file": format!("{SECRETS_DIR}/jwt-hmac"),
-            }),
-        ),
+        ("auth", auth),
         (
             "cluster",
             json!({
@@ -89,12 +109,12 @@ fn toml(service: &ValidService) -> String {
             }),
         ),
         ("limits", limits),
-        (
-            "metrics",
-            json!({"scrape_interval_seconds": spec.monitoring.service_monitor.interval_seconds}),
-        ),
+        ("metrics", metrics),
         ("drain", json!({"timeout_seconds": DRAIN_SECONDS})),
     ];
+    if spec.observability.log_level != "info" {
+        tables.push(("log", json!({"level": spec.observability.log_level})));
+    }
     if !spec.turn.urls.is_empty() {
         tables.push(("turn", turn(service)));
     }

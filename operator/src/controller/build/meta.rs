@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
+use kube::api::{ApiResource, DynamicObject, TypeMeta};
+use serde_json::{Value, json};
 
 use crate::controller::validate::ValidService;
 use crate::crd::MediaService;
@@ -85,6 +87,18 @@ pub fn object_with_labels(
     labels.extend(meta.labels.take().unwrap_or_default());
     meta.labels = Some(labels);
     meta
+}
+
+/// An object of an optional API.
+pub fn dynamic(resource: &ApiResource, metadata: ObjectMeta, spec: Value) -> DynamicObject {
+    DynamicObject {
+        types: Some(TypeMeta {
+            api_version: resource.api_version.clone(),
+            kind: resource.kind.clone(),
+        }),
+        metadata,
+        data: json!({"spec": spec}),
+    }
 }
 
 /// A map of borrowed pairs.

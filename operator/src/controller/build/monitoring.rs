@@ -1,8 +1,8 @@
 //! ServiceMonitor and PrometheusRule. Their expressions come from the metric catalogue.
 
 use catalogue::rules::{Options, Selector};
-use kube::api::{ApiResource, DynamicObject, TypeMeta};
-use serde_json::{Value, json};
+use kube::api::DynamicObject;
+use serde_json::json;
 
 use super::meta;
 use crate::capabilities;
@@ -31,12 +31,8 @@ pub fn build_service_monitor(service: &ValidService) -> DynamicObject {
             }],
         }],
     });
-    object(
-        service,
-        &capabilities::service_monitor(),
-        &wanted.labels,
-        spec,
-    )
+    let metadata = meta::object_with_labels(service, &service.name, &wanted.labels);
+    meta::dynamic(&capabilities::service_monitor(), metadata, spec)
 }
 
 pub fn build_prometheus_rule(service: &ValidService) -> DynamicObject {
@@ -44,46 +40,30 @@ pub fn build_prometheus_rule(service: &ValidService) -> DynamicObject {
         namespace: &service.namespace,
         service: &service.name,
     };
+    let wanted = &service.spec.monitoring.prometheus_rule;
+    let mut disabled_alerts: Vec<String> = wanted
+        .disabled_alerts
+        .iter()
+        .map(|name| name.0.clone())
+        .collect();
     // A service that was stopped on purpose must wake nobody up.
-    let stopped = ["MediaNoAcceptingPods".to_owned()];
-    let disabled_alerts: &[String] = if service.spec.replicas == 0 {
-        &stopped
-    } else {
-        &[]
-    };
+    if service.spec.replicas == 0 {
+        disabled_alerts.push("MediaNoAcceptingPods".to_owned());
+    }
     let groups = catalogue::rules::rule_groups_with(
         &selector,
         &Options {
-            disabled_alerts,
-            ..Options::default()
+            disabled_alerts: &disabled_alerts,
+            runbook_base_url: &wanted.runbook_base_url,
         },
     );
-    object(
-        service,
-        &capabilities::prometheus_rule(),
-        &service.spec.monitoring.prometheus_rule.labels,
-        json!({"groups": groups}),
-    )
+    let metadata = meta::object_with_labels(service, &service.name, &wanted.labels);
+    let spec = json!({"groups": groups});
+    meta::dynamic(&capabilities::prometheus_rule(), metadata, spec)
 }
 
 /// Samples that a pod at its limits exposes, twice over: 24 a session, 40 a device, where every
 /// session may be a device's, and 2000 for the process. A scrape beyond this limit fails as a whole.
 fn sample_limit(service: &ValidService) -> i64 {
     2 * (2000 + (24 + 40) * i64::from(service.spec.limits.sessions_per_pod))
-}
-
-fn object(
-    service: &ValidService,
-    resource: &ApiResource,
-    labels: &std::collections::BTreeMap<String, String>,
-    spec: Value,
-) -> DynamicObject {
-    DynamicObject {
-        types: Some(TypeMeta {
-            api_version: resource.api_version.clone(),
-            kind: resource.kind.clone(),
-        }),
-        metadata: meta::object_with_labels(service, &service.name, labels),
-        data: json!({"spec": spec}),
-    }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Built, Children};
+use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::controller::fetch::Nodes;
 use crate::controller::{build_offline, offline};
 use crate::crd::MediaService;
@@ -15,6 +16,7 @@ use crate::crd::MediaService;
 fn children(manifest: &str) -> Children<Built> {
     let service: MediaService = serde_yaml::from_str(manifest).unwrap();
     let mut fetched = offline(service, "registry.example.com/media-server:golden".into());
+    fetched.operator_namespace = "epsilon".into();
     fetched.nodes = Nodes::Known(BTreeMap::from([
         ("node-a".into(), vec!["203.0.113.1".into()]),
         ("node-b".into(), vec!["2001:db8::2".into()]),
@@ -32,27 +34,23 @@ fn render(manifest: &str) -> String {
     fn yaml(object: &impl Serialize) -> serde_yaml::Value {
         serde_yaml::to_value(object).unwrap()
     }
-    children
-        .generated_secret
-        .iter()
-        .for_each(|object| push(yaml(object)));
-    children
-        .service_account
-        .iter()
-        .for_each(|object| push(yaml(object)));
+    fn some<T: Serialize>(object: &Option<T>) -> impl Iterator<Item = serde_yaml::Value> {
+        object.iter().map(yaml).collect::<Vec<_>>().into_iter()
+    }
+    some(&children.generated_secret).for_each(&mut push);
+    some(&children.service_account).for_each(&mut push);
     push(yaml(&children.config));
     push(yaml(&children.pods_service));
     push(yaml(&children.service));
+    children.media_services.iter().map(yaml).for_each(&mut push);
     push(yaml(&children.addresses));
+    some(&children.network_policy).for_each(&mut push);
+    push(yaml(&children.disruption_budget));
     push(yaml(&children.stateful_set));
-    children
-        .ingress
-        .iter()
-        .for_each(|object| push(yaml(object)));
-    children
-        .service_monitor
-        .iter()
-        .for_each(|object| push(yaml(object)));
+    some(&children.ingress).for_each(&mut push);
+    some(&children.http_route).for_each(&mut push);
+    some(&children.certificate).for_each(&mut push);
+    some(&children.service_monitor).for_each(&mut push);
     // The content of rules and dashboards is the catalogue's, and tested there.
     if let Some(mut rule) = children.prometheus_rule {
         rule.data["spec"]["groups"] = serde_json::json!("from the catalogue");
@@ -98,6 +96,88 @@ fn a_minimal_service_gets_these_children() {
     compare("minimal.yaml", &render(MINIMAL));
 }
 
+/// The documents of these kinds.
+fn of_kinds(rendered: &str, kinds: &[&str]) -> String {
+    rendered
+        .split("---\n")
+        .filter(|document| {
+            kinds
+                .iter()
+                .any(|kind| document.contains(&format!("\nkind: {kind}\n")))
+        })
+        .map(|document| format!("---\n{document}"))
+        .collect()
+}
+
+/// What an exposure makes different from another.
+const OF_EXPOSURE: &[&str] = &["ConfigMap", "Service", "NetworkPolicy", "StatefulSet"];
+
+#[test]
+fn a_service_behind_node_ports_and_a_route_gets_these_children() {
+    let manifest = MINIMAL.replace(
+        "{exposure: HostPort}",
+        "{exposure: NodePort}, signalling: {httpRoute: {hostnames: [media.example.com], \
+         parentRefs: [{name: gateway, namespace: infra, sectionName: https}, {name: other}]}}, \
+         monitoring: {dashboards: {enabled: false}}, \
+         networkPolicy: {monitoringFrom: [{matchLabels: {team: metrics}}], signallingFrom: [{matchLabels: {team: net}}]}",
+    );
+    let kinds = [OF_EXPOSURE, &["HTTPRoute"]].concat();
+    compare("node-port.yaml", &of_kinds(&render(&manifest), &kinds));
+}
+
+#[test]
+fn a_service_in_the_network_of_its_node_gets_these_children() {
+    let manifest = MINIMAL.replace(
+        "{exposure: HostPort}",
+        "{exposure: HostNetwork, port: 9000}, monitoring: {dashboards: {enabled: false}}",
+    );
+    compare(
+        "host-network.yaml",
+        &of_kinds(&render(&manifest), OF_EXPOSURE),
+    );
+}
+
+#[test]
+fn a_service_that_says_nothing_is_behind_load_balancers() {
+    let manifest = MINIMAL.replace("spec: {media: {exposure: HostPort}}", "spec: {}");
+    let children = children(&manifest);
+    let services = children.media_services.iter().map(|service| {
+        let spec = service.spec.as_ref().unwrap();
+        let port = &spec.ports.as_ref().unwrap()[0];
+        (
+            service.metadata.name.as_deref().unwrap(),
+            spec.type_.as_deref().unwrap(),
+            port.protocol.as_deref().unwrap(),
+            port.port,
+        )
+    });
+    assert_eq!(
+        services.collect::<Vec<_>>(),
+        [
+            ("alpha-media-udp", "LoadBalancer", "UDP", 8443),
+            ("alpha-media-tcp", "LoadBalancer", "TCP", 8443)
+        ]
+    );
+}
+
+/// The Pod Security level `restricted`, whose rules on volumes, users and capabilities hold for every
+/// exposure, forbids ports and the network of the host.
+#[test]
+fn pods_behind_a_service_have_nothing_of_the_host() {
+    for exposure in ["LoadBalancer", "NodePort", "HostPort", "HostNetwork"] {
+        let pod = children(&MINIMAL.replace("HostPort", exposure)).stateful_set;
+        let pod = pod.spec.unwrap().template.spec.unwrap();
+        let ports = pod.containers[0].ports.as_ref().unwrap();
+        let of_host = ports.iter().any(|port| port.host_port.is_some());
+        assert_eq!(of_host, exposure == "HostPort", "{exposure}");
+        assert_eq!(
+            pod.host_network == Some(true),
+            exposure == "HostNetwork",
+            "{exposure}"
+        );
+    }
+}
+
 #[test]
 fn a_service_with_every_field_gets_these_children() {
     compare("full.yaml", &render(&full_manifest()));
@@ -114,11 +194,25 @@ fn the_server_gets_this_configuration_and_these_addresses() {
 }
 
 #[test]
+fn nothing_is_made_of_an_api_that_the_cluster_has_not_and_the_ingress_goes_without_its_certificate()
+{
+    let manifest = full_manifest();
+    assert!(children(&manifest).certificate.is_some());
+    let service: MediaService = serde_yaml::from_str(&manifest).unwrap();
+    let mut fetched = offline(service, "i".into());
+    fetched
+        .served
+        .set(OptionalApi::CertManager, Availability::Absent);
+    let (_, children) = build_offline(&fetched).unwrap();
+    assert!(children.certificate.is_none() && children.ingress.is_some());
+}
+
+#[test]
 fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: a, namespace: b}\nspec: {media: {exposure: HostPort}}\n";
     let service: MediaService = serde_yaml::from_str(manifest).unwrap();
     let mut fetched = offline(service, "i".into());
-    fetched.served = crate::capabilities::Served::all(crate::capabilities::Availability::Absent);
+    fetched.served = Served::all(Availability::Absent);
     let (_, children) = build_offline(&fetched).unwrap();
     assert!(children.service_monitor.is_none() && children.prometheus_rule.is_none());
     assert_eq!(children.dashboards.len(), 1);

@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{addresses, config, meta, service};
 use crate::controller::validate::{KeyRef, ValidService};
+use crate::crd::Exposure;
 
 /// User of the image.
 const UID: i64 = 65532;
@@ -94,7 +95,11 @@ fn pod_meta(service: &ValidService) -> ObjectMeta {
 fn pod_spec(service: &ValidService) -> PodSpec {
     let pod = &service.spec.pod;
     let placement = &service.placement;
+    let host_network = service.spec.media.exposure == Exposure::HostNetwork;
     PodSpec {
+        host_network: host_network.then_some(true),
+        // Otherwise a pod in the node's network asks the node's resolver, which knows no Service.
+        dns_policy: host_network.then(|| "ClusterFirstWithHostNet".into()),
         service_account_name: Some(if pod.service_account_name.is_empty() {
             service_account_name(service)
         } else {
@@ -141,16 +146,7 @@ fn container(service: &ValidService) -> Container {
         name: "media-server".into(),
         image: Some(service.image.clone()),
         args: Some(vec!["serve".into()]),
-        env: Some(vec![
-            // A variable, so that `kubectl exec … media-server token` finds the file too.
-            EnvVar {
-                name: "MEDIA_CONFIG".into(),
-                value: Some(format!("{}/{}", config::CONFIG_DIR, config::FILE)),
-                value_from: None,
-            },
-            field_env("POD_NAME", "metadata.name"),
-            field_env("NODE_NAME", "spec.nodeName"),
-        ]),
+        env: Some(env(service)),
         ports: Some(ports(service)),
         resources: Some(ResourceRequirements {
             requests: some(&resources.requests),
@@ -185,16 +181,43 @@ fn container(service: &ValidService) -> Container {
 /// The server takes media over UDP and TCP on one port; the node may have them on two.
 fn ports(service: &ValidService) -> Vec<ContainerPort> {
     let media = &service.spec.media;
-    let port = config::MEDIA_PORT;
+    let port = config::media_port(service);
+    let of_host = |host_port| (media.exposure == Exposure::HostPort).then_some(host_port);
     let mut ports = vec![
         container_port("http", config::HTTP_PORT, "TCP", None),
         container_port("metrics", config::METRICS_PORT, "TCP", None),
-        container_port("media", port, "UDP", Some(media.port)),
+        container_port("media", port, "UDP", of_host(media.port)),
     ];
     if let Some(tcp) = media.tcp_port() {
-        ports.push(container_port("media-tcp", port, "TCP", Some(tcp)));
+        ports.push(container_port("media-tcp", port, "TCP", of_host(tcp)));
     }
     ports
+}
+
+fn env(service: &ValidService) -> Vec<EnvVar> {
+    let plain = |name: &str, value: String| EnvVar {
+        name: name.into(),
+        value: Some(value),
+        value_from: None,
+    };
+    let mut env = vec![
+        // A variable, so that `kubectl exec … media-server token` finds the file too.
+        plain(
+            "MEDIA_CONFIG",
+            format!("{}/{}", config::CONFIG_DIR, config::FILE),
+        ),
+        field_env("POD_NAME", "metadata.name"),
+        field_env("NODE_NAME", "spec.nodeName"),
+    ];
+    if service.spec.media.exposure == Exposure::HostNetwork {
+        // No NetworkPolicy guards the node's network: HTTP and metrics listen where the cluster reaches
+        // the node, and on none of its other addresses. Brackets, because the family is not known here.
+        env.push(field_env("HOST_IP", "status.hostIP"));
+        let listen = |port| format!("[$(HOST_IP)]:{port}");
+        env.push(plain("MEDIA_HTTP_LISTEN", listen(config::HTTP_PORT)));
+        env.push(plain("MEDIA_METRICS_LISTEN", listen(config::METRICS_PORT)));
+    }
+    env
 }
 
 /// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and

@@ -1,6 +1,7 @@
 //! Tests of the status: conditions and reasons for each state that a cluster can be in.
 
 use super::*;
+use crate::controller::fetch::Nodes;
 use crate::controller::{offline, validate};
 use serde_json::json;
 
@@ -91,6 +92,130 @@ fn a_node_without_any_address_is_named() {
         is("False", "NodeAddressMissing")
     );
     assert_eq!(word(&status, "Ready"), is("False", "AddressesPending"));
+}
+
+fn with_spec(fetched: &mut Fetched, spec: serde_json::Value) {
+    let mut service = (*fetched.service).clone();
+    service.spec = serde_json::from_value(spec).unwrap();
+    fetched.service = service.into();
+}
+
+fn message(status: &MediaServiceStatus, type_: &str) -> String {
+    let condition = status.conditions.iter().find(|c| c.type_ == type_).unwrap();
+    condition.message.clone()
+}
+
+#[test]
+fn a_load_balancer_that_gave_no_address_yet_is_named_and_one_that_did_is_enough() {
+    let mut fetched = with_pod(fetched(1), false);
+    with_spec(&mut fetched, json!({}));
+    let status = applied(&fetched);
+    let pending = is("False", "LoadBalancerPending");
+    assert_eq!(word(&status, "AddressesReady"), pending);
+    assert!(message(&status, "AddressesReady").contains("Service cam-media-udp "));
+    assert_eq!(word(&status, "Ready"), is("False", "AddressesPending"));
+    let services = json!([{"metadata": {"name": "cam-media-udp"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}}]);
+    fetched.live.services = serde_json::from_value(services).unwrap();
+    let status = applied(&with_pod(fetched, true));
+    assert_eq!(word(&status, "AddressesReady"), is("True", "Discovered"));
+    // Until TCP has an address too, nobody is told of it.
+    assert!(message(&status, "AddressesReady").contains("cam-media-tcp"));
+    assert_eq!(status.addresses.media, ["198.51.100.1:8443/udp"]);
+}
+
+#[test]
+fn names_that_do_not_resolve_are_named_unless_another_address_is_left() {
+    let mut fetched = with_pod(fetched(1), false);
+    fetched.unresolved = vec!["a.example.com".into(), "b.example.com".into()];
+    let mut state = |addresses: &[&str]| {
+        with_spec(
+            &mut fetched,
+            json!({"media": {"externalAddresses": addresses}}),
+        );
+        let status = applied(&fetched);
+        (
+            word(&status, "AddressesReady"),
+            message(&status, "AddressesReady"),
+        )
+    };
+    let (words, message) = state(&["a.example.com", "b.example.com"]);
+    assert_eq!(words, is("False", "NameUnresolvable"));
+    assert_eq!(
+        message,
+        "no address can be found for a.example.com and b.example.com"
+    );
+    assert_eq!(
+        state(&["a.example.com", "c.example.com"]).0,
+        is("True", "Given")
+    );
+    assert_eq!(
+        state(&["a.example.com", "203.0.113.9"]).0,
+        is("True", "Given")
+    );
+}
+
+#[test]
+fn without_the_right_to_read_nodes_only_a_load_balancer_needs_no_help() {
+    let mut fetched = with_pod(fetched(1), true);
+    fetched.nodes = Nodes::Unreadable;
+    for exposure in ["NodePort", "HostPort", "HostNetwork"] {
+        with_spec(&mut fetched, json!({"media": {"exposure": exposure}}));
+        let status = applied(&fetched);
+        let missing = is("False", "NodeAddressMissing");
+        assert_eq!(word(&status, "AddressesReady"), missing, "{exposure}");
+        assert!(message(&status, "AddressesReady").contains("set spec.media.externalAddresses"));
+    }
+    with_spec(&mut fetched, json!({"media": {"exposure": "LoadBalancer"}}));
+    let status = applied(&fetched);
+    assert_eq!(word(&status, "AddressesReady").1, "LoadBalancerPending");
+}
+
+#[test]
+fn an_api_that_the_spec_asks_for_and_the_cluster_has_not_degrades_it() {
+    let mut fetched = with_pod(fetched(1), true);
+    fetched.served = crate::capabilities::Served::all(Availability::Absent);
+    let route = json!({"parentRefs": [{"name": "gw"}], "hostnames": ["r.example.com"]});
+    with_spec(
+        &mut fetched,
+        json!({"media": {"exposure": "HostPort"}, "signalling": {"httpRoute": route}}),
+    );
+    let status = applied(&fetched);
+    assert_eq!(word(&status, "Degraded"), is("True", "CRDAbsent"));
+    assert!(message(&status, "Degraded").contains("gateway.networking.k8s.io/v1"));
+    assert_eq!(word(&status, "Ready"), is("False", "SignallingNotReady"));
+    assert_eq!(status.addresses.signalling, "https://r.example.com");
+    fetched
+        .served
+        .set(OptionalApi::Gateway, Availability::Present);
+    let status = applied(&fetched);
+    assert_eq!(word(&status, "Degraded"), is("False", "AsExpected"));
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+    let ingress = json!({"host": "m.example.com", "tlsSecretName": "tls"});
+    with_spec(
+        &mut fetched,
+        json!({"media": {"exposure": "HostPort"}, "signalling":
+            {"ingress": ingress, "certificateIssuerRef": {"name": "le"}}}),
+    );
+    let status = applied(&fetched);
+    assert_eq!(word(&status, "Degraded"), is("True", "CRDAbsent"));
+    assert!(message(&status, "Degraded").contains("cert-manager.io/v1"));
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+}
+
+#[test]
+fn a_paused_service_says_so_and_what_runs_stays_ready() {
+    let mut fetched = with_pod(fetched(1), true);
+    with_spec(
+        &mut fetched,
+        json!({"media": {"exposure": "HostPort"}, "paused": true}),
+    );
+    let valid = validate::validate(&fetched).unwrap();
+    let outcome = Outcome::Paused { service: &valid };
+    let status = describe(&fetched, &outcome, Timestamp::UNIX_EPOCH);
+    assert_eq!(word(&status, "Paused"), is("True", "Paused"));
+    assert_eq!(word(&status, "Progressing"), is("False", "Paused"));
+    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
 }
 
 #[test]

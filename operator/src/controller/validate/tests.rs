@@ -1,7 +1,5 @@
 //! Tests of validation: what passes, what is refused, and in which words.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::controller::offline;
 use crate::crd::MediaService;
@@ -14,47 +12,11 @@ fn fetched(spec: serde_json::Value) -> Fetched {
         "spec": spec,
     }))
     .unwrap();
-    let mut fetched = offline(service, "default:1".into());
-    fetched.nodes = Nodes::Known(BTreeMap::from([
-        ("a".into(), vec!["203.0.113.1".into()]),
-        ("b".into(), vec!["2001:db8::2".into(), "not-an-ip".into()]),
-    ]));
-    fetched
+    offline(service, "default:1".into())
 }
 
 fn hash_of(spec: serde_json::Value) -> String {
     validate(&fetched(spec)).unwrap().spec_hash
-}
-
-#[test]
-fn addresses_of_nodes_get_the_port_and_given_ones_replace_them() {
-    let valid = validate(&fetched(
-        serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
-    ))
-    .unwrap();
-    let both = |ip: &str, port: u16| [format!("{ip}:{port}"), format!("{ip}:{port}/tcp")];
-    assert_eq!(valid.addresses.of_node("a"), both("203.0.113.1", 9000));
-    assert_eq!(valid.addresses.of_node("b"), both("[2001:db8::2]", 9000));
-    let given = serde_json::json!({"media": {"exposure": "HostPort", "externalAddresses": ["198.51.100.9"]}});
-    let valid = validate(&fetched(given)).unwrap();
-    assert_eq!(valid.addresses.of_node("a"), both("198.51.100.9", 8443));
-    assert!(valid.addresses.nodes.is_empty());
-}
-
-#[test]
-fn clients_are_told_of_the_tcp_port_that_the_node_has_and_of_none_without_tcp() {
-    let of = |tcp: serde_json::Value| {
-        let spec = serde_json::json!({"media": {"exposure": "HostPort", "tcp": tcp}});
-        validate(&fetched(spec)).unwrap().addresses.of_node("a")
-    };
-    assert_eq!(
-        of(serde_json::json!({"port": 443})),
-        ["203.0.113.1:8443", "203.0.113.1:443/tcp"]
-    );
-    assert_eq!(
-        of(serde_json::json!({"enabled": false, "port": 443})),
-        ["203.0.113.1:8443"]
-    );
 }
 
 #[test]
@@ -90,6 +52,29 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
     ] {
         assert_ne!(hash_of(changed.clone()), plain, "{changed}");
     }
+}
+
+#[test]
+fn ports_of_a_service_and_the_kind_of_service_are_no_input_of_a_pod() {
+    let hash = |media: serde_json::Value| hash_of(serde_json::json!({"media": media}));
+    let balanced = hash(serde_json::json!({}));
+    for same in [
+        serde_json::json!({"exposure": "NodePort", "nodePort": 30001}),
+        serde_json::json!({"port": 9000, "tcp": {"port": 443}}),
+        serde_json::json!({"externalAddresses": ["media.example.com"]}),
+        serde_json::json!({"loadBalancer": {"class": "a"}}),
+    ] {
+        assert_eq!(hash(same.clone()), balanced, "{same}");
+    }
+    let others = [
+        balanced,
+        hash(serde_json::json!({"tcp": {"enabled": false}})),
+        hash(serde_json::json!({"exposure": "HostPort"})),
+        hash(serde_json::json!({"exposure": "HostNetwork"})),
+        hash(serde_json::json!({"exposure": "HostNetwork", "port": 9000})),
+    ];
+    let different: std::collections::BTreeSet<&String> = others.iter().collect();
+    assert_eq!(different.len(), others.len());
 }
 
 #[test]

@@ -1,0 +1,42 @@
+//! `spec.limits`: what one pod and one device may use. Types only.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rule;
+
+/// What one pod and one device may use.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Publishers and viewers of one pod, 1-100000. Default 2000. Beyond it a new session gets 503
+    /// with Retry-After. A change replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 100000", "sessionsPerPod must be 1 to 100000")))]
+    pub sessions_per_pod: i32,
+
+    /// Viewers of one device, 1-100000. Default 8000. Beyond it a new viewer gets 503. A change
+    /// replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 100000", "viewersPerDevice must be 1 to 100000")))]
+    pub viewers_per_device: i32,
+
+    /// Bandwidth of one video that publishers are asked to keep, in kbit/s, 100-50000. Default
+    /// 12000. A change replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 100 && self <= 50000", "videoKbps must be 100 to 50000, in kbit/s")))]
+    pub video_kbps: i32,
+
+    /// Seconds that a session may last, 0-31536000. Default 0: for ever. A session that is older is
+    /// closed, and its client may open another. A change replaces the pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 31536000", "maxSessionSeconds must be 0 to 31536000, in seconds; 0 is for ever")))]
+    pub max_session_seconds: i32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_per_pod: 2000,
+            viewers_per_device: 8000,
+            video_kbps: 12000,
+            max_session_seconds: 0,
+        }
+    }
+}
