@@ -416,6 +416,10 @@ impl Peer {
         self.accept_answer(answer, &options).await
     }
 
+    pub fn answer(&self) -> &str {
+        &self.answer
+    }
+
     pub fn state(&self) -> PeerState {
         *self.state.borrow()
     }

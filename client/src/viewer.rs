@@ -201,6 +201,11 @@ impl Viewer {
         self.clock.times
     }
 
+    /// The server's last answer, as it came: a restart's is put together from its fragment.
+    pub fn answer(&self) -> &str {
+        self.peer.answer()
+    }
+
     /// The session resource on the server.
     pub fn resource(&self) -> &Resource {
         &self.resource
