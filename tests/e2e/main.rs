@@ -5,6 +5,7 @@
 //! `release: kube-prometheus-stack`. `NODE_ADDRESS` and `PROMETHEUS_URL` say where those are.
 //! Tests share the node's media port, so they run one after another (`--test-threads=1`).
 
+mod exposures;
 mod operator;
 mod queries;
 mod service;

@@ -21,35 +21,33 @@ pub struct Service {
 
 impl Service {
     /// Installs the chart if it is not there yet and applies the minimal example in a namespace of its
-    /// own. `patch` is merged into it at once.
+    /// own. `patch` is merged into it before.
     pub fn apply(namespace: &str, patch: Option<&str>) -> Self {
+        Self::apply_in(namespace, patch, &|_| {})
+    }
+
+    /// The same; `prepare` gets the namespace before anything is in it.
+    pub fn apply_in(namespace: &str, patch: Option<&str>, prepare: &dyn Fn(&Kubectl)) -> Self {
         operator::install();
         let kubectl = Kubectl::new(namespace);
         kubectl
             .run(&["create", "namespace", namespace])
             .expect("the namespace is new");
+        prepare(&kubectl);
         let service = Self { kubectl };
         service.make_certificate();
-        let file = operator::root()
-            .join("crds/examples/minimal.yaml")
-            .display()
-            .to_string();
-        service
-            .kubectl
-            .run(&["apply", "-f", &file])
-            .expect("the example can be applied");
+        let file = operator::root().join("crds/examples/minimal.yaml");
+        let text = std::fs::read_to_string(file).expect("the example is there");
+        let mut manifest: Value = serde_yaml::from_str(&text).expect("it is YAML");
         let tls = r#"{"spec":{"signalling":{"ingress":{"tlsSecretName":"cam-tls"}}}}"#;
         for patch in [Some(tls), patch].into_iter().flatten() {
-            let args = [
-                "patch",
-                "mediaservice",
-                NAME,
-                "--type=merge",
-                "--patch",
-                patch,
-            ];
-            service.kubectl.run(&args).expect("the patch is right");
+            let patch = serde_json::from_str(patch).expect("the patch is JSON");
+            merge(&mut manifest, &patch);
         }
+        service
+            .kubectl
+            .apply(&manifest.to_string())
+            .expect("the example can be applied");
         service
     }
 
@@ -197,6 +195,23 @@ impl Drop for Service {
             .run(&["delete", "namespace", &namespace, "--timeout=120s"])
         {
             eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A merge patch (RFC 7396).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(members) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    for (key, value) in members {
+        match (value, target.as_object_mut()) {
+            (Value::Null, Some(target)) => drop(target.remove(key)),
+            (value, _) => merge(&mut target[key], value),
         }
     }
 }

@@ -50,6 +50,18 @@ const CHILDREN: &[(&str, &str, &str, &str)] = &[
         "/spec/selector",
     ),
     (
+        "networkpolicy",
+        "cam-media",
+        r#"{"spec":{"ingress":[]}}"#,
+        "/spec/ingress",
+    ),
+    (
+        "poddisruptionbudget",
+        "cam",
+        r#"{"spec":{"maxUnavailable":0}}"#,
+        "/spec/maxUnavailable",
+    ),
+    (
         "ingress",
         "cam",
         r#"{"spec":{"rules":[{"host":"other.example.com"}]}}"#,
@@ -112,6 +124,12 @@ const ADDED: &[(&str, &str, &str, &str)] = &[
         "cam",
         r#"[{"op":"add","path":"/spec/selector/no","value":"such"}]"#,
         "/spec/selector",
+    ),
+    (
+        "networkpolicy",
+        "cam-media",
+        r#"[{"op":"add","path":"/spec/ingress/-","value":{}}]"#,
+        "/spec/ingress",
     ),
     (
         "ingress",

@@ -6,6 +6,8 @@
 
 mod children;
 mod conditions;
+mod exposures;
+mod optional;
 mod refused;
 mod rights;
 mod service;

@@ -74,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Action::Build { tools } if tools.is_empty() => {
             cluster.run(["build"].into_iter().chain(KUBERNETES).chain([
                 "tools",
+                "definitions",
                 "ingress",
                 "prometheus-operator",
                 "prometheus",

@@ -159,6 +159,7 @@ fn start_builds(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
             "kube",
             "coredns",
             "tools",
+            "definitions",
             "ingress",
             "prometheus-operator",
             "prometheus",

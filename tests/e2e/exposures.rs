@@ -1,0 +1,353 @@
+//! Each exposure with a client outside the pod network: what answers advertise is what it uses, and media
+//! goes both ways.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use client::synthetic::FrameSource;
+use client::{Codec, Http, HttpOptions, Options, PacketSink, Publisher, Transport, Viewer};
+use serde_json::{Value, json};
+use tests::{Kubectl, wait_for};
+
+use crate::service::{NAME, START, Service, node};
+
+const SOON: Duration = Duration::from_secs(60);
+/// From a change of the cluster to the answers of a pod: the operator, the kubelet's volume, the server.
+const RELOADED: Duration = Duration::from_secs(90);
+const FRAMES: usize = 50;
+const CODEC: Codec = Codec::Vp8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_port() {
+    let service = applied("e2e-host-port", &json!({"exposure": "HostPort"}));
+    let address = node();
+    streams(&service, &[&address], 8443, 8443).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_network() {
+    let media = json!({"exposure": "HostNetwork", "port": 9443});
+    let service = applied("e2e-host-network", &media);
+    let address = node();
+    streams(&service, &[&address], 9443, 9443).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_port() {
+    let media = json!({"exposure": "NodePort", "nodePort": 30001});
+    let service = restricted("e2e-node-port", &media);
+    let address = node();
+    streams(&service, &[&address], 30001, 30001).await;
+}
+
+/// The test is the cloud: it writes addresses into the status of the Services, and routes them to the
+/// node. UDP and TCP get different ones, as many clouds do.
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balancer() {
+    const FIRST: &str = "198.18.2.10";
+    const SECOND: &str = "198.18.2.11";
+    const TCP: &str = "198.18.2.12";
+    let routes = [FIRST, SECOND, TCP].map(Route::to_node);
+    let service = restricted("e2e-load-balancer", &json!({"tcp": {"port": 443}}));
+    wait_for("the pending address to be told", START, || async {
+        let condition = condition(&service.kubectl, "AddressesReady")?;
+        ensure!(condition["reason"] == "LoadBalancerPending", "{condition}");
+        Ok(())
+    })
+    .await;
+    gives(&service.kubectl, "cam-media-udp", FIRST);
+    gives(&service.kubectl, "cam-media-tcp", TCP);
+    ready(&service.kubectl).await;
+    let told = [format!("{FIRST}:8443/udp"), format!("{TCP}:443/tcp")];
+    wait_for("the status to tell both", SOON, || async {
+        let found = told_addresses(&service.kubectl);
+        ensure!(found == told, "{found:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    let udp = format!("{FIRST}:8443");
+    let tcp = format!("{TCP}:443");
+    streams_to(&service, &[udp], std::slice::from_ref(&tcp)).await;
+
+    // Another address reaches new sessions, and the pod stays.
+    let before = pod_uid(&service.kubectl);
+    gives(&service.kubectl, "cam-media-udp", SECOND);
+    let udp = format!("{SECOND}:8443");
+    streams_to(&service, &[udp], &[tcp]).await;
+    assert_eq!(pod_uid(&service.kubectl), before, "the same pod");
+    drop(routes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_name_is_resolved_by_the_pod_and_clients_get_its_address() {
+    let address = node();
+    let name = "outside.e2e-name.svc.cluster.local";
+    let media = json!({"exposure": "HostPort", "externalAddresses": [name]});
+    let service = applied("e2e-name", &media);
+    wait_for("the name to be told", START, || async {
+        let condition = condition(&service.kubectl, "AddressesReady")?;
+        ensure!(condition["reason"] == "NameUnresolvable", "{condition}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(name_in_cluster(&service.kubectl, "outside", &address), name);
+    ready(&service.kubectl).await;
+    streams(&service, &[&address], 8443, 8443).await;
+}
+
+fn applied(namespace: &str, media: &Value) -> Service {
+    let patch = json!({"spec": {"media": with_exposure(media)}});
+    Service::apply(namespace, Some(&patch.to_string()))
+}
+
+/// The same in a namespace that refuses every pod which asks for more than the level `restricted`.
+fn restricted(namespace: &str, media: &Value) -> Service {
+    let patch = json!({"spec": {"media": with_exposure(media)}});
+    Service::apply_in(namespace, Some(&patch.to_string()), &|kubectl| {
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        kubectl
+            .run(&["label", "namespace", namespace, label])
+            .expect("the namespace can be labelled");
+    })
+}
+
+/// The example that is patched has one of its own.
+fn with_exposure(media: &Value) -> Value {
+    let mut media = media.clone();
+    if media.get("exposure").is_none() {
+        media["exposure"] = Value::Null;
+    }
+    media
+}
+
+/// Publishes and views over UDP and over TCP, once answers have exactly these addresses.
+async fn streams(service: &Service, ips: &[&str], udp: u16, tcp: u16) {
+    ready(&service.kubectl).await;
+    let of = |port: u16| -> Vec<String> { ips.iter().map(|ip| format!("{ip}:{port}")).collect() };
+    streams_to(service, &of(udp), &of(tcp)).await;
+}
+
+async fn streams_to(service: &Service, udp: &[String], tcp: &[String]) {
+    let wanted = (udp.to_vec(), tcp.to_vec());
+    wait_for(&format!("answers with {wanted:?}"), RELOADED, || async {
+        let probe = publish(service, "probe", Transport::Udp).await?;
+        let found = candidates(probe.answer());
+        probe.close().await?;
+        ensure!(found == wanted, "{found:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let device = match transport {
+            Transport::Udp => "over-udp",
+            Transport::Tcp => "over-tcp",
+        };
+        let publisher = publish(service, device, transport)
+            .await
+            .unwrap_or_else(|error| panic!("{device} cannot publish: {error:#}"));
+        // It was connected by these alone: a client sends to no address that the answer has not.
+        assert_eq!(candidates(publisher.answer()), wanted, "{device}");
+        let viewer = view(service, device, transport).await;
+        assert_eq!(candidates(viewer.answer()), wanted, "{device}");
+        let sent = send(&publisher).await;
+        wait_for(&format!("all packets of {device}"), SOON, || async {
+            let got = viewer.packets();
+            ensure!(got >= sent, "{got} of {sent}, {:?}", viewer.reception());
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        viewer.close().await.expect("the session ends");
+        publisher.close().await.expect("the session ends");
+    }
+}
+
+async fn publish(
+    service: &Service,
+    device: &str,
+    transport: Transport,
+) -> anyhow::Result<Publisher> {
+    let url = format!("{}/whip/{device}", signalling(&service.kubectl)?);
+    let http = http(service, device)?;
+    Ok(Publisher::connect(&url, &http, &over(transport), &[CODEC]).await?)
+}
+
+async fn view(service: &Service, device: &str, transport: Transport) -> Viewer {
+    wait_for(&format!("{device} to be watched"), SOON, || async {
+        let url = format!("{}/whep/{device}", signalling(&service.kubectl)?);
+        let sink: Option<Arc<dyn PacketSink>> = None;
+        let http = http(service, device)?;
+        anyhow::Ok(Viewer::connect(&url, &http, &over(transport), &[CODEC], sink).await?)
+    })
+    .await
+}
+
+fn over(transport: Transport) -> Options {
+    Options {
+        transport,
+        ..Options::default()
+    }
+}
+
+fn http(service: &Service, device: &str) -> anyhow::Result<Http> {
+    let token = Some(service.token(device));
+    Ok(Http::new(&HttpOptions {
+        token,
+        ..HttpOptions::default()
+    })?)
+}
+
+/// Sends frames, the first a keyframe; returns how many packets.
+async fn send(publisher: &Publisher) -> u64 {
+    let track = publisher.track(CODEC).expect("it has one");
+    let mut source = FrameSource::new(CODEC, 3, 700, 1);
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let mut sent = 0;
+    for index in 0..FRAMES {
+        tick.tick().await;
+        let payloads = source.frame(index == 0);
+        let last = payloads.len() - 1;
+        for (position, payload) in payloads.into_iter().enumerate() {
+            let timestamp = CODEC.clock_rate() / 50 * index as u32;
+            track
+                .send(timestamp, position == last, payload)
+                .await
+                .expect("a connected session takes media");
+            sent += 1;
+        }
+    }
+    sent
+}
+
+/// Addresses of an answer's candidates: UDP, and TCP passive, each once.
+fn candidates(answer: &str) -> (Vec<String>, Vec<String>) {
+    let mut found = (Vec::new(), Vec::new());
+    for line in answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=candidate:"))
+    {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let address = format!("{}:{}", words[4], words[5]);
+        let list = match words[2].to_ascii_lowercase().as_str() {
+            "udp" => &mut found.0,
+            _ => &mut found.1,
+        };
+        if !list.contains(&address) {
+            list.push(address);
+        }
+    }
+    found
+}
+
+/// Base URL of the Service, which the outside network routes to the node.
+fn signalling(kubectl: &Kubectl) -> anyhow::Result<String> {
+    let service = kubectl.get(&["service", NAME])?;
+    match service["spec"]["clusterIP"].as_str() {
+        Some(ip) => Ok(format!("http://{ip}")),
+        None => bail!("{service}"),
+    }
+}
+
+async fn ready(kubectl: &Kubectl) {
+    wait_for("the MediaService to be Ready", START, || async {
+        let ready = condition(kubectl, "Ready")?;
+        ensure!(ready["status"] == "True", "{ready}");
+        let pod = kubectl.get(&["pod", "cam-0"])?;
+        let conditions = pod["status"]["conditions"].as_array().cloned();
+        let ready =
+            |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        ensure!(conditions.iter().flatten().any(ready), "{}", pod["status"]);
+        Ok(())
+    })
+    .await;
+}
+
+/// That condition, of the present spec.
+fn condition(kubectl: &Kubectl, kind: &str) -> anyhow::Result<Value> {
+    let resource = kubectl.get(&["mediaservice", NAME])?;
+    let status = &resource["status"];
+    ensure!(
+        status["observedGeneration"] == resource["metadata"]["generation"],
+        "{status}"
+    );
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    match conditions.into_iter().find(|found| found["type"] == kind) {
+        Some(found) => Ok(found.clone()),
+        None => bail!("{status}"),
+    }
+}
+
+fn told_addresses(kubectl: &Kubectl) -> Vec<String> {
+    let resource = kubectl.get(&["mediaservice", NAME]).expect("it is there");
+    serde_json::from_value(resource["status"]["addresses"]["media"].clone()).expect("a list")
+}
+
+fn pod_uid(kubectl: &Kubectl) -> Value {
+    let pod = kubectl.get(&["pod", "cam-0"]).expect("it is there");
+    pod["metadata"]["uid"].clone()
+}
+
+/// Writes what a cloud's controller would.
+fn gives(kubectl: &Kubectl, service: &str, ip: &str) {
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}).to_string();
+    let args = [
+        "patch",
+        "service",
+        service,
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        &status,
+    ];
+    kubectl.run(&args).expect("the status can be written");
+}
+
+/// Makes a name of the cluster's DNS that stands for `ip`.
+fn name_in_cluster(kubectl: &Kubectl, name: &str, ip: &str) -> String {
+    let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"clusterIP": "None", "ports": [{"name": "media", "port": 443}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4", "ports": [{"name": "media", "port": 443}],
+            "endpoints": [{"addresses": [ip]}],
+        },
+    ]});
+    kubectl
+        .apply(&manifest.to_string())
+        .expect("the name can be made");
+    format!("{name}.{}.svc.cluster.local", kubectl.namespace)
+}
+
+/// A route of the outside network to the node, as a load balancer would forward; ends with its value.
+struct Route(&'static str);
+
+impl Route {
+    fn to_node(address: &'static str) -> Self {
+        ip(&["route", "replace", address, "via", &node()]).expect("the route can be made");
+        Self(address)
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&["route", "del", self.0]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(args).output()?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
