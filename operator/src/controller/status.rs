@@ -4,6 +4,7 @@
 //! differs from what is there, so that a status never causes the next one.
 
 mod addresses;
+mod signalling;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -88,7 +89,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
             ready,
             &trouble,
             addresses_known.as_ref(),
-            is_signalling_routed(fetched, outcome),
+            signalling::unrouted(fetched, outcome),
         ),
         progressing(
             fetched,
@@ -229,28 +230,12 @@ pub fn differs_in_words_only(old: &MediaServiceStatus, new: &MediaServiceStatus)
     reworded == *old && new != old
 }
 
-/// Whether what routes signalling is there, if it was asked for: it was just applied, or it was there
-/// before something was refused.
-fn is_signalling_routed(fetched: &Fetched, outcome: &Outcome<'_>) -> bool {
-    let signalling = &fetched.service.spec.signalling;
-    let applied = matches!(outcome, Outcome::Applied { .. });
-    let ingress = signalling.ingress.is_none() || applied || !fetched.live.ingresses.is_empty();
-    let route = match fetched.served.get(OptionalApi::Gateway) {
-        _ if signalling.http_route.is_none() => true,
-        Availability::Absent => false,
-        Availability::Present => applied || !fetched.live.of_kind("HTTPRoute").is_empty(),
-        // Its objects could not be listed just now, which says nothing of them.
-        Availability::Unknown => true,
-    };
-    ingress && route
-}
-
 fn ready_condition(
     replicas: i32,
     ready: usize,
     trouble: &Option<Trouble>,
     addresses: Option<&AddressesReady>,
-    signalling_routed: bool,
+    unrouted: Option<String>,
 ) -> Condition {
     let because = |text: &str| match trouble {
         Some(trouble) => format!("{text}: {}", trouble.message),
@@ -270,13 +255,8 @@ fn ready_condition(
     if ready == 0 {
         return condition("Ready", false, "NoPods", because("no pod is ready"));
     }
-    if !signalling_routed {
-        return condition(
-            "Ready",
-            false,
-            "SignallingNotReady",
-            because("what routes spec.signalling is not there"),
-        );
+    if let Some(missing) = unrouted {
+        return condition("Ready", false, "SignallingNotReady", because(&missing));
     }
     condition("Ready", true, "Accepting", "new sessions are taken".into())
 }

@@ -190,7 +190,6 @@ fn an_api_that_the_spec_asks_for_and_the_cluster_has_not_degrades_it() {
         .set(OptionalApi::Gateway, Availability::Present);
     let status = applied(&fetched);
     assert_eq!(word(&status, "Degraded"), is("False", "AsExpected"));
-    assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
     let ingress = json!({"host": "m.example.com", "tlsSecretName": "tls"});
     with_spec(
         &mut fetched,
@@ -201,6 +200,37 @@ fn an_api_that_the_spec_asks_for_and_the_cluster_has_not_degrades_it() {
     assert_eq!(word(&status, "Degraded"), is("True", "CRDAbsent"));
     assert!(message(&status, "Degraded").contains("cert-manager.io/v1"));
     assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+}
+
+#[test]
+fn a_route_is_one_once_a_gateway_has_accepted_it() {
+    let mut fetched = with_pod(fetched(1), true);
+    let route = json!({"parentRefs": [{"name": "gw"}], "hostnames": ["r.example.com"]});
+    with_spec(
+        &mut fetched,
+        json!({"media": {"exposure": "HostPort"}, "signalling": {"httpRoute": route}}),
+    );
+    let mut ready = |accepted: &[(&str, &str)]| {
+        let parents: Vec<serde_json::Value> = accepted
+            .iter()
+            .map(|(status, message)| {
+                let condition = json!({"type": "Accepted", "status": status, "message": message});
+                json!({"conditions": [{"type": "ResolvedRefs", "status": "True"}, condition]})
+            })
+            .collect();
+        let object = json!({"metadata": {"name": "cam"}, "status": {"parents": parents}});
+        let objects = vec![serde_json::from_value(object).unwrap()];
+        fetched.live.optional.insert("HTTPRoute".into(), objects);
+        let status = applied(&fetched);
+        (word(&status, "Ready"), message(&status, "Ready"))
+    };
+    let waiting = is("False", "SignallingNotReady");
+    assert_eq!(ready(&[]).0, waiting);
+    let refused = ready(&[("False", "no listener has this host name")]);
+    assert_eq!(refused.0, waiting);
+    assert!(refused.1.ends_with(": no listener has this host name"));
+    let accepted = [("False", "not here"), ("True", "")];
+    assert_eq!(ready(&accepted).0, is("True", "Accepting"));
 }
 
 #[test]
