@@ -127,11 +127,15 @@ impl Context {
 /// Everything is looked at again after this time, whatever the watches say.
 const RESYNC: Duration = Duration::from_secs(600);
 
-/// While pods start or go: events of mounts and refusals have no watch.
+/// While pods start or go, or something is wrong: events of mounts and refusals have no watch.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// The same for what has been so for minutes: a hundred services that wait for somebody must not keep
+/// the API server busy.
+const LONG_PROGRESS: Duration = Duration::from_secs(30);
+
 /// While it is not known whether an optional API is served: nothing tells when it is.
-const UNCLEAR: Duration = Duration::from_secs(60);
+const UNCLEAR: Duration = Duration::from_secs(30);
 
 /// After a watch that failed. While it lasts no watch is heard, so it is short; for all of them together
 /// there is one new try in this time, which spares an API server in trouble.
@@ -457,10 +461,20 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     .await?;
     Ok(Action::requeue(match replaced.look_again {
         Some(soon) => soon,
-        _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => PROGRESS,
+        _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => {
+            next_look(&status, Timestamp::now())
+        }
         _ if fetched.served.is_unclear() => UNCLEAR,
         _ => RESYNC,
     }))
+}
+
+/// A sixth of the time for which all conditions have been as they are, within the two bounds.
+fn next_look(status: &MediaServiceStatus, now: Timestamp) -> Duration {
+    let changes = status.conditions.iter().map(|c| c.last_transition_time.0);
+    let age = changes.max().map(|last| now.duration_since(last));
+    let age = age.and_then(|age| Duration::try_from(age).ok());
+    (age.unwrap_or_default() / 6).clamp(PROGRESS, LONG_PROGRESS)
 }
 
 /// Same spec hash, other template: only the operator's own version made the difference.
