@@ -37,6 +37,8 @@ pub struct Write {
     /// Without the query.
     pub path: String,
     pub manager: String,
+    /// Name of the client that asked.
+    pub client: String,
 }
 
 struct Inside {
@@ -47,6 +49,8 @@ struct Inside {
     log: Vec<(u64, &'static str, Key, Value)>,
     writes: Vec<Write>,
     faults: Vec<Fault>,
+    /// Names of clients whose requests go nowhere.
+    cut_off: Vec<String>,
     /// `status` of each new pod.
     pod_status: Value,
 }
@@ -122,6 +126,7 @@ impl FakeCluster {
             log: Vec::new(),
             writes: Vec::new(),
             faults: Vec::new(),
+            cut_off: Vec::new(),
             pod_status: ready_status("127.0.0.1"),
         };
         Self {
@@ -131,8 +136,30 @@ impl FakeCluster {
     }
 
     pub fn client(&self) -> Client {
-        let routes = Router::new().fallback(any(answer)).with_state(self.clone());
-        Client::new(routes, "default")
+        self.client_named("")
+    }
+
+    /// A client that can be told from others.
+    pub fn client_named(&self, name: &str) -> Client {
+        let state = (self.clone(), name.to_owned());
+        Client::new(
+            Router::new().fallback(any(answer)).with_state(state),
+            "default",
+        )
+    }
+
+    /// Nothing of that client arrives any more, and nothing comes back.
+    pub fn cut_off(&self, client: &str) {
+        let mut inside = self.inside();
+        inside.cut_off.push(client.to_owned());
+        self.tell(&mut inside);
+    }
+
+    /// Ends that.
+    pub fn heal(&self, client: &str) {
+        let mut inside = self.inside();
+        inside.cut_off.retain(|name| name != client);
+        self.tell(&mut inside);
     }
 
     /// Answers requests whose path starts so with `code`, from now on, and ends such watches.
@@ -363,13 +390,14 @@ impl Inside {
 }
 
 async fn answer(
-    State(fake): State<FakeCluster>,
+    State((fake, client)): State<(FakeCluster, String)>,
     method: Method,
     uri: Uri,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    fake.reached_by(&client).await;
     let path = uri.path().to_owned();
     let writes = method != Method::GET;
     if writes {
@@ -378,6 +406,7 @@ async fn answer(
             method: method.clone(),
             path: path.clone(),
             manager,
+            client: client.clone(),
         };
         fake.inside().writes.push(write);
     }
@@ -396,7 +425,7 @@ async fn answer(
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match method {
         Method::GET if asked.get("watch").is_some_and(|watch| watch != "false") => {
-            fake.watch(target, path, &asked)
+            fake.watch(target, path, client, &asked)
         }
         Method::GET => fake.read(&target, &asked),
         _ => {
@@ -437,6 +466,14 @@ impl Inside {
                     None => Err(404),
                     Some(uid) if !wanted.is_null() && *wanted != uid => Err(409),
                     Some(_) => Ok(self.remove(&key).unwrap_or_default()),
+                }
+            }
+            Method::PUT => {
+                let version = live.map(|live| &live["metadata"]["resourceVersion"]);
+                match version {
+                    None => Err(404),
+                    Some(version) if *version != body["metadata"]["resourceVersion"] => Err(409),
+                    Some(_) => Ok(self.store(key, body)),
                 }
             }
             Method::PATCH => {
@@ -485,7 +522,16 @@ impl FakeCluster {
             .into_response()
     }
 
-    fn watch(&self, target: Target, path: String, asked: &Asked) -> Response {
+    /// Waits while that client is cut off.
+    async fn reached_by(&self, client: &str) {
+        let mut changed = self.changed.subscribe();
+        while self.inside().cut_off.iter().any(|name| name == client) {
+            // The sender lives as long as this cluster.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn watch(&self, target: Target, path: String, client: String, asked: &Asked) -> Response {
         let since: u64 = asked
             .get("resourceVersion")
             .and_then(|version| version.parse().ok())
@@ -498,9 +544,10 @@ impl FakeCluster {
             asked.clone(),
         );
         let lines = stream::unfold(start, move |(fake, mut changed, since, target, asked)| {
-            let path = path.clone();
+            let (path, client) = (path.clone(), client.clone());
             async move {
                 loop {
+                    fake.reached_by(&client).await;
                     changed.borrow_and_update();
                     let (found, next) = {
                         let inside = fake.inside();

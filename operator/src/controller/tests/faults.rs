@@ -1,6 +1,7 @@
 //! What fails around the operator: optional APIs, refusals, other leaders, and its own absence.
 
 use super::*;
+use crate::lease::{Contender, Held, Timings};
 use crate::testing::cluster::ready_status;
 
 const MONITORING: &str = "/apis/monitoring.coreos.com";
@@ -58,9 +59,11 @@ async fn an_api_that_does_not_answer_costs_nothing_of_what_is_there() {
         fake.fail(MONITORING, code);
         is_restored(&fake, PODS_SERVICE).await;
         becomes(&fake, "MonitoringReady", "False", "DiscoveryUnknown").await;
+        // By now its watches fail, one after the other and again and again.
+        is_restored(&fake, PODS_SERVICE).await;
         assert_eq!(condition(&fake, SERVICE, "Ready").0, "True");
-        operator.look(2).await;
         fake.mend(MONITORING);
+        operator.look(1).await;
         becomes(&fake, "MonitoringReady", "True", "Created").await;
     }
     let deleted = |write: &Write| write.method == axum::http::Method::DELETE;
@@ -268,4 +271,71 @@ async fn what_happened_while_no_operator_ran_is_mended_by_the_next_and_nothing_i
         "the pod that came meanwhile stays"
     );
     operator.stop().await;
+}
+
+const FAST: Timings = Timings {
+    valid: Duration::from_millis(1500),
+    deadline: Duration::from_millis(900),
+    retry: Duration::from_millis(100),
+};
+
+/// A contender of that name, and the client that it lets write.
+fn contender(fake: &FakeCluster, name: &str) -> (Contender, Client) {
+    let client = fake.client_named(name);
+    let contender = Contender::new(client.clone(), "system", name, FAST);
+    let fenced = contender.fence().around(client);
+    (contender, fenced)
+}
+
+async fn leads(contender: &Contender) -> Held {
+    tokio::time::timeout(PATIENCE, contender.acquire())
+        .await
+        .expect("it leads in time")
+}
+
+#[tokio::test]
+async fn of_two_operators_one_writes_and_a_partitioned_leader_has_stopped_before_the_next_begins() {
+    let fake = cluster(json!({}));
+    let (one, client) = contender(&fake, "one");
+    let mut held = leads(&one).await;
+    let first = Operator::with(&fake, client, Loads::at(1)).await;
+    let renewing = tokio::spawn(async move { one.renew(&mut held).await });
+    settled(&fake).await;
+
+    let (two, client) = contender(&fake, "two");
+    let waiting = tokio::spawn(async move { (leads(&two).await, two) });
+    fake.cut_off("one");
+    let why = tokio::time::timeout(PATIENCE, renewing)
+        .await
+        .expect("in time")
+        .expect("no panic");
+    assert_eq!(why, "the Lease could not be renewed in time");
+    assert!(!waiting.is_finished(), "the second leads only later");
+    // `main` ends the process here. That it was stopped instead, and goes on, changes nothing:
+    fake.heal("one");
+    let before = writes(&fake);
+    fake.delete(PODS_SERVICE);
+    let (mut held, two) = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("in time")
+        .expect("no panic");
+    let second = Operator::with(&fake, client, Loads::at(1)).await;
+    let renewing = tokio::spawn(async move { two.renew(&mut held).await });
+    eventually("the second to mend it", PATIENCE, || {
+        match fake.get(PODS_SERVICE) {
+            Value::Null => Err("not there".into()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    eventually("the first to have tried", PATIENCE, || {
+        let text = String::from_utf8(first.context.metrics.render()).unwrap();
+        let none = text.contains("mediaservice_operator_reconciles_total{result=\"error\"} 0");
+        if none { Err(text) } else { Ok(()) }
+    })
+    .await;
+    let after = writes(&fake).split_off(before.len());
+    assert!(after.iter().all(|write| write.client == "two"), "{after:?}");
+    renewing.abort();
+    second.stop().await;
 }

@@ -91,6 +91,48 @@ async fn a_spec_that_is_changed_back_ends_the_drain_and_the_pod_stays() {
 }
 
 #[tokio::test]
+async fn while_paused_only_the_status_is_written_and_a_drain_stands_still() {
+    let server = Server::start("Accepting", 3).await;
+    let fake = cluster(json!({}));
+    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
+    settled(&fake).await;
+    let first = uid(&fake);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["limits"] = json!({"sessionsPerPod": 50});
+    });
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    fake.edit(SERVICE, |service| service["spec"]["paused"] = true.into());
+    eventually("Paused to be True", PATIENCE, || {
+        match condition(&fake, SERVICE, "Paused").0 == "True" {
+            true => Ok(()),
+            false => Err(fake.get(SERVICE)["status"].to_string()),
+        }
+    })
+    .await;
+    let before = writes(&fake).len();
+    server.says("Drained", 0);
+    let child = "/api/v1/namespaces/media/services/cam-pods";
+    fake.delete(child);
+    fake.edit(SERVICE, |service| {
+        service["spec"]["monitoring"] = json!({"dashboards": {"enabled": false}});
+    });
+    operator.look(3).await;
+    let meanwhile = writes(&fake).split_off(before);
+    let of_status = |write: &Write| write.path.ends_with("/mediaservices/cam/status");
+    assert!(meanwhile.iter().all(of_status), "{meanwhile:?}");
+    assert_eq!((uid(&fake), drain(&fake)), (first.clone(), json!("true")));
+    fake.edit(SERVICE, |service| service["spec"]["paused"] = false.into());
+    eventually("another pod", PATIENCE, || match uid(&fake) {
+        now if now != first => Ok(()),
+        now => Err(now.to_string()),
+    })
+    .await;
+    settled(&fake).await;
+    assert_ne!(fake.get(child), Value::Null);
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_goes_on_where_the_operator_before_has_left_it() {
     let server = Server::start("Accepting", 3).await;
     let fake = cluster(json!({}));
