@@ -6,7 +6,10 @@
 
 mod children;
 mod conditions;
+mod drain;
 mod exposures;
+mod leader;
+mod monitoring;
 mod optional;
 mod refused;
 mod rights;

@@ -73,6 +73,27 @@ impl Service {
     }
 }
 
+/// Name, uid and restarts of the operator's pods that are not about to end.
+pub fn operator_pods() -> anyhow::Result<Vec<(String, String, u64)>> {
+    let kubectl = Kubectl::new(operator::NAMESPACE);
+    let selector = "--selector=app.kubernetes.io/component=operator";
+    let pods = kubectl.get(&["pods", selector])?;
+    let pods = pods["items"].as_array().into_iter().flatten();
+    let alive = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+    Ok(alive
+        .map(|pod| {
+            let metadata = &pod["metadata"];
+            (
+                text(&metadata["name"]),
+                text(&metadata["uid"]),
+                restarts(pod).unwrap_or(0),
+            )
+        })
+        .collect())
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
