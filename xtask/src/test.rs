@@ -151,7 +151,7 @@ mod tests {
         };
         let (whole, long) = (names(false, false), names(false, true));
         assert_eq!(long[..whole.len()], whole);
-        let more = ["soak", "bench", "bench stages", "fuzz"];
+        let more = ["scale", "soak", "bench", "bench stages", "fuzz"];
         assert_eq!(long[whole.len()..], more);
         assert!(whole.starts_with(&names(true, false)));
         let mut once = long.clone();

@@ -1,6 +1,6 @@
 //! The stages of `cargo xtask test --long`: what takes minutes of wall time, or another server's build.
 //!
-//! They run after the others, and need no cluster. What is judged is what holds on a busy machine too;
+//! They run after the others; only the first needs a cluster, and starts its own. What is judged is what holds on a busy machine too;
 //! the benchmarks' times are told.
 
 use std::process::Command;
@@ -10,7 +10,7 @@ use anyhow::{bail, ensure};
 use serde_json::Value;
 
 use super::Gate;
-use super::stages::Stage;
+use super::stages::{self, Stage};
 use crate::bench::{self, Ours};
 use crate::demo::machine;
 use crate::fuzz;
@@ -19,6 +19,10 @@ use crate::sh::Counts;
 /// Each is named and timed in the report like any other.
 pub fn stages() -> Vec<Stage> {
     vec![
+        Stage {
+            name: "scale",
+            run: stages::scale,
+        },
         Stage {
             name: "soak",
             run: soak,

@@ -238,6 +238,7 @@ const OTHER_STAGES: &[&str] = &[
     "e2e",
     "demo-current",
     "demo-local",
+    "scale",
 ];
 
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
@@ -341,6 +342,25 @@ fn start_cluster(gate: &Gate) -> anyhow::Result<()> {
 /// Longest that one test binary may take on the cluster: three times what the longest takes.
 const LIMIT_SECONDS: &str = "1500";
 
+/// The same for [`scale`], which watches for ten minutes that nothing happens.
+const SCALE_LIMIT_SECONDS: &str = "3600";
+
+/// A thousand MediaServices on a cluster of their own, whose Prometheus Operator would be busier with
+/// them than the operator.
+pub fn scale(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    if let Some(reason) = gate.no_cluster {
+        bail!("not run: {reason}");
+    }
+    gate.cluster.down()?;
+    gate.cluster.up(1)?;
+    gate.cluster.add("tools")?;
+    gate.cluster.load(&gate.archives)?;
+    let limited = gate.cluster.outside("timeout")?;
+    let result = with_cluster(gate, counts, "scale", limited);
+    gate.cluster.down()?;
+    result
+}
+
 /// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
 /// before, where the registry is in reach.
 fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Result<()> {
@@ -368,7 +388,11 @@ fn with_cluster(
 ) -> anyhow::Result<()> {
     let program = test_program(binary)?;
     // A test that hangs must not keep the cluster from going down.
-    limited.args(["--kill-after=10", LIMIT_SECONDS]);
+    let limit = match binary {
+        "scale" => SCALE_LIMIT_SECONDS,
+        _ => LIMIT_SECONDS,
+    };
+    limited.args(["--kill-after=10", limit]);
     limited.arg(program);
     limited.args(["--nocapture", "--test-threads=1"]);
     limited.env("CLUSTER_DIR", gate.cluster.state());

@@ -1,0 +1,317 @@
+//! A thousand MediaServices: how fast they are made, what the operator needs for them, and that it then
+//! writes nothing.
+//!
+//! Runs on a local cluster without Prometheus Operator, in its outside network, with `KUBECONFIG` and
+//! `CLUSTER_DIR` set and the operator's image loaded. The pods are on a node that nobody runs. Started by
+//! the stage `scale` of `cargo xtask test --long`; `SCALE_SERVICES` and `SCALE_QUIET_SECONDS` make it
+//! smaller for a developer.
+#![forbid(unsafe_code)]
+
+mod api;
+mod node;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tests::operator::NAMESPACE;
+use tests::{audit, operator, wait_for};
+
+use api::Api;
+
+const ACCOUNT: &str = "system:serviceaccount:mediaservice-system:mediaservice-operator";
+const MEDIA_SERVICES: &str = "/apis/mediaservice.io/v1alpha1";
+
+/// Enough for an API server that shares two cores with all else.
+const MADE: Duration = Duration::from_secs(900);
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is {text}, not a number")),
+        Err(_) => default,
+    }
+}
+
+/// A namespace has fifty of them: a list by label reads all objects of its namespace.
+fn namespace(n: u64) -> String {
+    format!("scale-{}", n / 50)
+}
+
+fn service(n: u64) -> Value {
+    let selector = json!({"kubernetes.io/hostname": node::NAME});
+    json!({
+        "apiVersion": "mediaservice.io/v1alpha1", "kind": "MediaService",
+        "metadata": {"name": format!("cam-{n}"), "namespace": namespace(n)},
+        "spec": {
+            // Of all exposures the one that a thousand pods of one node can have.
+            "media": {"exposure": "NodePort", "nodePort": 30100 + n, "externalAddresses": ["203.0.113.1"]},
+            "pod": {"nodeSelector": selector, "tolerations": [{"key": node::TAINT, "operator": "Exists"}]},
+        },
+    })
+}
+
+/// The operator's requests after `mark`, and the last of them.
+fn requests_since(mark: &str) -> anyhow::Result<(Vec<Value>, String)> {
+    let time = |event: &Value| {
+        event["requestReceivedTimestamp"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut requests = audit::requests(ACCOUNT)?;
+    requests.retain(|event| *time(event) > *mark);
+    let last = requests
+        .iter()
+        .map(time)
+        .max()
+        .unwrap_or_else(|| mark.to_owned());
+    Ok((requests, last))
+}
+
+/// Those that change something, the Lease apart.
+fn writes(requests: &[Value]) -> Vec<String> {
+    let changes = |event: &&Value| {
+        let verb = event["verb"].as_str().unwrap_or_default();
+        !["get", "list", "watch"].contains(&verb) && event["objectRef"]["resource"] != "leases"
+    };
+    requests.iter().filter(changes).map(audit::line).collect()
+}
+
+/// Memory in MiB and CPU seconds of the operator, as its kubelet counts them.
+async fn usage(api: &Api) -> anyhow::Result<(f64, f64)> {
+    let text = api
+        .text("/api/v1/nodes/node1/proxy/metrics/resource")
+        .await?;
+    let value = |family: &str| -> anyhow::Result<f64> {
+        let of_operator = |line: &&str| {
+            line.starts_with(&format!("{family}{{"))
+                && line.contains("container=\"operator\"")
+                && line.contains(&format!("namespace=\"{NAMESPACE}\""))
+        };
+        let line = text
+            .lines()
+            .find(of_operator)
+            .with_context(|| format!("no {family}"))?;
+        let value = line
+            .rsplit_once('}')
+            .and_then(|(_, rest)| rest.split_whitespace().next());
+        Ok(value.context("a value")?.parse()?)
+    };
+    let memory = value("container_memory_working_set_bytes")? / f64::from(1 << 20);
+    Ok((memory, value("container_cpu_usage_seconds_total")?))
+}
+
+/// Ready, and nothing under way.
+fn is_settled(service: &Value) -> bool {
+    let conditions = service["status"]["conditions"].as_array();
+    let is = |kind: &str, status: &str| {
+        let mut all = conditions.into_iter().flatten();
+        all.any(|condition| condition["type"] == kind && condition["status"] == status)
+    };
+    is("Ready", "True") && is("Progressing", "False")
+}
+
+/// Seconds between the creation of each MediaService and that of its StatefulSet, sorted.
+async fn delays(api: &Api) -> anyhow::Result<Vec<u64>> {
+    let created = |list: Value| -> BTreeMap<(String, String), u64> {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let of = |item: &Value| {
+            let text = |field: &str| {
+                item["metadata"][field]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            (
+                (text("namespace"), text("name")),
+                seconds(&text("creationTimestamp")),
+            )
+        };
+        items.iter().map(of).collect()
+    };
+    let services = created(api.get(&format!("{MEDIA_SERVICES}/mediaservices")).await?);
+    let sets = created(api.get("/apis/apps/v1/statefulsets").await?);
+    let mut delays = Vec::new();
+    for (name, service) in services {
+        let set = sets
+            .get(&name)
+            .with_context(|| format!("{name:?} has no StatefulSet"))?;
+        delays.push(set.saturating_sub(service));
+    }
+    delays.sort_unstable();
+    Ok(delays)
+}
+
+/// Of the day, in `2026-01-01T10:20:30Z`; a run does not last over midnight twice.
+fn seconds(timestamp: &str) -> u64 {
+    let time = timestamp.split(['T', 'Z']).nth(1).unwrap_or_default();
+    let parts = time.split(':').map(|part| part.parse::<u64>().unwrap_or(0));
+    parts.fold(0, |sum, part| sum * 60 + part)
+}
+
+/// Lets that time pass, which is what is looked at here.
+async fn rest(time: Duration) {
+    let started = Instant::now();
+    wait_for(
+        "the time to pass",
+        time + Duration::from_secs(60),
+        || async {
+            ensure!(started.elapsed() >= time, "{:?}", started.elapsed());
+            Ok::<_, anyhow::Error>(())
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_every_watch_was_cut() {
+    let count = number("SCALE_SERVICES", 1000);
+    let quiet = Duration::from_secs(number("SCALE_QUIET_SECONDS", 600));
+    operator::install();
+    let api = Arc::new(Api::start().await);
+    node::create(&api).await.expect("a node can be made");
+    let kubelet = tokio::spawn(node::run(api.clone()));
+    for first in (0..count).step_by(50) {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace(first)}});
+        api.create("/api/v1/namespaces", &body)
+            .await
+            .expect("it is new");
+    }
+
+    let applied = Instant::now();
+    for n in 0..count {
+        let path = format!("{MEDIA_SERVICES}/namespaces/{}/mediaservices", namespace(n));
+        api.create(&path, &service(n))
+            .await
+            .expect("the manifest is right");
+    }
+    println!("{count} MediaServices applied in {:?}", applied.elapsed());
+    wait_for("all of them to be ready", MADE, || async {
+        let all = api.get(&format!("{MEDIA_SERVICES}/mediaservices")).await?;
+        let items = all["items"].as_array().context("a list")?;
+        let settled = items.iter().filter(|service| is_settled(service)).count();
+        let example = items.iter().find(|service| !is_settled(service));
+        ensure!(
+            settled == count as usize,
+            "{settled} are; one that is not: {:?}",
+            example.map(|one| &one["status"])
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    println!(
+        "all ready {:?} after the first was applied",
+        applied.elapsed()
+    );
+    let delays = delays(&api).await.expect("both can be listed");
+    let at = |percent: usize| delays[(delays.len() * percent / 100).min(delays.len() - 1)];
+    println!("apply to StatefulSet: p50 {} s, p99 {} s", at(50), at(99));
+    let (memory, cpu) = usage(&api).await.expect("the kubelet counts");
+    println!("the operator: {memory:.0} MiB, {cpu:.1} s of CPU for making them");
+
+    // What is still under way ends: the last status, and the garbage of the start.
+    let (_, mut mark) = requests_since("").expect("the log can be read");
+    loop {
+        rest(Duration::from_secs(60)).await;
+        let (requests, last) = requests_since(&mark).expect("the log can be read");
+        let wrote = writes(&requests);
+        if wrote.is_empty() {
+            break;
+        }
+        mark = last;
+        assert!(
+            applied.elapsed() < 2 * MADE,
+            "{} writes in a minute: {:?}",
+            wrote.len(),
+            &wrote[..wrote.len().min(10)]
+        );
+    }
+
+    let (started, (_, before)) = (
+        Instant::now(),
+        usage(&api).await.expect("the kubelet counts"),
+    );
+    let (_, mark) = requests_since("").expect("the log can be read");
+    rest(quiet).await;
+    let (memory, after) = usage(&api).await.expect("the kubelet counts");
+    let (requests, mark) = requests_since(&mark).expect("the log can be read");
+    let share = (after - before) / started.elapsed().as_secs_f64() * 1000.0;
+    println!(
+        "in {:?}: {} requests, {share:.0} millicores, {memory:.0} MiB",
+        started.elapsed(),
+        requests.len()
+    );
+    let wrote = writes(&requests);
+    assert!(
+        wrote.is_empty(),
+        "{} writes: {:?}",
+        wrote.len(),
+        &wrote[..wrote.len().min(10)]
+    );
+    assert!(
+        requests
+            .iter()
+            .any(|event| event["objectRef"]["resource"] == "leases"),
+        "it leads"
+    );
+    // Each is looked at every ten minutes, with about a dozen lists.
+    let rounds = 1 + quiet.as_secs() / 600;
+    assert!(
+        requests.len() as u64 <= count * 15 * rounds + 2000,
+        "{} requests",
+        requests.len()
+    );
+
+    api::end_server();
+    wait_for("the operator to look at everything again", MADE, || async {
+        let (requests, _) = requests_since(&mark)?;
+        let of_sets = |event: &&Value| event["objectRef"]["resource"] == "statefulsets";
+        let looked = requests.iter().filter(of_sets).count();
+        ensure!(
+            looked as u64 > count / 2 || requests.len() > 1000,
+            "{looked} of {}",
+            requests.len()
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    rest(Duration::from_secs(60)).await;
+    let (requests, _) = requests_since(&mark).expect("the log can be read");
+    let wrote = writes(&requests);
+    assert!(
+        wrote.is_empty(),
+        "{} writes: {:?}",
+        wrote.len(),
+        &wrote[..wrote.len().min(10)]
+    );
+    let lists =
+        |event: &&Value| event["verb"] == "list" && event["objectRef"]["namespace"].is_null();
+    let relists = requests.iter().filter(lists).count();
+    let mut by_second: BTreeMap<&str, usize> = BTreeMap::new();
+    for event in &requests {
+        let time = event["requestReceivedTimestamp"]
+            .as_str()
+            .unwrap_or_default();
+        *by_second
+            .entry(time.get(..19).unwrap_or_default())
+            .or_default() += 1;
+    }
+    let peak = by_second.values().max().copied().unwrap_or(0);
+    println!(
+        "after every watch was cut: {} requests, {relists} lists of everything, {peak} a second at most",
+        requests.len()
+    );
+    // Each watch lists once; the pages of a thousand are a few, and the first tries meet a closed port.
+    assert!(relists <= 100, "{relists} lists of everything");
+    // Each reconciliation reads about twelve lists: one round of them, and not one for each watch.
+    assert!(
+        requests.len() as u64 <= count * 40 + 1000,
+        "{} requests",
+        requests.len()
+    );
+    kubelet.abort();
+}
