@@ -28,15 +28,6 @@ async fn media_services(service: &Service, wanted: &[&str]) {
     .await;
 }
 
-async fn reason(service: &Service, kind: &str, status: &str, reason: &str) -> String {
-    wait_for(&format!("{kind} to say {reason}"), START, || async {
-        let condition = service.condition(kind, status, START).await;
-        ensure!(condition["reason"] == reason, "{condition}");
-        Ok::<_, anyhow::Error>(condition["message"].as_str().unwrap_or_default().to_owned())
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exposure_brings_its_services_and_takes_those_of_the_one_before_away() {
     let service = Service::apply("reconcile-exposure", "{replicas: 0}");
@@ -90,7 +81,9 @@ async fn an_exposure_brings_its_services_and_takes_those_of_the_one_before_away(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_missing_is_named_and_comes_without_a_restart() {
     let service = Service::apply("reconcile-addresses", "{}");
-    let message = reason(&service, "AddressesReady", "False", "LoadBalancerPending").await;
+    let message = service
+        .reason("AddressesReady", "False", "LoadBalancerPending")
+        .await;
     assert!(
         message.contains("describe service cam-media-udp"),
         "{message}"
@@ -98,7 +91,9 @@ async fn an_address_that_is_missing_is_named_and_comes_without_a_restart() {
     let ready = service.condition("Ready", "False", START).await;
     assert_eq!(ready["reason"], "AddressesPending", "{ready}");
     service.patch(r#"{"spec":{"media":{"externalAddresses":["no.such.name.invalid"]}}}"#);
-    let message = reason(&service, "AddressesReady", "False", "NameUnresolvable").await;
+    let message = service
+        .reason("AddressesReady", "False", "NameUnresolvable")
+        .await;
     assert!(message.contains("no.such.name.invalid"), "{message}");
     let uid = || anyhow::Ok(service.kubectl.get(&["pod", "cam-0"])?["metadata"]["uid"].clone());
     let first = uid().expect("the pod is there");
@@ -128,7 +123,9 @@ async fn a_namespace_that_forbids_host_ports_shows_and_an_exposure_by_service_li
         let spec = json!({"spec": {"replicas": 1, "media": {"exposure": exposure}}});
         service.patch(&spec.to_string());
         let message = wait_for(&format!("{exposure} to be refused"), START, || async {
-            let message = reason(&service, "Degraded", "True", "PodSecurityConflict").await;
+            let message = service
+                .reason("Degraded", "True", "PodSecurityConflict")
+                .await;
             ensure!(
                 message.contains(&format!("exposure {exposure} needs")),
                 "{message}"

@@ -66,6 +66,19 @@ impl Service {
         .await
     }
 
+    /// Waits until the condition `kind` is `status` for that reason, and returns its message: another may
+    /// come first, as for the seconds in which a new definition is not yet known to all of the API server.
+    pub async fn reason(&self, kind: &str, status: &str, reason: &str) -> String {
+        wait_for(&format!("{kind} to say {reason}"), START, || async {
+            let condition = self.condition(kind, status, START).await;
+            match condition["message"].as_str() {
+                Some(message) if condition["reason"] == reason => Ok(message.to_owned()),
+                _ => bail!("{condition}"),
+            }
+        })
+        .await
+    }
+
     /// Waits until it is ready and nothing is under way.
     pub async fn settled(&self) {
         self.condition("Ready", "True", START).await;
