@@ -36,6 +36,45 @@ pub const DURATION: Family = Family {
     scope: Scope::Process,
 };
 
+pub const IN_FLIGHT: Family = Family {
+    name: "mediaservice_operator_reconciles_in_flight",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Reconciliations under way: 8 at most, in each namespace where they are named.",
+    labels: &[],
+    buckets: &[],
+    scope: Scope::Process,
+};
+
+/// The scheduler of kube-runtime shows nobody its queue. What waits in it for the sake of a user, and
+/// so what an operator that is stuck or too slow leaves undone, is told by generations.
+pub const QUEUE_DEPTH: Family = Family {
+    name: "mediaservice_operator_queue_depth",
+    help: "MediaServices whose present generation no reconciliation has reported on yet.",
+    ..IN_FLIGHT
+};
+
+pub const WATCH_ERRORS: Family = Family {
+    name: "mediaservice_operator_watch_errors_total",
+    help: "Watches that failed or ended with an error; each begins again by itself.",
+    labels: &[],
+    ..RECONCILES
+};
+
+pub const API_REQUESTS: Family = Family {
+    name: "mediaservice_operator_api_requests_total",
+    help: "Requests to the API server, by verb (as in RBAC) and HTTP status; none where no answer came. A watch is one request, and so is one that was tried again.",
+    labels: &["verb", "code"],
+    ..RECONCILES
+};
+
+pub const CRD_MISSING: Family = Family {
+    name: "mediaservice_operator_crd_missing",
+    help: "1 if the API server said at the last list or watch that it does not serve MediaServices.",
+    unit: Unit::State,
+    ..IN_FLIGHT
+};
+
 pub const LEADER: Family = Family {
     name: "mediaservice_operator_leader",
     kind: Kind::Gauge,
@@ -47,4 +86,15 @@ pub const LEADER: Family = Family {
 };
 
 /// Every family of the operator.
-pub const FAMILIES: &[&Family] = &[&RECONCILES, &ERRORS, &WRITES, &DURATION, &LEADER];
+pub const FAMILIES: &[&Family] = &[
+    &RECONCILES,
+    &ERRORS,
+    &DURATION,
+    &IN_FLIGHT,
+    &QUEUE_DEPTH,
+    &WRITES,
+    &API_REQUESTS,
+    &WATCH_ERRORS,
+    &CRD_MISSING,
+    &LEADER,
+];

@@ -259,10 +259,19 @@ async fn run_scope(
             controller = controller.owns_with(api, resource, owned());
         }
     }
+    let store = controller.store();
+    context.metrics.queue(namespace, move || {
+        let services = store.state();
+        services
+            .iter()
+            .filter(|service| is_unreported(service))
+            .count()
+    });
     if let Some(nodes) = &context.reader.nodes {
         controller = controller.reconcile_all_on(address_changes(nodes.clone()));
     }
     let doubt = context.doubt.clone();
+    let metrics = context.metrics.clone();
     controller
         .graceful_shutdown_on(async move {
             let _ = end.wait_for(|end| *end).await;
@@ -278,6 +287,7 @@ async fn run_scope(
                     tracing::debug!(error = with_sources(&error), "not reconciled");
                 }
                 Err(error) => {
+                    metrics.watch_failed();
                     tracing::warn!(error = with_sources(&error), "can't watch");
                     // Perhaps the API has gone; until that is known, this watch holds up all others.
                     doubt.notify_one();
@@ -299,6 +309,14 @@ where
     }
 }
 
+/// Whether no status was written for its present generation yet.
+fn is_unreported(service: &Guarded) -> bool {
+    service.0.as_ref().is_ok_and(|service| {
+        let status = service.status.as_ref();
+        status.and_then(|status| status.observed_generation) != service.metadata.generation
+    })
+}
+
 /// A pod belongs to a StatefulSet; the MediaService is named by its label.
 fn service_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
     let name = pod.labels().get(meta::INSTANCE_LABEL)?;
@@ -306,7 +324,7 @@ fn service_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
 }
 
 /// Keeps the node cache for as long as the process runs.
-pub async fn cache_nodes(client: Client, writer: reflector::store::Writer<Node>) {
+pub async fn cache_nodes(client: Client, writer: reflector::store::Writer<Node>, metrics: Metrics) {
     watcher(Api::<Node>::all(client), watcher::Config::default())
         .modify(|node| {
             // A node's status is large, and only its addresses matter here.
@@ -324,6 +342,7 @@ pub async fn cache_nodes(client: Client, writer: reflector::store::Writer<Node>)
         .reflect(writer)
         .for_each(|event| {
             if let Err(error) = event {
+                metrics.watch_failed();
                 tracing::warn!(%error, "can't watch nodes");
             }
             future::ready(())
@@ -350,6 +369,7 @@ fn address_changes(nodes: Store<Node>) -> impl futures::Stream<Item = ()> + Send
 
 async fn reconcile(service: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
+    let _under_way = context.metrics.begin();
     let key = ObjectRef::from_obj(&*service);
     let result = match decoded(&service) {
         Ok(service) => steps(service, &context).await,

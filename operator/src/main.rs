@@ -11,6 +11,7 @@ mod lease;
 mod metrics;
 mod rbac;
 mod render;
+mod requests;
 #[cfg(test)]
 mod testing;
 
@@ -119,10 +120,13 @@ async fn operate(flags: Flags) -> anyhow::Result<()> {
             tracing_subscriber::EnvFilter::try_new(&flags.log_level).context("--log-level")?,
         )
         .init();
-    let client = kube::Client::try_default()
+    let metrics = metrics::Metrics::new();
+    let config = kube::Config::infer()
         .await
         .context("no cluster: not in a pod, and no KUBECONFIG")?;
-    let metrics = metrics::Metrics::new();
+    let client = kube::client::ClientBuilder::try_from(config)?
+        .with_layer(&requests::CountRequests(metrics.clone()))
+        .build();
     let health = http::Health::new();
     let (stop, mut stopped) = watch::channel(false);
     tokio::spawn(on_signal(stop)?);
@@ -189,7 +193,11 @@ async fn run_controller(
     tokio::spawn(capabilities::watch(client.clone(), sender, doubt.clone()));
     let nodes = flags.watch_namespaces.is_empty().then(|| {
         let (reader, writer) = reflector::store::<Node>();
-        tokio::spawn(controller::cache_nodes(client.clone(), writer));
+        tokio::spawn(controller::cache_nodes(
+            client.clone(),
+            writer,
+            metrics.clone(),
+        ));
         reader
     });
     let reporter = Reporter {

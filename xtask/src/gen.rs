@@ -124,7 +124,7 @@ fn operator_rule() -> anyhow::Result<String> {
                 "annotations": {
                     "summary": alert.summary,
                     "description": alert.description,
-                    "runbook_url": format!("docs/runbooks/{}.md", alert.runbook),
+                    "runbook_url": format!("BASEdocs/runbooks/{}.md", alert.runbook),
                 },
             })
         })
@@ -133,6 +133,10 @@ fn operator_rule() -> anyhow::Result<String> {
     let spec = serde_yaml::to_string(&spec)?
         .replace("{{", "{{ \"{{\" }}")
         .replace("NAMESPACE", "{{ .Release.Namespace }}")
+        .replace(
+            "BASE",
+            "{{ with .Values.metrics.prometheusRule.runbookBaseURL }}{{ trimSuffix \"/\" . }}/{{ end }}",
+        )
         .replace("JOB", "{{ include \"mediaservice-operator.name\" . }}");
     let indented: Vec<String> = spec.lines().map(|line| format!("  {line}")).collect();
     Ok(format!(

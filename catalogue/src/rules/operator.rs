@@ -23,4 +23,33 @@ pub const OPERATOR_ALERTS: &[Alert] = &[
         summary: "The operator fails to bring a MediaService to what it should be",
         description: "Reconciliations in {{ $labels.namespace }} have failed with {{ $labels.reason }} for 15 minutes. The condition of that reason on the MediaService has the API server's words.",
     },
+    Alert {
+        name: "MediaOperatorQueueStuck",
+        runbook: "MediaOperatorQueueStuck",
+        expr: "sum by (namespace) (mediaservice_operator_queue_depth{$S}) > 0",
+        lasts: "15m",
+        severity: Severity::Warning,
+        summary: "Changes of MediaServices are not taken up",
+        description: "{{ $value }} MediaServices have waited in {{ $labels.namespace }} for 15 minutes: no reconciliation has reported on what their specs say now.",
+    },
+    Alert {
+        name: "MediaOperatorWatchErrors",
+        runbook: "MediaOperatorWatchErrors",
+        // A watch that fails begins again after 0.8 to 30 s: twelve failures in ten minutes are one
+        // that never works, or an API server that ends them all.
+        expr: "sum by (namespace) (rate(mediaservice_operator_watch_errors_total{$S}[10m])) > 0.02",
+        lasts: "15m",
+        severity: Severity::Warning,
+        summary: "The operator's watches fail again and again",
+        description: "Watches of the operator in {{ $labels.namespace }} have failed for 15 minutes. Changes are seen late or not at all.",
+    },
+    Alert {
+        name: "MediaOperatorCRDMissing",
+        runbook: "MediaOperatorCRDMissing",
+        expr: "max by (namespace) (mediaservice_operator_crd_missing{$S}) == 1",
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "The definition of MediaService is not in the cluster",
+        description: "For 5 minutes the API server has said to the operator in {{ $labels.namespace }} that it does not serve MediaServices.",
+    },
 ];
