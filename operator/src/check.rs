@@ -1,22 +1,27 @@
 //! `operator check`: what the cluster lacks, each with its fix.
 //!
-//! Reads only. Asks with the rights of whoever runs it, or of the service account given by `--as`.
+//! Reads only, and only what it may: what it may is asked first. With the rights of whoever runs it, or
+//! of the service account given by `--as`.
+
+mod monitoring;
+mod rights;
+mod selection;
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
 use kube::{Client, CustomResourceExt, ResourceExt};
 
+use self::rights::may;
 use crate::capabilities::{self, Availability, OptionalApi};
-use crate::crd::{MediaService, Monitoring};
+use crate::crd::MediaService;
 use crate::lease;
-use crate::rbac::{RULES, Scope};
 
 /// What was found, as lines for people.
 #[derive(Debug, Default)]
@@ -41,21 +46,35 @@ impl Report {
     }
 }
 
-/// Asks the cluster. `namespaces` empty: the operator shall watch all.
+/// What is asked.
+pub struct Questions<'a> {
+    /// Where the operator's Lease is.
+    pub own_namespace: &'a str,
+    /// Those that the operator shall watch; empty: all.
+    pub namespaces: &'a [String],
+    /// Whether an operator has to lead by now.
+    pub leader: bool,
+}
+
+/// Asks the cluster.
 ///
 /// # Errors
 /// If the API server does not answer at all.
-pub async fn check(
-    client: &Client,
-    own_namespace: &str,
-    namespaces: &[String],
-) -> Result<Report, kube::Error> {
+pub async fn check(client: &Client, questions: &Questions<'_>) -> Result<Report, kube::Error> {
+    let Questions {
+        own_namespace,
+        namespaces,
+        leader: _,
+    } = questions;
     let mut report = Report::default();
     version(client, &mut report).await?;
-    crd(client, &mut report).await;
-    rights(client, own_namespace, namespaces, &mut report).await?;
-    monitoring(client, &mut report).await;
-    pod_security(client, namespaces, &mut report).await;
+    crd(client, &mut report).await?;
+    rights::check(client, own_namespace, namespaces, &mut report).await?;
+    leader(client, questions, &mut report).await?;
+    if optional_apis(client, &mut report).await {
+        monitoring::check(client, namespaces, &mut report).await?;
+    }
+    pod_security(client, namespaces, &mut report).await?;
     Ok(report)
 }
 
@@ -65,7 +84,7 @@ async fn version(client: &Client, report: &mut Report) -> Result<(), kube::Error
     if version.major == "1" && minor < 33 {
         report.missing(
             &format!("Kubernetes is {}", version.git_version),
-            "MediaService needs 1.33 or later",
+            "MediaService needs 1.33 or later: upgrade the cluster",
         );
     } else {
         report.ok(&format!("Kubernetes {}", version.git_version));
@@ -73,9 +92,8 @@ async fn version(client: &Client, report: &mut Report) -> Result<(), kube::Error
     Ok(())
 }
 
-async fn crd(client: &Client, report: &mut Report) {
+async fn crd(client: &Client, report: &mut Report) -> Result<(), kube::Error> {
     let name = MediaService::crd_name();
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     // Most users of the API may not read CRDs; that the resource is served is enough then.
     let served = client
         .list_api_group_resources("mediaservice.io/v1alpha1")
@@ -90,10 +108,22 @@ async fn crd(client: &Client, report: &mut Report) {
             &format!("the CRD {name}"),
             "operator crd | kubectl apply --server-side -f -   (or install the chart with crds.enabled=true)",
         );
-        return;
+        return Ok(());
     }
-    match api.get_opt(name).await {
-        Ok(Some(live)) => {
+    let attributes = ResourceAttributes {
+        group: Some("apiextensions.k8s.io".into()),
+        resource: Some("customresourcedefinitions".into()),
+        name: Some(name.into()),
+        verb: Some("get".into()),
+        ..ResourceAttributes::default()
+    };
+    if !may(client, attributes).await? {
+        report.ok(&format!("the CRD {name} is served"));
+        return Ok(());
+    }
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    match api.get_opt(name).await? {
+        Some(live) => {
             let schema = |crd: &CustomResourceDefinition| {
                 crd.spec
                     .versions
@@ -110,191 +140,138 @@ async fn crd(client: &Client, report: &mut Report) {
                 );
             }
         }
-        _ => report.ok(&format!("the CRD {name} is served")),
-    }
-}
-
-async fn rights(
-    client: &Client,
-    own_namespace: &str,
-    namespaces: &[String],
-    report: &mut Report,
-) -> Result<(), kube::Error> {
-    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let mut asked = 0;
-    let mut all_there = true;
-    for rule in RULES {
-        let watched: Vec<Option<&str>> = if namespaces.is_empty() {
-            vec![None]
-        } else {
-            namespaces
-                .iter()
-                .map(|namespace| Some(namespace.as_str()))
-                .collect()
-        };
-        let places = match rule.scope {
-            Scope::Watched => watched,
-            Scope::Own => vec![Some(own_namespace)],
-            Scope::Cluster if namespaces.is_empty() => vec![None],
-            Scope::Cluster => continue,
-        };
-        let (resource, subresource) = match rule.resource.split_once('/') {
-            Some((resource, sub)) => (resource, Some(sub)),
-            None => (rule.resource, None),
-        };
-        for place in places {
-            let mut lacking = Vec::new();
-            for verb in rule.verbs {
-                let attributes = ResourceAttributes {
-                    group: Some(rule.group.into()),
-                    resource: Some(resource.into()),
-                    subresource: subresource.map(Into::into),
-                    verb: Some((*verb).into()),
-                    namespace: place.map(Into::into),
-                    // The chart grants what can be narrowed to a name for the one Lease only.
-                    name: (rule.scope == Scope::Own && *verb != "create")
-                        .then(|| lease::NAME.into()),
-                    ..ResourceAttributes::default()
-                };
-                let review = SelfSubjectAccessReview {
-                    spec: SelfSubjectAccessReviewSpec {
-                        resource_attributes: Some(attributes),
-                        non_resource_attributes: None,
-                    },
-                    ..SelfSubjectAccessReview::default()
-                };
-                asked += 1;
-                let answer = api.create(&PostParams::default(), &review).await?;
-                if !answer.status.is_some_and(|status| status.allowed) {
-                    lacking.push(*verb);
-                }
-            }
-            if !lacking.is_empty() {
-                all_there = false;
-                let group = if rule.group.is_empty() {
-                    "core"
-                } else {
-                    rule.group
-                };
-                let place = place.map_or("in all namespaces".to_owned(), |ns| {
-                    format!("in namespace {ns}")
-                });
-                report.missing(
-                    &format!(
-                        "the right to {} {} ({group}) {place}",
-                        lacking.join(", "),
-                        rule.resource
-                    ),
-                    &format!(
-                        "install the chart with rbac.create=true, or grant it; without it {}",
-                        rule.why
-                    ),
-                );
-            }
-        }
-    }
-    if all_there {
-        report.ok(&format!("all {asked} rights"));
+        // Deleted in between.
+        None => report.missing(&format!("the CRD {name}"), "try again"),
     }
     Ok(())
 }
 
-async fn monitoring(client: &Client, report: &mut Report) {
-    match capabilities::discover(client, OptionalApi::Monitoring).await {
-        Availability::Present => report.ok(&format!(
-            "the API {}",
-            capabilities::MONITORING_GROUP_VERSION
-        )),
-        Availability::Absent => {
-            report.note(
-                &format!(
-                    "the API {} is absent: no scraping and no alerts are set up",
-                    capabilities::MONITORING_GROUP_VERSION
-                ),
-                "fix: install Prometheus Operator, for instance by the chart kube-prometheus-stack",
-            );
-            return;
-        }
-        Availability::Unknown => {
-            report.note(
-                "can't find out whether the monitoring API is served",
-                "try again",
-            );
-            return;
-        }
-    }
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("monitoring.coreos.com", "v1", "Prometheus"),
-        "prometheuses",
-    );
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let Ok(list) = api.list(&ListParams::default()).await else {
-        report.note(
-            "can't list Prometheus objects to compare their selectors",
-            "run the check as somebody who may",
-        );
-        return;
+/// An operator that has just started, or follows one that was killed, takes the Lease within this time.
+const LEADS_WITHIN: Duration = Duration::from_secs(30);
+
+async fn leader(
+    client: &Client,
+    questions: &Questions<'_>,
+    report: &mut Report,
+) -> Result<(), kube::Error> {
+    let namespace = questions.own_namespace;
+    let attributes = ResourceAttributes {
+        group: Some("coordination.k8s.io".into()),
+        resource: Some("leases".into()),
+        name: Some(lease::NAME.into()),
+        namespace: Some(namespace.into()),
+        verb: Some("get".into()),
+        ..ResourceAttributes::default()
     };
-    if list.items.is_empty() {
-        report.note(
-            "there is no Prometheus object",
-            "ServiceMonitors are made, and nothing reads them",
-        );
+    if !may(client, attributes).await? {
+        return Ok(());
     }
-    let defaults = Monitoring::default();
-    for prometheus in list.items {
-        let name = format!(
-            "Prometheus {}/{}",
-            prometheus.namespace().unwrap_or_default(),
-            prometheus.name_any()
-        );
-        for (field, labels, setting) in [
-            (
-                "serviceMonitorSelector",
-                &defaults.service_monitor.labels,
-                "spec.monitoring.serviceMonitor.labels",
-            ),
-            (
-                "ruleSelector",
-                &defaults.prometheus_rule.labels,
-                "spec.monitoring.prometheusRule.labels",
-            ),
-        ] {
-            let selector: Option<LabelSelector> =
-                serde_json::from_value(prometheus.data["spec"][field].clone()).unwrap_or_default();
-            match selector {
-                None => report.note(
-                    &format!("{name} has no {field}: it selects nothing"),
-                    "set it",
-                ),
-                Some(selector) => {
-                    let wanted = selector.match_labels.unwrap_or_default();
-                    let missing: Vec<String> = wanted
-                        .iter()
-                        .filter(|(key, value)| labels.get(*key) != Some(value))
-                        .map(|(key, value)| format!("{key}: {value}"))
-                        .collect();
-                    if missing.is_empty() {
-                        report.ok(&format!("{name} selects the default labels ({field})"));
-                    } else {
-                        report.note(
-                            &format!("{name} does not select the default labels ({field})"),
-                            &format!(
-                                "fix: put {{{}}} into {setting} of your MediaServices",
-                                missing.join(", ")
-                            ),
-                        );
-                    }
-                }
-            }
+    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let started = Instant::now();
+    loop {
+        if let Some(holder) = api
+            .get_opt(lease::NAME)
+            .await?
+            .and_then(|lease| holder(&lease))
+        {
+            report.ok(&format!("{holder} leads in namespace {namespace}"));
+            return Ok(());
         }
+        if !questions.leader {
+            report.note(
+                &format!("no operator leads in namespace {namespace}"),
+                "fix: install the chart there, or say where it is by --namespace",
+            );
+            return Ok(());
+        }
+        if started.elapsed() > LEADS_WITHIN {
+            report.missing(
+                &format!("an operator that leads in namespace {namespace}"),
+                "look at the operator's pods and their logs; see docs/runbooks/MediaOperatorNoLeader.md",
+            );
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn pod_security(client: &Client, namespaces: &[String], report: &mut Report) {
+/// Who holds the Lease and has renewed it in time, by this machine's clock.
+fn holder(lease: &Lease) -> Option<String> {
+    let spec = lease.spec.as_ref()?;
+    let valid = spec.lease_duration_seconds.unwrap_or(0);
+    let renewed = spec.renew_time.as_ref()?.0;
+    let age = Timestamp::now().duration_since(renewed).as_secs();
+    let holder = spec.holder_identity.clone()?;
+    (!holder.is_empty() && age <= i64::from(valid)).then_some(holder)
+}
+
+/// Says which optional APIs are there; whether that of monitoring is.
+async fn optional_apis(client: &Client, report: &mut Report) -> bool {
+    let mut monitoring = false;
+    for api in OptionalApi::ALL {
+        let name = api.group_version();
+        match capabilities::discover(client, api).await {
+            Availability::Present => {
+                report.ok(&format!("the API {name}"));
+                monitoring |= api == OptionalApi::Monitoring;
+            }
+            Availability::Absent => {
+                let (lost, fix) = without(name);
+                report.note(&format!("the API {name} is absent: {lost}"), fix);
+            }
+            Availability::Unknown => report.note(
+                &format!("can't find out whether the API {name} is served"),
+                "fix: try again",
+            ),
+        }
+    }
+    monitoring
+}
+
+/// What is lost without an API, and how to get it.
+fn without(group_version: &str) -> (&'static str, &'static str) {
+    match group_version.split('/').next() {
+        Some("monitoring.coreos.com") => (
+            "no scraping and no alerts are set up",
+            "fix: install Prometheus Operator, for instance by the chart kube-prometheus-stack",
+        ),
+        Some("gateway.networking.k8s.io") => (
+            "spec.signalling.httpRoute is not made",
+            "fix: install a Gateway controller with its definitions, or route by spec.signalling.ingress",
+        ),
+        Some("cert-manager.io") => (
+            "spec.signalling.certificateIssuerRef gets no certificate",
+            "fix: install cert-manager, or make the Secret of spec.signalling.ingress.tlsSecretName yourself",
+        ),
+        _ => (
+            "what a MediaService asks of it is not made",
+            "fix: install its definitions",
+        ),
+    }
+}
+
+async fn pod_security(
+    client: &Client,
+    namespaces: &[String],
+    report: &mut Report,
+) -> Result<(), kube::Error> {
     let api: Api<Namespace> = Api::all(client.clone());
     for name in namespaces {
-        let Ok(namespace) = api.get(name).await else {
+        let attributes = ResourceAttributes {
+            resource: Some("namespaces".into()),
+            name: Some(name.clone()),
+            namespace: Some(name.clone()),
+            verb: Some("get".into()),
+            ..ResourceAttributes::default()
+        };
+        if !may(client, attributes).await? {
+            continue;
+        }
+        let Some(namespace) = api.get_opt(name).await? else {
+            report.missing(
+                &format!("namespace {name}, which the operator shall watch"),
+                &format!("kubectl create namespace {name}"),
+            );
             continue;
         };
         let level = namespace.labels().get("pod-security.kubernetes.io/enforce");
@@ -305,4 +282,5 @@ async fn pod_security(client: &Client, namespaces: &[String], report: &mut Repor
             );
         }
     }
+    Ok(())
 }

@@ -82,6 +82,9 @@ enum Command {
         /// Ask for the rights of this user, such as system:serviceaccount:NAMESPACE:NAME
         #[arg(long = "as")]
         impersonate: Option<String>,
+        /// Also require that an operator leads, within 30 s
+        #[arg(long)]
+        leader: bool,
     },
 }
 
@@ -91,13 +94,21 @@ async fn main() -> anyhow::Result<()> {
     match command {
         Some(Command::Crd) => print!("{}", serde_yaml::to_string(&crd::definition())?),
         Some(Command::Render { file }) => print!("{}", render::render(&file, &flags.media_image)?),
-        Some(Command::Check { impersonate }) => {
+        Some(Command::Check {
+            impersonate,
+            leader,
+        }) => {
             let mut config = kube::Config::infer()
                 .await
                 .context("no cluster: set KUBECONFIG")?;
             config.auth_info.impersonate = impersonate;
             let client = kube::Client::try_from(config)?;
-            let report = check::check(&client, &flags.namespace, &flags.watch_namespaces).await?;
+            let questions = check::Questions {
+                own_namespace: &flags.namespace,
+                namespaces: &flags.watch_namespaces,
+                leader,
+            };
+            let report = check::check(&client, &questions).await?;
             print!("{}", report.text);
             anyhow::ensure!(
                 report.failures == 0,
