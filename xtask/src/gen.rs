@@ -3,6 +3,7 @@
 //! Owns the list of generated files and how each is made from its one source; the sources are the
 //! operator's types and the metric catalogue. Never edits a file by hand-made rules beyond that.
 
+mod chart;
 mod flags;
 mod metrics;
 mod resource;
@@ -70,6 +71,10 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
         Generated {
             path: "charts/mediaservice-operator/templates/prometheusrule.yaml",
             text: operator_rule()?,
+        },
+        Generated {
+            path: "charts/mediaservice-operator/README.md",
+            text: chart::page()?,
         },
         Generated {
             path: "docs/reference/mediaservice.md",
