@@ -1,5 +1,6 @@
-//! The operator's chart against a real API server: every object is accepted, and the definition may
-//! come from kubectl, from this release or from another one, in either order.
+//! The operator's chart against a real API server: every object is accepted, the definition may come
+//! from kubectl, from this release or from another one, in either order, an operator for one namespace
+//! keeps to it, and what runs is kept.
 //!
 //! What a MediaService brings to Prometheus is asked of a real one, at PROMETHEUS_URL.
 //!
@@ -7,17 +8,29 @@
 //! definition is deleted between tests. Run by the stage `chart on the cluster` of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+mod kept;
+mod scoped;
+mod variants;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::Value;
-use tests::Prometheus;
 use tests::process::program;
+use tests::{Kubectl, Prometheus, wait_for};
+
+use variants::VARIANTS;
 
 const CRD: &str = "mediaservices.mediaservice.io";
 const NAMESPACE: &str = "chart-live";
+/// Where MediaServices are made.
+const MEDIA: &str = "chart-media";
+/// Enough for images that are there to start on a busy machine.
+const START: Duration = Duration::from_secs(180);
 
 /// There is one definition in a cluster, so these tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -32,7 +45,9 @@ impl Clean<'_> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner),
         );
         clean.sweep();
-        ok(kubectl(&["create", "namespace", NAMESPACE]));
+        for namespace in [NAMESPACE, MEDIA] {
+            ok(kubectl(&["create", "namespace", namespace]));
+        }
         clean
     }
 
@@ -58,6 +73,7 @@ impl Clean<'_> {
             "delete",
             "namespace",
             NAMESPACE,
+            MEDIA,
             "--ignore-not-found",
             "--wait",
         ]));
@@ -118,6 +134,36 @@ fn install(verb: &str, release: &str, settings: &[&str]) -> Output {
         args.extend(["--set", setting]);
     }
     helm(&args)
+}
+
+/// A MediaService `cam` that an operator for one namespace can run too.
+fn media_service(signalling: &str) -> String {
+    format!(
+        "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {{name: cam}}\n\
+         spec: {{media: {{exposure: HostPort, externalAddresses: [{}]}}, signalling: {signalling}}}\n",
+        std::env::var("NODE_ADDRESS").unwrap_or_else(|_| "198.18.0.11".into())
+    )
+}
+
+/// Waits until `cam` is ready and nothing is under way.
+async fn ready(kubectl: &Kubectl) {
+    wait_for("the MediaService to be Ready", START, || async {
+        let service = kubectl.get(&["mediaservice", "cam"])?;
+        let status = &service["status"];
+        let is = |kind: &str, wanted: &str| {
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            conditions
+                .filter(|condition| condition["type"] == kind)
+                .any(|condition| condition["status"] == wanted)
+        };
+        let current = status["observedGeneration"] == service["metadata"]["generation"];
+        ensure!(
+            current && is("Ready", "True") && is("Progressing", "False"),
+            "{status}"
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
 }
 
 fn apply_definition() -> Output {
@@ -216,15 +262,7 @@ fn every_object_is_accepted_by_the_api_server() {
         "--timeout=60s",
         &format!("crd/{CRD}"),
     ]));
-    for settings in [
-        &["replicas=2"][..],
-        &["watchNamespaces={chart-live}"],
-        &[
-            "podLabels.a=b",
-            "priorityClassName=system-cluster-critical",
-            "nodeSelector.a=b",
-        ],
-    ] {
+    for (what, settings) in VARIANTS {
         let mut args = vec![
             "template",
             "one",
@@ -233,8 +271,10 @@ fn every_object_is_accepted_by_the_api_server() {
             NAMESPACE,
             "--kube-version",
             "1.33.0",
+            // Its account is made by the release, and a pod without one is refused.
+            "--skip-tests",
         ];
-        for setting in settings {
+        for setting in *settings {
             args.extend(["--set", setting]);
         }
         let manifests = ok(helm(&args));
@@ -259,7 +299,10 @@ fn every_object_is_accepted_by_the_api_server() {
             .expect("piped")
             .write_all(manifests.as_bytes())
             .expect("kubectl reads its input");
-        ok(apply.wait_with_output().expect("kubectl ends"));
+        let output = apply.wait_with_output().expect("kubectl ends");
+        let said = text(&output);
+        assert!(output.status.success(), "{what}: {said}");
+        assert!(!said.contains("Warning:"), "{what}: {said}");
     }
 }
 

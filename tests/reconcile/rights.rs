@@ -1,8 +1,15 @@
 //! The chart grants what the operator uses, and `operator check` says so or what is missing.
 
 use std::process::Command;
+use std::time::Duration;
 
-use tests::{operator, process};
+use anyhow::ensure;
+use tests::{operator, process, wait_for};
+
+use crate::service::Service;
+
+/// A reconciliation, and a check of a second.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Whether it succeeded, and what it said; asked with the rights of `user`, or of whoever runs the test.
 fn check(user: Option<&str>) -> (bool, String) {
@@ -30,23 +37,54 @@ fn operator_check_finds_every_right_of_the_charts_account() {
     assert!(!text.contains("MISSING"), "{text}");
 }
 
-#[test]
-fn operator_check_compares_the_definition_and_the_labels_that_prometheus_selects() {
-    let (good, text) = check(None);
-    assert!(good, "{text}");
-    let lines: Vec<&str> = text.lines().collect();
-    assert!(
-        lines.contains(&"ok       the CRD mediaservices.mediaservice.io"),
-        "{text}"
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_check_says_whether_prometheus_selects_and_its_fix_makes_it_select() {
+    let service = Service::apply(
+        "reconcile-check",
+        "{media: {exposure: HostPort}, replicas: 0, monitoring: {serviceMonitor: {labels: {team: video}}}}",
     );
-    for field in ["serviceMonitorSelector", "ruleSelector"] {
-        let selects = format!("selects the default labels ({field})");
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.starts_with("ok ") && line.ends_with(&selects)),
-            "{field}: {text}"
-        );
+    let says = async |line: &str| {
+        wait_for(
+            &format!("`operator check` to say {line:?}"),
+            SOON,
+            || async {
+                let (good, text) = check(None);
+                ensure!(good && text.lines().any(|found| found == line), "{text}");
+                Ok::<_, anyhow::Error>(text)
+            },
+        )
+        .await
+    };
+    says("ok       the CRD mediaservices.mediaservice.io").await;
+    says("ok       PrometheusRule reconcile-check/cam is selected by Prometheus monitoring/kube-prometheus-stack").await;
+    let text =
+        says("note     ServiceMonitor reconcile-check/cam is selected by no Prometheus").await;
+    let fix = "fix: put {release: kube-prometheus-stack} into spec.monitoring.serviceMonitor.labels of MediaService reconcile-check/cam";
+    assert!(text.contains(fix), "{text}");
+    service.patch(
+        r#"{"spec":{"monitoring":{"serviceMonitor":{"labels":{"release":"kube-prometheus-stack"}}}}}"#,
+    );
+    says("ok       ServiceMonitor reconcile-check/cam is selected by Prometheus monitoring/kube-prometheus-stack").await;
+}
+
+#[test]
+fn helm_test_passes_where_an_operator_leads_and_says_what_it_checked() {
+    operator::install();
+    let output = Command::new("helm")
+        .args([
+            "test",
+            "mediaservice-operator",
+            "--namespace",
+            operator::NAMESPACE,
+        ])
+        .args(["--logs", "--timeout", "3m"])
+        .output()
+        .expect("helm can be started");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{text}");
+    for line in ["ok       all ", "leads in namespace mediaservice-system"] {
+        assert!(text.contains(line), "{text}");
     }
 }
 

@@ -49,6 +49,8 @@ enum Action {
     },
     /// Say what this machine lacks for the cluster, each with its fix
     Check,
+    /// Compare what the operator did on the cluster with the rights that its chart grants
+    Rights,
 }
 
 /// Runs one action of `cargo xtask cluster`.
@@ -86,6 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             println!("nothing is missing");
             Ok(())
         }
+        Action::Rights => crate::test::rights::check(&cluster),
     }
 }
 

@@ -9,6 +9,7 @@ mod background;
 mod long;
 mod packages;
 mod report;
+pub mod rights;
 mod stages;
 
 use std::path::PathBuf;

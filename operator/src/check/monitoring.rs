@@ -39,17 +39,11 @@ pub async fn check(
     let labels = namespace_labels(client).await?;
     for kind in Kind::ALL {
         let found = objects(client, namespaces, kind).await?;
-        if found.is_empty() {
-            if let Some(prometheuses) = &prometheuses {
-                for namespace in namespaces_of_a_first_one(namespaces) {
-                    let subject = default_subject(kind, namespace, &labels);
-                    tell(
-                        report,
-                        &Words::defaults(kind, namespace),
-                        prometheuses,
-                        &subject,
-                    );
-                }
+        if let (true, Some(prometheuses)) = (found.is_empty(), &prometheuses) {
+            for namespace in namespaces_of_a_first_one(namespaces) {
+                let subject = default_subject(kind, namespace, &labels);
+                let words = Words::defaults(kind, namespace);
+                tell(report, &words, prometheuses, &subject);
             }
         }
         for object in found {

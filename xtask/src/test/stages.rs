@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::background::Background;
-use super::{Args, Gate, long, packages};
+use super::{Args, Gate, long, packages, rights};
 use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
 use crate::{cluster, r#gen, image, tidy};
@@ -94,6 +94,10 @@ pub fn all(args: Args) -> Vec<Stage> {
             Stage {
                 name: "demo on the cluster",
                 run: |gate, counts| on_cluster(gate, counts, "demo-current"),
+            },
+            Stage {
+                name: "rights",
+                run: rights,
             },
             Stage {
                 name: "demo",
@@ -369,6 +373,14 @@ fn on_cluster(gate: &mut Gate, counts: &mut Counts, binary: &str) -> anyhow::Res
     }
     let limited = gate.cluster.outside("timeout")?;
     with_cluster(gate, counts, binary, limited)
+}
+
+/// Over all that was done on the cluster until now: every right was used, and none was missing.
+fn rights(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
+    if let Some(reason) = gate.no_cluster {
+        bail!("not run: {reason}");
+    }
+    rights::check(&gate.cluster)
 }
 
 /// The local demo with the gate's cluster, on the machine itself. The cluster is gone afterwards.

@@ -1,0 +1,96 @@
+//! The operator's own metrics, where it does its work.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::{Kubectl, Metrics, operator, wait_for};
+
+use crate::service::{START, Service};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A scrape through the API server.
+pub fn scrape() -> anyhow::Result<Metrics> {
+    let path = format!(
+        "/api/v1/namespaces/{}/services/mediaservice-operator:http/proxy/metrics",
+        operator::NAMESPACE
+    );
+    Metrics::parse(&Kubectl::new(operator::NAMESPACE).run(&["get", "--raw", &path])?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_metrics_say_that_it_leads_what_it_asks_and_what_it_could_not_do() {
+    let service = Service::apply(
+        "reconcile-metrics",
+        "{media: {exposure: HostPort}, replicas: 0}",
+    );
+    service.condition("Progressing", "False", START).await;
+    let metrics = wait_for("an idle leader", SOON, || async {
+        let metrics = scrape()?;
+        let value = |name: &str| metrics.value(&format!("mediaservice_operator_{name}"), &[]);
+        for (name, wanted) in [
+            ("leader", 1.0),
+            ("queue_depth", 0.0),
+            ("reconciles_in_flight", 0.0),
+            ("crd_missing", 0.0),
+        ] {
+            ensure!(value(name) == Some(wanted), "{name}: {:?}", value(name));
+        }
+        Ok::<_, anyhow::Error>(metrics)
+    })
+    .await;
+    let requests = |verb: &str, code: &str| {
+        let labels = [("verb", verb), ("code", code)];
+        metrics.sum("mediaservice_operator_api_requests_total", &labels)
+    };
+    for (verb, code) in [
+        ("list", "200"),
+        ("watch", "200"),
+        ("patch", "200"),
+        ("patch", "201"),
+        ("create", "201"),
+        ("update", "200"),
+        ("get", "404"),
+    ] {
+        assert!(requests(verb, code) > 0.0, "{verb} {code}");
+    }
+    assert!(
+        metrics.sum(
+            "mediaservice_operator_writes_total",
+            &[("kind", "StatefulSet")]
+        ) > 0.0
+    );
+
+    // A name that is somebody else's: the reason is the condition's.
+    let before = metrics.sum(
+        "mediaservice_operator_reconcile_errors_total",
+        &[("reason", "NameTaken")],
+    );
+    let kubectl = &service.kubectl;
+    let theirs = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: taken}\n\
+                  spec: {media: {exposure: HostPort}, replicas: 0}\n";
+    kubectl
+        .run(&["create", "configmap", "taken-config", "--from-literal=a=b"])
+        .expect("it can be made");
+    kubectl.apply(theirs).expect("the manifest is right");
+    wait_for("the error to be counted by its reason", SOON, || async {
+        let now = scrape()?.sum(
+            "mediaservice_operator_reconcile_errors_total",
+            &[("reason", "NameTaken")],
+        );
+        ensure!(now > before, "{before}, then {now}");
+        let taken = kubectl.get(&["mediaservice", "taken"])?;
+        let degraded = taken["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Degraded");
+        ensure!(
+            degraded.is_some_and(|condition| condition["reason"] == "NameTaken"),
+            "{}",
+            taken["status"]
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+}
