@@ -43,6 +43,7 @@ pub fn run() -> anyhow::Result<()> {
         }
         if name.ends_with(".md") {
             breaches.extend(broken_links(&root, &path, &text));
+            breaches.extend(missing_tests(&root, &path, &text));
         }
         breaches.extend(machine_paths(&name, &text));
     }
@@ -151,6 +152,31 @@ fn broken_links(root: &Path, page: &Path, text: &str) -> Vec<String> {
     breaches
 }
 
+/// Tests that a page names by a link to their file, and that are not there (any more).
+fn missing_tests(root: &Path, page: &Path, text: &str) -> Vec<String> {
+    let folder = page.parent().unwrap_or(Path::new(""));
+    let mut breaches = Vec::new();
+    for (name, rest) in text.match_indices("](").filter_map(|(at, _)| {
+        let name = text[..at].rsplit_once("[`")?.1.strip_suffix('`')?;
+        Some((name, &text[at + 2..]))
+    }) {
+        let file = rest.split(')').next().unwrap_or_default();
+        if !file.ends_with(".rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(root.join(folder).join(file)).unwrap_or_default();
+        let is_test = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
+        let marked = |before: &str| {
+            let last = before.rsplit("\n\n").next().unwrap_or_default();
+            last.contains("#[test]") || last.contains("#[tokio::test")
+        };
+        if is_test.len() != 2 || !marked(is_test[0]) {
+            breaches.push(format!("{}: {file} has no test {name}", page.display()));
+        }
+    }
+    breaches
+}
+
 /// What stands between `](` and `)`, outside of code blocks.
 fn links(text: &str) -> Vec<&str> {
     let mut in_code = false;
@@ -237,6 +263,19 @@ mod tests {
         assert_eq!(
             broken,
             ["docs/x.md: links to no-such-page.md, which is not there"]
+        );
+    }
+
+    #[test]
+    fn a_page_may_name_only_tests_that_are_there() {
+        let page = "| a | [`links_are_found_outside_of_code`](../xtask/src/tidy.rs), [`links`](../xtask/src/tidy.rs) |\n\
+                    [`gone`](../xtask/src/tidy.rs) [`rules.md`](x.md) [no test](../xtask/src/tidy.rs)\n";
+        assert_eq!(
+            missing_tests(&sh::root(), Path::new("docs/x.md"), page),
+            [
+                "docs/x.md: ../xtask/src/tidy.rs has no test links",
+                "docs/x.md: ../xtask/src/tidy.rs has no test gone",
+            ]
         );
     }
 
