@@ -1,9 +1,10 @@
-//! The Grafana dashboard of one MediaService, as JSON.
+//! The Grafana dashboards of one MediaService and of the operator, as JSON.
 //!
 //! Owns its panels and a small typed builder for them; units, legends and the data source are set
 //! for every panel because the builder asks for them. Never talks to Grafana. Called by the operator,
-//! which puts the JSON into a ConfigMap that Grafana's sidecar reads.
+//! which puts the JSON into a ConfigMap that Grafana's sidecar reads, and by `cargo xtask gen` for the chart.
 
+mod operator;
 mod overview;
 mod panel;
 mod variables;
@@ -27,6 +28,14 @@ pub fn dashboards(selector: &Selector<'_>) -> Vec<Dashboard> {
         id: "overview",
         json: overview::build(selector),
     }]
+}
+
+/// The operator's own, which its chart brings.
+pub fn of_operator() -> Dashboard {
+    Dashboard {
+        id: "operator",
+        json: operator::build(),
+    }
 }
 
 /// `ms-<8 hex of namespace/name>-<id>`: stable, so that links survive, and different for each

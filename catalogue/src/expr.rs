@@ -73,9 +73,10 @@ pub fn names(expr: &str) -> Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dashboard::dashboards;
+    use crate::dashboard::{dashboards, of_operator};
     use crate::families::{FAMILIES, find};
-    use crate::rules::{Selector, rule_groups};
+    use crate::operator;
+    use crate::rules::{OPERATOR_ALERTS, Selector, rule_groups};
     use serde_json::Value;
 
     const CAM: Selector<'static> = Selector {
@@ -169,9 +170,44 @@ mod tests {
         }
     }
 
+    /// Of the operator's alerts and panels.
+    fn expressions_of_operator() -> Vec<String> {
+        let alerts = OPERATOR_ALERTS.iter();
+        let mut found: Vec<String> = alerts
+            .map(|alert| alert.expr.replace("$S", "namespace=\"ops\""))
+            .collect();
+        expressions(&of_operator().json, &mut found);
+        found
+    }
+
+    #[test]
+    fn every_family_of_the_operator_is_used_and_no_other_is_named() {
+        let mut used = BTreeSet::new();
+        for expr in expressions_of_operator() {
+            let found = names(&expr);
+            let mut known = vec!["namespace", "le"];
+            for series in &found.series {
+                let name = series.strip_suffix("_bucket").unwrap_or(series);
+                let family = operator::FAMILIES.iter().find(|family| family.name == name);
+                let family = family.unwrap_or_else(|| panic!("no family {series}: {expr}"));
+                known.extend(family.labels);
+                used.insert(family.name);
+            }
+            for label in &found.labels {
+                assert!(known.contains(&label.as_str()), "no label {label}: {expr}");
+            }
+        }
+        for family in operator::FAMILIES {
+            assert!(used.contains(family.name), "{}", family.name);
+        }
+    }
+
     #[test]
     fn brackets_of_every_expression_are_closed() {
-        for expr in all_expressions() {
+        for expr in all_expressions()
+            .into_iter()
+            .chain(expressions_of_operator())
+        {
             for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
                 assert_eq!(
                     expr.matches(open).count(),

@@ -52,7 +52,7 @@ impl Clean<'_> {
     }
 
     fn sweep(&self) {
-        for release in ["one", "two"] {
+        for release in ["one", "two", scoped::RELEASE] {
             helm(&[
                 "uninstall",
                 release,
@@ -238,6 +238,14 @@ async fn every_expression_of_rules_and_panels_is_understood_by_prometheus() {
     let mut found = Vec::new();
     for object in monitoring_objects() {
         expressions(&object, &mut found);
+    }
+    expressions(&catalogue::dashboard::of_operator().json, &mut found);
+    for alert in catalogue::rules::OPERATOR_ALERTS {
+        found.push(
+            alert
+                .expr
+                .replace("$S", "namespace=\"ops\",job=\"mediaservice-operator\""),
+        );
     }
     assert!(found.len() > 50, "{} expressions", found.len());
     for expression in found {

@@ -268,6 +268,19 @@ fn the_alerts_link_below_the_base_that_the_values_name() {
 }
 
 #[test]
+fn the_dashboard_of_the_operator_comes_on_request_as_the_catalogue_has_it() {
+    let objects = render(&["metrics.dashboard.enabled=true"]);
+    let map = one(&objects, "ConfigMap");
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    let text = map["data"]["mediaservice-operator.json"]
+        .as_str()
+        .expect("a file");
+    let model: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(model, catalogue::dashboard::of_operator().json);
+    assert!(of_kind(&render(&[]), "ConfigMap").is_empty());
+}
+
+#[test]
 fn helm_test_checks_with_the_operators_account_and_its_pod_takes_no_scrape() {
     let objects = render(&["watchNamespaces={media,lab}"]);
     let pod = one(&objects, "Pod");

@@ -8,6 +8,9 @@ use tests::{Kubectl, audit, wait_for};
 
 use crate::{Clean, MEDIA, NAMESPACE, helm, install, ok, ready};
 
+/// Of its own, so that what the audit log says of its account is this test's.
+pub const RELEASE: &str = "scoped";
+
 /// What the operator promises for a child.
 const BACK: Duration = Duration::from_secs(10);
 
@@ -16,10 +19,10 @@ async fn an_operator_for_one_namespace_does_its_work_with_its_role_alone_and_att
  {
     let _clean = Clean::start();
     let watched = format!("watchNamespaces={{{MEDIA}}}");
-    ok(install("install", "one", &[&watched]));
+    ok(install("install", RELEASE, &[&watched]));
     let said = ok(helm(&[
         "test",
-        "one",
+        RELEASE,
         "--namespace",
         NAMESPACE,
         "--logs",
@@ -94,7 +97,7 @@ async fn an_operator_for_one_namespace_does_its_work_with_its_role_alone_and_att
         .expect("it is there");
     assert!(untouched["status"].is_null(), "{untouched}");
 
-    let account = format!("system:serviceaccount:{NAMESPACE}:one-mediaservice-operator");
+    let account = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}-mediaservice-operator");
     let requests = audit::requests(&account).expect("the audit log can be read");
     assert!(requests.len() > 100, "{} requests", requests.len());
     let mut wrong = Vec::new();

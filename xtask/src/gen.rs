@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use catalogue::dashboard::of_operator;
 use catalogue::rules::OPERATOR_ALERTS;
 
 use crate::sh;
@@ -71,6 +72,10 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
         Generated {
             path: "charts/mediaservice-operator/templates/prometheusrule.yaml",
             text: operator_rule()?,
+        },
+        Generated {
+            path: "charts/mediaservice-operator/dashboards/operator.json",
+            text: format!("{:#}\n", of_operator().json),
         },
         Generated {
             path: "charts/mediaservice-operator/README.md",

@@ -7,6 +7,9 @@ use super::uid;
 use super::variables::variables;
 use crate::rules::Selector;
 
+/// What the dashboard's variables select: the matchers that `$S` stands for.
+const SELECTION: &str = "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\"";
+
 pub fn build(selector: &Selector<'_>) -> Value {
     let Selector { namespace, service } = selector;
     json!({
@@ -23,7 +26,7 @@ pub fn build(selector: &Selector<'_>) -> Value {
         "timezone": "browser",
         "templating": {"list": variables(selector)},
         "annotations": {"list": []},
-        "panels": layout(ROWS),
+        "panels": layout(ROWS, SELECTION),
     })
 }
 

@@ -68,11 +68,9 @@ pub struct Row {
     pub panels: &'static [Panel],
 }
 
-/// What the dashboard's variables select: the matchers that `$S` stands for.
-pub const SELECTION: &str = "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\"";
-
-/// Places rows and panels on the grid, left to right, and numbers them.
-pub fn layout(rows: &[Row]) -> Vec<Value> {
+/// Places rows and panels on the grid, left to right, and numbers them. `selection` is what `$S` of their
+/// queries stands for.
+pub fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
     let mut placed = Vec::new();
     let (mut id, mut y) = (0, 0);
     for row in rows {
@@ -93,7 +91,7 @@ pub fn layout(rows: &[Row]) -> Vec<Value> {
                 (x, y) = (0, y + height);
             }
             id += 1;
-            placed.push(panel.model(id, x, y, w, h));
+            placed.push(panel.model((id, x, y, w, h), selection));
             height = h;
             x += w;
         }
@@ -103,7 +101,7 @@ pub fn layout(rows: &[Row]) -> Vec<Value> {
 }
 
 impl Panel {
-    fn model(&self, id: u32, x: u32, y: u32, w: u32, h: u32) -> Value {
+    fn model(&self, (id, x, y, w, h): (u32, u32, u32, u32, u32), selection: &str) -> Value {
         let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
         let targets: Vec<Value> = self
             .queries
@@ -113,7 +111,7 @@ impl Panel {
                 json!({
                     "refId": letter.to_string(),
                     "datasource": datasource,
-                    "expr": query.expr.replace("$S", SELECTION),
+                    "expr": query.expr.replace("$S", selection),
                     "legendFormat": query.legend,
                     "instant": self.kind == Kind::Stat,
                     "range": self.kind == Kind::Lines,

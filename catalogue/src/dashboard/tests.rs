@@ -8,7 +8,10 @@ const CAM: Selector<'static> = Selector {
 };
 
 fn panels() -> Vec<Value> {
-    let model = dashboards(&CAM).remove(0).json;
+    panels_of(&dashboards(&CAM).remove(0).json)
+}
+
+fn panels_of(model: &Value) -> Vec<Value> {
     model["panels"]
         .as_array()
         .expect("a list")
@@ -59,7 +62,9 @@ fn the_title_ends_with_the_mediaservice_and_the_variables_are_preset_to_it() {
 
 #[test]
 fn every_panel_has_a_description_a_unit_a_data_source_and_legends() {
-    for panel in panels() {
+    let of_operator = panels_of(&of_operator().json);
+    assert!(of_operator.len() > 8, "{} panels", of_operator.len());
+    for panel in panels().into_iter().chain(of_operator) {
         let title = panel["title"].as_str().expect("a title");
         assert!(
             panel["description"]
@@ -104,8 +109,25 @@ fn every_query_selects_one_mediaservice_and_lines_use_the_rate_interval() {
 }
 
 #[test]
+fn every_query_of_the_operator_selects_one_release() {
+    for panel in panels_of(&of_operator().json) {
+        for target in panel["targets"].as_array().expect("a list") {
+            let expr = target["expr"].as_str().expect("an expression");
+            for part in expr.split('{').skip(1) {
+                assert!(part.starts_with("namespace=\"$namespace\""), "{expr}");
+            }
+        }
+    }
+}
+
+#[test]
 fn panels_neither_overlap_nor_leave_the_grid() {
-    let model = dashboards(&CAM).remove(0).json;
+    for model in [dashboards(&CAM).remove(0).json, of_operator().json] {
+        stays_on_the_grid(&model);
+    }
+}
+
+fn stays_on_the_grid(model: &Value) {
     let mut taken = std::collections::HashSet::new();
     let mut ids = std::collections::HashSet::new();
     for panel in model["panels"].as_array().expect("a list") {

@@ -77,17 +77,6 @@ fn every_alert_of_the_operator_has_a_runbook_too() {
         for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Fix"] {
             assert!(page.contains(heading), "{} lacks {heading}", alert.name);
         }
-        let found = crate::expr::names(alert.expr);
-        for series in &found.series {
-            let family = crate::operator::FAMILIES
-                .iter()
-                .find(|family| family.name == series)
-                .unwrap_or_else(|| panic!("{}: no family {series}", alert.name));
-            for label in &found.labels {
-                let known = label == "namespace" || family.labels.contains(&label.as_str());
-                assert!(known, "{}: no label {label}", alert.name);
-            }
-        }
     }
 }
 
