@@ -48,13 +48,13 @@ pub const RULES: &[Rule] = &[
     rule(
         "mediaservice.io",
         "mediaservices",
-        &["get", "list", "watch"],
+        &["list", "watch"],
         "nothing happens",
     ),
     rule(
         "mediaservice.io",
         "mediaservices/status",
-        &["get", "patch"],
+        &["patch"],
         "no status is written",
     ),
     rule(
@@ -76,7 +76,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "",
         "pods",
-        &["get", "list", "watch", "patch", "delete"],
+        &["list", "watch", "patch", "delete"],
         "pods are not drained and replaced",
     ),
     rule("apps", "statefulsets", CHILD, "no pod is made"),
@@ -137,7 +137,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: "",
         resource: "nodes",
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
         scope: Scope::Cluster,
         why: "addresses of nodes are unknown, and every MediaService that is not behind a load balancer needs spec.media.externalAddresses",
     },

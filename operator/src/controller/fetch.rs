@@ -90,7 +90,7 @@ pub enum FetchError {
         kind: &'static str,
         source: kube::Error,
     },
-    #[error("the nodes are not known yet: the operator needs get, list and watch on nodes")]
+    #[error("the nodes are not known yet: the operator needs list and watch on nodes")]
     NodesUnknown,
 }
 
