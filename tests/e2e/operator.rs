@@ -126,11 +126,13 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
     tokio::join!(sender.close(), receiver.close());
 }
 
-/// Kind and name → resourceVersion, of all that carries the service's label and of the service.
+/// Kind and name → resourceVersion, of all that carries the service's label, of the service, and of the
+/// operator's events.
 fn versions(kubectl: &Kubectl) -> anyhow::Result<BTreeMap<String, String>> {
-    let objects = kubectl.get(&[KINDS])?;
+    let objects = kubectl.get(&[&format!("{KINDS},events")])?;
     let own = |object: &&Value| {
         object["kind"] == "MediaService"
+            || object["reportingComponent"] == "mediaservice-operator"
             || object["metadata"]["labels"]["app.kubernetes.io/instance"] == NAME
     };
     let objects = objects["items"]

@@ -1,8 +1,10 @@
 //! What a spec no longer asks for goes, kind by kind, and comes back when it is asked for again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::bail;
+use serde_json::{Value, json};
 use tests::wait_for;
 
 use crate::service::{START, Service};
@@ -67,4 +69,64 @@ async fn what_is_switched_off_goes_and_comes_back_when_it_is_switched_on() {
         service.patch(on);
         there(true).await;
     }
+}
+
+/// Every kind that is applied, and so may have to go; Secrets are made once and never read.
+const KINDS: &str = "statefulsets,services,configmaps,serviceaccounts,ingresses,networkpolicies,\
+    poddisruptionbudgets,servicemonitors,prometheusrules";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_child_goes_because_nobody_asked_for_it() {
+    let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}, replicas: 0}";
+    let service = Service::apply("reconcile-copies", spec);
+    service.condition("Progressing", "False", START).await;
+    let selector = "--selector=app.kubernetes.io/managed-by=mediaservice-operator";
+    let children = service
+        .kubectl
+        .get(&[KINDS, selector])
+        .expect("they can be listed");
+    let mut kinds = BTreeSet::new();
+    for child in children["items"].as_array().into_iter().flatten() {
+        let kind = child["kind"].as_str().expect("an object has a kind");
+        if !kinds.insert(kind) {
+            continue;
+        }
+        let copy = copy(child);
+        service
+            .kubectl
+            .apply(&copy.to_string())
+            .expect("it can be copied");
+        wait_for(
+            &format!("the {kind} nobody asked for to be gone"),
+            SOON,
+            || async {
+                let args = ["get", kind, COPY, "--ignore-not-found", "--output=name"];
+                match service.kubectl.run(&args)?.as_str() {
+                    "" => Ok(()),
+                    found => bail!("{found}"),
+                }
+            },
+        )
+        .await;
+    }
+    assert!(kinds.len() >= 7, "{kinds:?}");
+}
+
+const COPY: &str = "cam-copy";
+
+/// What `kubectl get -o yaml`, a new name and `kubectl apply` make of an object.
+fn copy(object: &Value) -> Value {
+    let mut copy = object.clone();
+    let metadata = &object["metadata"];
+    copy["metadata"] = json!({
+        "name": COPY, "labels": metadata["labels"], "ownerReferences": metadata["ownerReferences"],
+    });
+    if let Some(whole) = copy.as_object_mut() {
+        whole.remove("status");
+    }
+    if let Some(spec) = copy["spec"].as_object_mut() {
+        spec.remove("clusterIP");
+        spec.remove("clusterIPs");
+    }
+    copy
 }
