@@ -270,7 +270,8 @@ pub enum Drop {
     NotHeld,
     /// A viewer asked for one packet, or for all, more often than it gets them.
     RetransmissionLimit,
-    /// Video that a viewer's bandwidth has no room for, until the next keyframe.
+    /// Video that a viewer's bandwidth has no room for: pictures of higher temporal layers, or all until
+    /// the next keyframe.
     Congestion,
     /// An arrival that a publisher is not told of, or a viewer's feedback of no use: too much at once.
     Feedback,

@@ -6,6 +6,7 @@
 
 use crate::media::{MediaBatch, MediaPacket};
 use crate::negotiated::Kind;
+use crate::stats::{TemporalCount, TemporalRates};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,6 @@ pub const IDLE_BYTES: usize = 512 << 10;
 const REPAIR_TIME: Duration = Duration::from_secs(1);
 /// A rate is told from no less.
 const MIN_SPAN: Duration = Duration::from_millis(200);
-/// The rate of the stream is counted over this.
-const RATE_TIME: Duration = Duration::from_secs(1);
 /// A viewer joins from the ring if it gets no more than this; else a new keyframe is cheaper.
 const MAX_JOIN_BYTES: usize = 1 << 20;
 const MAX_JOIN_FRAMES: usize = 90;
@@ -72,9 +71,8 @@ pub struct Ring {
     limit: usize,
     keyframe: Option<Keyframe>,
     newest_timestamp: u32,
-    /// Since when payload is counted, how much there was, and bits per second of the time before.
-    counted: Option<(Instant, u64)>,
-    lately: u64,
+    /// What the stream brings. Counted here, for all viewers.
+    counted: TemporalCount,
 }
 
 impl Ring {
@@ -106,21 +104,21 @@ impl Ring {
     /// Bits per second that the stream needs: the more of what is held and of the last second or two.
     /// A picture that begins to move needs many times as much as before.
     pub(crate) fn stream_rate(&self) -> u64 {
-        self.bits_per_second().max(self.lately)
+        self.bits_per_second().max(self.counted.rates().total())
+    }
+
+    /// What the temporal layers of the stream had in the last second or two.
+    pub(crate) fn temporal_rates(&self) -> TemporalRates {
+        self.counted.rates()
     }
 
     fn count(&mut self, batch: &MediaBatch) {
         let Some(now) = batch.arrived() else { return };
-        let video = batch.packets().iter().filter(|p| p.kind == Kind::Video);
-        let bytes: u64 = video.map(|p| p.payload.len() as u64).sum();
-        let (since, before) = self.counted.unwrap_or((now, 0));
-        let passed = now.saturating_duration_since(since);
-        self.counted = Some(if passed < RATE_TIME {
-            (since, before + bytes)
-        } else {
-            self.lately = before * 8_000 / passed.as_millis() as u64;
-            (now, bytes)
-        });
+        self.counted.roll(now);
+        for packet in batch.packets().iter().filter(|p| p.kind == Kind::Video) {
+            self.counted
+                .add(packet.numbering.temporal.id, packet.payload.len());
+        }
     }
 
     /// The oldest packet that may be there.
@@ -221,7 +219,7 @@ impl Ring {
         self.bytes = 0;
         self.payload = 0;
         self.keyframe = None;
-        (self.counted, self.lately) = (None, 0);
+        self.counted = TemporalCount::default();
     }
 
     /// Lets go of what is beyond the limit, and of what is older than both the last keyframe and

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+/// Temporal ids that a payload can name (RFC 9628 §4.2: three bits).
+const TEMPORAL_IDS: usize = 8;
+/// A stream's rates are counted over this.
+const RATE_TIME: Duration = Duration::from_secs(1);
 /// Reports that the loss figure looks back on: ten seconds. One second holds some 200 packets,
 /// too few to tell 5 % from 4 %.
 const LOSS_REPORTS: usize = 10;
@@ -37,6 +41,62 @@ impl Rates {
                 (self.video_bytes - bytes) as f64 * 8.0 / seconds,
             )
         })
+    }
+}
+
+/// Bits per second of a stream by temporal layer, each with all below it, as its device sends them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TemporalRates {
+    rates: [u64; TEMPORAL_IDS],
+    /// The highest id that came, plus one.
+    layers: u8,
+}
+
+impl TemporalRates {
+    /// From the base on; empty while nothing is known.
+    pub(crate) fn by_layer(&self) -> &[u64] {
+        let known = usize::from(self.layers).min(TEMPORAL_IDS);
+        &self.rates[..if self.total() > 0 { known } else { 0 }]
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.rates[TEMPORAL_IDS - 1]
+    }
+}
+
+/// Counts a stream's payload by temporal layer, over a second or, until more comes, longer.
+#[derive(Debug, Default)]
+pub(crate) struct TemporalCount {
+    since: Option<Instant>,
+    bytes: [u64; TEMPORAL_IDS],
+    last: TemporalRates,
+}
+
+impl TemporalCount {
+    /// Ends the time that was counted over if it was long enough. Called before what arrived `now` is added.
+    pub(crate) fn roll(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(*self.since.get_or_insert(now));
+        if passed < RATE_TIME {
+            return;
+        }
+        self.since = Some(now);
+        let mut sum = 0;
+        for (bytes, rate) in self.bytes.iter_mut().zip(&mut self.last.rates) {
+            sum += std::mem::take(bytes);
+            *rate = sum * 8_000 / passed.as_millis() as u64;
+        }
+    }
+
+    /// A packet of a picture with that temporal id.
+    pub(crate) fn add(&mut self, id: u8, payload: usize) {
+        let id = usize::from(id).min(TEMPORAL_IDS - 1);
+        self.bytes[id] += payload as u64;
+        self.last.layers = self.last.layers.max(id as u8 + 1);
+    }
+
+    /// Of the last time.
+    pub(crate) fn rates(&self) -> TemporalRates {
+        self.last
     }
 }
 
@@ -105,6 +165,24 @@ mod tests {
             .expect("second window");
         assert_eq!((frames, bits), (30.0, 1_680_000.0));
         assert_eq!(rates.roll(start + Duration::from_secs(2)), Some((0.0, 0.0)));
+    }
+
+    #[test]
+    fn temporal_layers_have_the_rate_of_all_below_them_too() {
+        let (start, mut count) = (Instant::now(), TemporalCount::default());
+        for n in 0..=120u64 {
+            count.roll(start + Duration::from_millis(n * 25));
+            if n == 39 {
+                assert!(count.rates().by_layer().is_empty(), "nothing is known yet");
+            }
+            count.add([0, 2, 1, 2][n as usize % 4], 100);
+        }
+        assert_eq!(count.rates().by_layer(), [8_000, 16_000, 32_000]);
+        assert_eq!(count.rates().total(), 32_000);
+        count.roll(start + Duration::from_secs(60));
+        count.roll(start + Duration::from_secs(120));
+        let rates = count.rates();
+        assert!(rates.by_layer().is_empty(), "nothing came for a minute");
     }
 
     #[test]

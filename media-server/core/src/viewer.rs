@@ -14,6 +14,7 @@ mod pacer;
 mod probe;
 mod repair;
 mod selection;
+mod temporal_choice;
 mod thinning;
 mod track;
 mod trend;
@@ -38,6 +39,7 @@ use repair::Repair;
 use selection::Selection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use temporal_choice::TemporalChoice;
 use track::{Admitted, Track};
 
 /// How long a viewer waits for a publisher.
@@ -59,6 +61,7 @@ pub struct Viewer {
     begins: Option<Instant>,
     congestion: Congestion,
     layer_choice: LayerChoice,
+    temporal_choice: TemporalChoice,
     /// While a track is behind: when it last got its share.
     behind: Option<Instant>,
     /// The connection to the viewer takes no more video for now.
@@ -91,6 +94,7 @@ impl Viewer {
             begins: None,
             congestion: Congestion::new(now, &config.negotiated),
             layer_choice: LayerChoice::default(),
+            temporal_choice: TemporalChoice::default(),
             behind: None,
             congested: false,
             joined: false,
@@ -143,8 +147,8 @@ impl Viewer {
         self.selection.advise(layer);
     }
 
-    /// Leaves out pictures of higher temporal layers than this one; `None` is all. Takes effect with
-    /// the next picture, upwards with the next that can be decoded.
+    /// Leaves out pictures of higher temporal layers than this one; `None` is all that there is room for.
+    /// Takes effect with the next picture, upwards with the next that can be decoded.
     pub fn set_max_temporal_layer(&mut self, highest: Option<u8>) {
         for track in &mut self.tracks {
             track.thinning.limit(highest);
@@ -464,7 +468,8 @@ impl Viewer {
         cells.set_estimate(self.congestion.estimate());
         let cut_off = self.congestion.tick(now);
         self.choose_layer(now, out);
-        if self.orphaned.is_none() && (cut_off || self.wants_keyframe()) {
+        let thinned = self.wants_more_pictures(now);
+        if self.orphaned.is_none() && (cut_off || thinned || self.wants_keyframe()) {
             out.events.push(SessionEvent::KeyframeWanted);
         }
     }

@@ -1,5 +1,6 @@
-//! What a viewer does about congestion, apart from going slower: goes to a lower layer, leaves out the rest
-//! of a group of pictures, and sends padding to find out whether there is room again.
+//! What a viewer does about congestion, apart from going slower: goes to a lower layer, leaves out the
+//! pictures of higher temporal layers, then the rest of a group of pictures, and sends padding to find out
+//! whether there is room again.
 
 use super::probe::PADDING;
 use super::*;
@@ -7,28 +8,59 @@ use super::*;
 impl Viewer {
     /// Tells the time and the rate of what the viewer would take: of the best layer, if there are several.
     pub(super) fn look_at_rate(&mut self, now: Instant, rings: &[Ring]) {
-        let selection = &self.selection;
+        let (selection, temporal) = (&self.selection, &mut self.temporal_choice);
         self.congestion.begin(now, || {
             let on = rings.get(usize::from(selection.on()));
+            let rates = on.map(Ring::temporal_rates);
+            temporal.note(selection.on(), rates.unwrap_or_default());
             let rate = on.map_or(0, Ring::stream_rate);
             rate.max(selection.wanted_rate().unwrap_or(0))
         });
     }
 
     /// Goes to another layer, if there is no room for the one that the viewer is on, or room for a better.
+    /// Where there is no lesser one, takes as many of its pictures as there is room for.
     pub(super) fn choose_layer(&mut self, now: Instant, out: &mut Output) {
-        let Some((layers, current)) = self.selection.free() else {
-            return;
-        };
         let room = self.congestion.bottleneck();
-        let Some(layer) = self.layer_choice.next(now, layers, current, room) else {
-            return;
-        };
-        let best = layers.best() == Some(layer);
-        self.set_target_layer((!best).then_some(layer));
-        if self.orphaned.is_none() && self.selection.is_switching() {
-            out.events.push(SessionEvent::KeyframeWanted);
+        if let Some((layers, current)) = self.selection.free()
+            && let Some(layer) = self.layer_choice.next(now, layers, current, room)
+        {
+            let best = layers.best() == Some(layer);
+            self.set_target_layer((!best).then_some(layer));
+            if self.orphaned.is_none() && self.selection.is_switching() {
+                out.events.push(SessionEvent::KeyframeWanted);
+            }
         }
+        let choice = &mut self.temporal_choice;
+        let (on, least) = (self.selection.on(), self.selection.is_least());
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.kind == Kind::Video) {
+            let thinning = &mut track.thinning;
+            thinning.advise(if least {
+                choice.next(now, on, thinning.asked(), room)
+            } else {
+                choice.reset();
+                None
+            });
+        }
+    }
+
+    /// Leaves out more pictures of a track if one that arrived then is late.
+    pub(super) fn hurry(&mut self, now: Instant, at: usize, arrived: Instant) {
+        let due = self.congestion.due(arrived);
+        if self.temporal_choice.is_late(now, due)
+            && self.selection.is_least()
+            && let Some(room) = self.congestion.bottleneck()
+        {
+            let (choice, thinning) = (&mut self.temporal_choice, &mut self.tracks[at].thinning);
+            choice.hurry(now, self.selection.on(), thinning.asked(), room);
+            thinning.advise(choice.highest());
+        }
+    }
+
+    /// Each second: whether there is room for pictures that nothing but a keyframe lets begin.
+    pub(super) fn wants_more_pictures(&mut self, now: Instant) -> bool {
+        let waits = self.tracks.iter().any(|track| track.thinning.waits());
+        self.temporal_choice.wants_keyframe(now, waits)
     }
 
     /// Leaves out what is late or of no use any more, from `from` on: up to the next keyframe of the ring,

@@ -88,9 +88,11 @@ impl Viewer {
                     break;
                 }
                 if let Some((batch, packet)) = ring.packet(seq) {
-                    let late = batch
-                        .arrived()
-                        .is_some_and(|arrived| self.congestion.is_late(now, arrived));
+                    let arrived = batch.arrived();
+                    if let Some(arrived) = arrived {
+                        self.hurry(now, at, arrived);
+                    }
+                    let late = arrived.is_some_and(|at| self.congestion.is_late(now, at));
                     if late && ring.begins_frame(seq) {
                         self.skip(now, at, seq, ring, out);
                         continue;

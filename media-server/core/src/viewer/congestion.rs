@@ -1,9 +1,10 @@
 //! What a viewer's way carries, and what of the stream it gets while that is less than all.
 //!
 //! The estimate comes from the best feedback that the viewer gives: on each packet (transport-wide
-//! congestion control), else REMB, else the loss of its receiver reports. It sets the pace. A viewer
-//! that falls too far behind at that pace gets nothing more of the group of pictures, and goes on with the
-//! next keyframe: what it got can always be decoded. Audio is never held back.
+//! congestion control), else REMB, else the loss of its receiver reports. It sets the pace, and decides which
+//! layers the viewer gets, see `acts`. One that falls too far behind even so gets nothing more of the group
+//! of pictures, and goes on with the next keyframe: what it got can always be decoded. Audio is never held
+//! back.
 //!
 //! Decides and counts; the viewer sends.
 
@@ -305,8 +306,13 @@ impl Congestion {
 
     /// Whether a frame that arrived then is too late to begin.
     pub(super) fn is_late(&self, now: Instant, arrived: Instant) -> bool {
-        let lag = now.saturating_duration_since(arrived.max(self.began));
+        let lag = now.saturating_duration_since(self.due(arrived));
         self.paused || lag > MAX_LAG && self.is_limited()
+    }
+
+    /// When what arrived then should have been sent.
+    pub(super) fn due(&self, arrived: Instant) -> Instant {
+        arrived.max(self.began)
     }
 
     /// Whether there is no room for video at all.

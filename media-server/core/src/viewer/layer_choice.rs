@@ -1,6 +1,7 @@
-//! Which simulcast layer a viewer's way has room for: less at once, more when there was room for a while.
+//! Which layer a viewer's way has room for: less at once, more when there was room for a while.
 //!
-//! Pure. Decides between layers as its publisher sends them; the viewer goes over at a keyframe.
+//! Pure. Decides between layers as their publisher sends them, simulcast ones and, see `temporal_choice`,
+//! temporal ones; the viewer goes over where it can.
 
 use crate::layers::Layers;
 use std::time::{Duration, Instant};
@@ -30,23 +31,35 @@ impl LayerChoice {
     ) -> Option<u8> {
         let ranked = layers.ranked();
         let place = ranked.iter().position(|layer| *layer == current)?;
-        let rate = |layer: u8| {
-            let layer = layers.all.get(usize::from(layer));
+        let rate = |layer: &u8| {
+            let layer = layers.all.get(usize::from(*layer));
             layer.map_or(0, |layer| layer.bits_per_second)
         };
+        let rates: Vec<u64> = ranked.iter().map(rate).collect();
+        let place = self.step(now, &rates, place, room)?;
+        ranked.get(place).copied()
+    }
+
+    /// The same for the place in `rates`, which go from the best layer to the least.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        rates: &[u64],
+        place: usize,
+        room: Option<u64>,
+    ) -> Option<usize> {
+        let current = rates.get(place)?;
         if let Some(room) = room
-            && room * 10 < rate(current) * LEAVE
+            && room * 10 < current * LEAVE
         {
             self.room_since = None;
-            let lower = &ranked[place + 1..];
-            let fits = lower.iter().find(|layer| rate(**layer) <= room);
-            return fits.or(lower.last()).copied();
+            return lower(rates, place, room);
         }
-        let fits = |layer: &u8| {
+        let fits = |rate: &u64| {
             // Of one that has only begun nothing is known.
-            room.is_none_or(|room| rate(*layer) > 0 && room * 10 >= rate(*layer) * TAKE)
+            room.is_none_or(|room| *rate > 0 && room * 10 >= rate * TAKE)
         };
-        let Some(better) = ranked[..place].iter().copied().find(fits) else {
+        let Some(better) = rates[..place].iter().position(fits) else {
             self.room_since = None;
             return None;
         };
@@ -57,6 +70,13 @@ impl LayerChoice {
             better
         })
     }
+}
+
+/// The best place behind this one that there is room for, or the last; `None` if this is the last.
+pub(super) fn lower(rates: &[u64], place: usize, room: u64) -> Option<usize> {
+    let behind = place + 1..rates.len();
+    let fits = behind.clone().find(|place| rates[*place] <= room);
+    fits.or(behind.last())
 }
 
 #[cfg(test)]

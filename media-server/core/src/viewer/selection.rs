@@ -68,6 +68,12 @@ impl Selection {
         Some((layers, self.target))
     }
 
+    /// Whether there is no lesser layer that congestion control could go to, and none that it waits for.
+    pub(super) fn is_least(&self) -> bool {
+        let least = |(layers, layer): (&Layers, u8)| layers.ranked().last() == Some(&layer);
+        !self.is_switching() && self.free().is_none_or(least)
+    }
+
     /// Bits per second of what the viewer would take if there was room for anything.
     pub(super) fn wanted_rate(&self) -> Option<u64> {
         let (layers, _) = self.free()?;

@@ -190,7 +190,7 @@ impl Track {
         if index >= self.next_seq {
             if is_video && self.thinning.leaves_out(packet) {
                 self.leave_out(packet, segment);
-                return Err(None);
+                return Err(self.thinning.reason());
             }
             self.next_seq = index + 1;
             self.numbers = Some(packet.numbering.numbers.moved(segment.shift));

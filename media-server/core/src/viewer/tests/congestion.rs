@@ -8,6 +8,7 @@ use crate::testing::VIDEO_RTX_PT;
 use std::collections::{BTreeMap, VecDeque};
 
 mod layers;
+mod temporal;
 
 const TRANSPORT_CC: u8 = 2;
 const STEP: Duration = Duration::from_millis(1);
@@ -19,6 +20,59 @@ const GROUP: u32 = 60;
 /// The stream: 1.04 Mbit/s of payload.
 const STREAM: f64 = 1_040_000.0;
 const IP_UDP: usize = 28;
+
+/// One picture of a pattern: its temporal layer, whether it says that this layer can be taken up there,
+/// and how many pictures before are those that it builds on; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shot {
+    temporal: u8,
+    sync: bool,
+    refs: [u8; 2],
+}
+
+const fn shot(temporal: u8, sync: bool, refs: [u8; 2]) -> Shot {
+    Shot {
+        temporal,
+        sync,
+        refs,
+    }
+}
+
+/// Each picture builds on the one before.
+const PLAIN: &[Shot] = &[shot(0, false, [1, 0])];
+
+/// What a test reads of a payload: the number of its picture, the packets that this has, its temporal layer
+/// and what it builds on.
+struct Trailer {
+    number: u32,
+    of: u8,
+    shot: Shot,
+}
+
+const TRAILER: usize = 9;
+
+impl Trailer {
+    fn append(&self, bytes: usize, payload: &mut Vec<u8>) {
+        payload.resize(bytes - TRAILER, 0);
+        payload.extend(self.number.to_be_bytes());
+        let Shot {
+            temporal,
+            sync,
+            refs,
+        } = self.shot;
+        payload.extend([self.of, temporal, u8::from(sync), refs[0], refs[1]]);
+    }
+
+    fn read(payload: &[u8]) -> Trailer {
+        let (_, trailer) = payload.split_last_chunk::<TRAILER>().expect("a trailer");
+        let [a, b, c, d, of, temporal, sync, refs @ ..] = *trailer;
+        Trailer {
+            number: u32::from_be_bytes([a, b, c, d]),
+            of,
+            shot: shot(temporal, sync == 1, refs),
+        }
+    }
+}
 
 /// A narrow place with a queue in front, then a delay.
 struct Way {
@@ -80,15 +134,18 @@ struct Watcher {
     /// Packets that came of each frame, and how many it has.
     frames: BTreeMap<u32, (u32, u32)>,
     whole: Vec<(Instant, u32)>,
+    /// What came before the trailer of each frame's first packet.
+    heads: Vec<Vec<u8>>,
     /// Frames that came whole without all that they build on.
     broken: u64,
 }
 
 impl Watcher {
-    fn new(bench: &mut Bench, seed: u8, feedback: Feedback, remb: bool) -> Self {
+    fn new(bench: &mut Bench, seed: u8, feedback: Feedback, remb: bool, codec: &Codec) -> Self {
         let mut peer = Peer::new(seed, &[GCM], ms(100));
         let (mut config, cells) = bench.config(seed, Role::Viewer, &peer);
         config.negotiated.remb = remb;
+        config.negotiated.tracks[1].payload_types[0].codec = codec.clone();
         if feedback == Feedback::EachPacket {
             for track in &mut config.negotiated.tracks {
                 track.extensions.transport_cc = Some(TRANSPORT_CC);
@@ -117,6 +174,7 @@ impl Watcher {
             padding: 0,
             frames: BTreeMap::new(),
             whole: Vec::new(),
+            heads: Vec::new(),
             broken: 0,
         }
     }
@@ -155,11 +213,13 @@ impl Watcher {
     }
 
     fn frame(&mut self, now: Instant, payload: &[u8]) {
-        let number = u32::from_be_bytes(payload[2..6].try_into().expect("four bytes"));
-        let of = u32::from(payload[6]);
-        let frame = self.frames.entry(number).or_insert((0, of));
+        let Trailer { number, of, shot } = Trailer::read(payload);
+        let frame = self.frames.entry(number).or_insert((0, of.into()));
         frame.0 += 1;
-        if frame.0 < of {
+        if frame.0 == 1 {
+            self.heads.push(payload[..8].into());
+        }
+        if frame.0 < u32::from(of) {
             return;
         }
         let whole = |number: u32| {
@@ -167,11 +227,11 @@ impl Watcher {
                 .get(&number)
                 .is_some_and(|(came, of)| came == of)
         };
-        // A keyframe needs nothing, any other the whole frame before it.
-        if of != KEY_PACKETS && !whole(number.wrapping_sub(1)) {
-            self.broken += 1;
-        } else {
+        let mut refs = shot.refs.iter().filter(|back| **back > 0);
+        if refs.all(|back| whole(number.wrapping_sub(u32::from(*back)))) {
             self.whole.push((now, number));
+        } else {
+            self.broken += 1;
         }
     }
 
@@ -224,7 +284,12 @@ struct Room {
     publisher: Publisher,
     ring: Ring,
     watchers: Vec<Watcher>,
+    codec: Codec,
+    pattern: &'static [Shot],
+    /// By the number of the picture.
+    shots: Vec<Shot>,
     seq: u16,
+    base: u8,
     frame: u32,
     group: u32,
     delta_packets: u32,
@@ -237,9 +302,14 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
+        Self::filming(Codec::Vp8, PLAIN)
+    }
+
+    fn filming(codec: Codec, pattern: &'static [Shot]) -> Self {
         let mut bench = Bench::new();
         let mut device = Peer::new(1, &[GCM], ms(100));
-        let (config, _) = bench.config(1, Role::Publisher, &device);
+        let (mut config, _) = bench.config(1, Role::Publisher, &device);
+        config.negotiated.tracks[1].payload_types[0].codec = codec.clone();
         let mut publisher = Publisher::new(bench.now, config);
         bench.connect(&mut publisher, &mut device);
         let mut ring = Ring::default();
@@ -250,7 +320,11 @@ impl Room {
             publisher,
             ring,
             watchers: Vec::new(),
+            codec,
+            pattern,
+            shots: Vec::new(),
             seq: 1,
+            base: 250,
             frame: 0,
             group: GROUP,
             delta_packets: DELTA_PACKETS,
@@ -263,7 +337,7 @@ impl Room {
     }
 
     fn watched(mut self, seed: u8, feedback: Feedback, remb: bool) -> Self {
-        let watcher = Watcher::new(&mut self.bench, seed, feedback, remb);
+        let watcher = Watcher::new(&mut self.bench, seed, feedback, remb, &self.codec);
         self.watchers.push(watcher);
         self
     }
@@ -307,14 +381,23 @@ impl Room {
 
     fn film(&mut self) {
         let key = std::mem::take(&mut self.key_wanted) || self.since_key >= self.group;
-        self.since_key = if key { 1 } else { self.since_key + 1 };
+        self.since_key = if key { 0 } else { self.since_key } + 1;
         let of = if key { KEY_PACKETS } else { self.delta_packets };
+        let shot = match key {
+            true => shot(0, false, [0, 0]),
+            // The pattern begins anew behind a keyframe.
+            false => self.pattern[(self.since_key - 1) as usize % self.pattern.len()],
+        };
+        self.shots.push(shot);
         let timestamp = self.frame * 3_000;
         for at in 0..of {
-            let mut payload = vec![if at == 0 { 0x10 } else { 0 }, u8::from(!key)];
-            payload.extend(self.frame.to_be_bytes());
-            payload.push(of as u8);
-            payload.resize(self.bytes, 0);
+            let mut payload = self.head(shot, key, at, of);
+            let trailer = Trailer {
+                number: self.frame,
+                of: of as u8,
+                shot,
+            };
+            trailer.append(self.bytes, &mut payload);
             let plain = packet(VIDEO_PT, self.seq, timestamp, 7, at + 1 == of, &payload);
             self.send(&plain);
             self.seq = self.seq.wrapping_add(1);

@@ -1,10 +1,12 @@
-//! A viewer behind a narrow way of a device with three simulcast layers: which one it gets.
+//! A viewer behind a narrow way of a device with three simulcast layers, each with two temporal ones: which
+//! it gets.
 
+use super::temporal::vp8_head;
 use super::*;
 use crate::testing::camera::{self, RID_EXTENSION};
 
-/// RID, packets of a frame and bytes of each: 1.2 Mbit/s, 0.4 and 0.1 at 30 frames a second.
-const LAYERS: [(&str, u32, usize); 3] = [("f", 5, 1_000), ("h", 2, 830), ("q", 1, 410)];
+/// RID, packets of a frame and bytes of each: 1.2 Mbit/s, 0.4 and 0.2 at 30 frames a second.
+const LAYERS: [(&str, u32, usize); 3] = [("f", 5, 1_000), ("h", 2, 830), ("q", 1, 830)];
 
 struct Studio {
     bench: Bench,
@@ -15,6 +17,7 @@ struct Studio {
     watcher: Watcher,
     seqs: [u16; 3],
     frame: u32,
+    since_key: [u32; 3],
     key_wanted: [bool; 3],
     steps: u64,
 }
@@ -29,7 +32,7 @@ impl Studio {
         track.extensions.rid = Some(RID_EXTENSION);
         let mut publisher = Publisher::new(bench.now, config);
         bench.connect(&mut publisher, &mut device);
-        let watcher = Watcher::new(&mut bench, 9, Feedback::EachPacket, false);
+        let watcher = Watcher::new(&mut bench, 9, Feedback::EachPacket, false, &Codec::Vp8);
         let mut rings: [Ring; 3] = Default::default();
         for ring in &mut rings {
             ring.limit(crate::ring::WATCHED_BYTES);
@@ -43,6 +46,7 @@ impl Studio {
             watcher,
             seqs: [1; 3],
             frame: 0,
+            since_key: [0; 3],
             key_wanted: [true; 3],
             steps: 0,
         }
@@ -51,11 +55,21 @@ impl Studio {
     fn film(&mut self) {
         for (at, (rid, of, bytes)) in LAYERS.into_iter().enumerate() {
             let key = std::mem::take(&mut self.key_wanted[at]);
+            self.since_key[at] = if key { 0 } else { self.since_key[at] + 1 };
+            // Pictures of all layers are counted together, four for each moment.
+            let shot = match (key, self.since_key[at] % 2) {
+                (true, _) => shot(0, false, [0, 0]),
+                (false, 0) => shot(0, false, [8, 0]),
+                (false, _) => shot(1, true, [4, 0]),
+            };
             for part in 0..of {
-                let mut payload = vec![if part == 0 { 0x10 } else { 0 }, u8::from(!key)];
-                payload.extend(self.frame.to_be_bytes());
-                payload.push(of as u8);
-                payload.resize(bytes, 0);
+                let mut payload = vp8_head(part == 0, self.frame as u16, 0, shot, key);
+                let trailer = Trailer {
+                    number: 4 * self.frame + at as u32,
+                    of: of as u8,
+                    shot,
+                };
+                trailer.append(bytes, &mut payload);
                 let (seq, time) = (self.seqs[at], self.frame * 3_000);
                 let ssrc = 70 + at as u32;
                 let mut plain = packet(VIDEO_PT, seq, time, ssrc, part + 1 == of, &payload);
@@ -96,8 +110,12 @@ impl Studio {
         }
         let (now, out) = (self.bench.now, &mut self.bench.out);
         let viewer = &mut self.watcher.viewer;
-        if events.contains(&SessionEvent::KeyframeWanted) && viewer.join(now, &self.rings, out) {
-            self.key_wanted[usize::from(viewer.target_layer())] = true;
+        if events.contains(&SessionEvent::KeyframeWanted) {
+            if !viewer.wants_keyframe() {
+                self.key_wanted[usize::from(viewer.layer())] = true;
+            } else if viewer.join(now, &self.rings, out) {
+                self.key_wanted[usize::from(viewer.target_layer())] = true;
+            }
         }
     }
 
@@ -149,11 +167,11 @@ impl Studio {
     }
 
     /// Narrows or widens the way and gives the viewer time; then it must be on that layer and stay there,
-    /// with most of its pictures.
-    fn settles_on(&mut self, bits_per_second: f64, time: Duration, layer: u8) {
+    /// with most of so many pictures a second.
+    fn settles_on(&mut self, bits_per_second: f64, time: Duration, layer: u8, pictures: usize) {
         self.watcher.way.bits_per_second = bits_per_second;
         self.run(time);
-        let since = self.bench.now;
+        let (since, broken) = (self.bench.now, self.watcher.broken);
         for _ in 0..5 {
             self.run(SECOND);
             let viewer = &self.watcher.viewer;
@@ -161,15 +179,28 @@ impl Studio {
             assert_eq!(viewer.layer(), layer, "{bits_per_second}, {estimate:?}");
         }
         let shown = self.watcher.shown(since);
-        assert!(shown >= 135, "{shown} frames in 5 s at {bits_per_second}");
+        let most = 5 * pictures;
+        assert!(
+            (most * 9 / 10..=most + 5).contains(&shown),
+            "{shown} frames in 5 s at {bits_per_second}"
+        );
+        assert_eq!(self.watcher.broken, broken, "{bits_per_second}");
     }
 }
 
 #[test]
 fn a_viewer_gets_the_layer_that_its_way_has_room_for_and_all_of_its_pictures() {
     let mut studio = Studio::new();
-    studio.settles_on(10_000_000.0, 3 * SECOND, 0);
-    studio.settles_on(700_000.0, 5 * SECOND, 1);
-    studio.settles_on(200_000.0, 5 * SECOND, 2);
-    studio.settles_on(10_000_000.0, 25 * SECOND, 0);
+    studio.settles_on(10_000_000.0, 3 * SECOND, 0, 30);
+    studio.settles_on(700_000.0, 5 * SECOND, 1, 30);
+    studio.settles_on(300_000.0, 5 * SECOND, 2, 30);
+    studio.settles_on(10_000_000.0, 25 * SECOND, 0, 30);
+}
+
+#[test]
+fn of_the_least_layer_it_gets_fewer_pictures_where_all_are_too_much() {
+    let mut studio = Studio::new();
+    studio.run(3 * SECOND);
+    studio.settles_on(175_000.0, 20 * SECOND, 2, 15);
+    studio.settles_on(10_000_000.0, 30 * SECOND, 0, 30);
 }
