@@ -1,6 +1,5 @@
 //! A session that an address has bound, and what comes from there before there are keys.
 
-use aws_lc_rs::hmac;
 use media_core::cells::{SessionCells, ShardCells};
 use media_core::clock::WallClock;
 use media_core::dtls::Identity;
@@ -9,11 +8,13 @@ use media_core::negotiated::{Codec, Extensions, Kind, Negotiated, PayloadType, R
 use media_core::output::Output;
 use media_core::publisher::Publisher;
 use media_core::session::{Session, SessionConfig};
+use media_core::stun;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 const UFRAG: Ufrag = Ufrag(*b"ABCDEFGHIJKLMNOP");
+const USERNAME: &str = "ABCDEFGHIJKLMNOP:peer";
 const PWD: IcePwd = IcePwd(*b"abcdefghijklmnopqrstuvwxyz012345");
 const FROM: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
@@ -29,7 +30,7 @@ pub fn session(data: &[u8]) {
     let mut session = Publisher::new(now, config(now));
     let mut out = Output::new(Arc::new(ShardCells::default()));
     for number in 1..=2 {
-        let mut check = check([number; 12]);
+        let mut check = stun::request(USERNAME, &PWD.0, [number; 12], true);
         session.handle_datagram(now, FROM.into(), &mut check, &mut out);
         assert!(!out.slab.is_empty(), "an authentic check is answered");
         out.slab.clear();
@@ -87,44 +88,4 @@ fn config(now: Instant) -> SessionConfig {
         identity: identity.clone(),
         clock: WallClock::new(now, Duration::from_secs(1_800_000_000)),
     }
-}
-
-/// A Binding request that nominates, with the session's credentials (RFC 8445 §7.1, RFC 8489 §14).
-fn check(transaction: [u8; 12]) -> Vec<u8> {
-    let mut message = b"\x00\x01\x00\x00\x21\x12\xa4\x42".to_vec();
-    message.extend(transaction);
-    let username = [&UFRAG.0[..], b":peer"].concat();
-    attribute(&mut message, 0x0006, &username);
-    attribute(&mut message, 0x0025, &[]);
-    // Each of the two that close a message counts itself in the length.
-    set_length(&mut message, 24);
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &PWD.0);
-    let tag = hmac::sign(&key, &message);
-    attribute(&mut message, 0x0008, tag.as_ref());
-    set_length(&mut message, 8);
-    let sum = crc32(&message) ^ 0x5354_554e;
-    attribute(&mut message, 0x8028, &sum.to_be_bytes());
-    message
-}
-
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    message.extend(kind.to_be_bytes());
-    message.extend((value.len() as u16).to_be_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
-fn set_length(message: &mut [u8], to_come: usize) {
-    let length = (message.len() - 20 + to_come) as u16;
-    message[2..4].copy_from_slice(&length.to_be_bytes());
-}
-
-/// CRC-32 of ITU-T V.42, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            let carry = 0_u32.wrapping_sub(sum & 1);
-            sum >> 1 ^ carry & 0xedb8_8320
-        })
-    })
 }

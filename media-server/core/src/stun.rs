@@ -223,37 +223,34 @@ const CRC_TABLE: [u32; 256] = {
     table
 };
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A request as a full ICE agent sends it.
-    pub(crate) fn request(
-        username: &str,
-        pwd: &[u8],
-        transaction: [u8; 12],
-        use_candidate: bool,
-    ) -> Vec<u8> {
-        let mut message = vec![0; 512];
-        message[..2].copy_from_slice(&BINDING_REQUEST.to_be_bytes());
-        message[4..8].copy_from_slice(&MAGIC_COOKIE);
-        message[8..20].copy_from_slice(&transaction);
-        let mut at = HEADER_LEN;
-        at += write_attr(&mut message[at..], ATTR_USERNAME, username.as_bytes());
-        at += write_attr(&mut message[at..], 0x0024, &[0x6e, 0, 0, 1]);
-        at += write_attr(&mut message[at..], 0x802a, &[7; 8]);
-        if use_candidate {
-            at += write_attr(&mut message[at..], ATTR_USE_CANDIDATE, &[]);
-        }
-        let tag = integrity(&message[..at], pwd);
-        at += write_attr(&mut message[at..], ATTR_MESSAGE_INTEGRITY, tag.as_ref());
-        let body = (at + 8 - HEADER_LEN) as u16;
-        message[2..4].copy_from_slice(&body.to_be_bytes());
-        let sum = crc32(&message[..at]) ^ FINGERPRINT_XOR;
-        at += write_attr(&mut message[at..], ATTR_FINGERPRINT, &sum.to_be_bytes());
-        message.truncate(at);
-        message
+/// A request as a full ICE agent sends it (RFC 8445 §7.1), which the server is not: what tests, fuzzing and
+/// measurements check a session with.
+#[cfg(any(test, feature = "test-util"))]
+pub fn request(username: &str, pwd: &[u8], transaction: [u8; 12], use_candidate: bool) -> Vec<u8> {
+    let mut message = vec![0; 512];
+    message[..2].copy_from_slice(&BINDING_REQUEST.to_be_bytes());
+    message[4..8].copy_from_slice(&MAGIC_COOKIE);
+    message[8..20].copy_from_slice(&transaction);
+    let mut at = HEADER_LEN;
+    at += write_attr(&mut message[at..], ATTR_USERNAME, username.as_bytes());
+    at += write_attr(&mut message[at..], 0x0024, &[0x6e, 0, 0, 1]);
+    at += write_attr(&mut message[at..], 0x802a, &[7; 8]);
+    if use_candidate {
+        at += write_attr(&mut message[at..], ATTR_USE_CANDIDATE, &[]);
     }
+    let tag = integrity(&message[..at], pwd);
+    at += write_attr(&mut message[at..], ATTR_MESSAGE_INTEGRITY, tag.as_ref());
+    let body = (at + 8 - HEADER_LEN) as u16;
+    message[2..4].copy_from_slice(&body.to_be_bytes());
+    let sum = crc32(&message[..at]) ^ FINGERPRINT_XOR;
+    at += write_attr(&mut message[at..], ATTR_FINGERPRINT, &sum.to_be_bytes());
+    message.truncate(at);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     /// RFC 5769 §2.1: sample request with short-term credentials.
     const SAMPLE: &[u8] = b"\x00\x01\x00\x58\x21\x12\xa4\x42\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae\

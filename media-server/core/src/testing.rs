@@ -123,7 +123,7 @@ impl Peer {
             std::str::from_utf8(&self.ufrag.0).expect("ASCII"),
             self.remote_ufrag
         );
-        stun::tests::request(&username, &self.pwd.0, transaction, use_candidate)
+        stun::request(&username, &self.pwd.0, transaction, use_candidate)
     }
 
     pub(crate) fn start_handshake(&mut self, now: Instant) {

@@ -1,12 +1,11 @@
-//! The other end of a session, as far as a measurement needs it: an ICE check, a DTLS client, and a
-//! sealer of RTP, all of other code than the server's.
+//! The other end of a session, as far as a measurement needs it: an ICE check, and a DTLS client and a
+//! sealer of RTP of other code than the server's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use aws_lc_rs::hmac;
 use bytes::BytesMut;
 use media_core::cells::SessionCells;
 use media_core::clock::WallClock;
@@ -17,6 +16,7 @@ use media_core::negotiated::{
 };
 use media_core::output::Output;
 use media_core::session::{Session, SessionConfig};
+use media_core::stun;
 use rtc_crypto::providers::AwsLcRsProvider;
 use rtc_crypto::{HashAlgorithm, RTCCryptoProvider};
 use rtc_dtls::config::{ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
@@ -123,8 +123,10 @@ impl Peer {
         out: &mut Output,
     ) -> anyhow::Result<()> {
         // The second check makes the first's address the one that media goes to.
+        let username = format!("{}:{REMOTE_UFRAG}", self.ufrag.as_str());
         for transaction in 0..2 {
-            let mut check = self.check(transaction);
+            let pwd = self.pwd.as_str().as_bytes();
+            let mut check = stun::request(&username, pwd, [transaction; 12], true);
             session.handle_datagram(start, self.addr.into(), &mut check, out);
             out.slab.clear();
         }
@@ -203,48 +205,4 @@ impl Peer {
         let keys = self.keys.as_mut().context("sealing comes after keys")?;
         Ok(keys.encrypt_rtp(packet)?.to_vec())
     }
-
-    /// A Binding request with USE-CANDIDATE (RFC 8445 §7.1).
-    fn check(&self, transaction: u8) -> Vec<u8> {
-        let mut message = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
-        message.extend([transaction; 12]);
-        let username = format!("{}:{REMOTE_UFRAG}", self.ufrag.as_str());
-        attribute(&mut message, 0x0006, username.as_bytes());
-        attribute(&mut message, 0x0024, &[0x6e, 0, 0, 1]);
-        attribute(&mut message, 0x802a, &[7; 8]);
-        attribute(&mut message, 0x0025, &[]);
-        set_length(&mut message, 24);
-        let key = hmac::Key::new(
-            hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            self.pwd.as_str().as_bytes(),
-        );
-        let tag = hmac::sign(&key, &message);
-        attribute(&mut message, 0x0008, tag.as_ref());
-        set_length(&mut message, 8);
-        let sum = crc32(&message) ^ 0x5354_554e;
-        attribute(&mut message, 0x8028, &sum.to_be_bytes());
-        message
-    }
-}
-
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    message.extend(kind.to_be_bytes());
-    message.extend((value.len() as u16).to_be_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
-/// The length that the header will have with so many bytes more.
-fn set_length(message: &mut [u8], more: usize) {
-    let len = (message.len() - 20 + more) as u16;
-    message[2..4].copy_from_slice(&len.to_be_bytes());
-}
-
-/// CRC-32 of ISO 3309, as FINGERPRINT has it (RFC 8489 §14.7).
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
-        })
-    })
 }

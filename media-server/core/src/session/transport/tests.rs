@@ -71,9 +71,9 @@ fn a_spoofed_ufrag_does_not_move_the_session() {
         std::str::from_utf8(&crate::testing::ufrag(1).0).expect("ASCII")
     );
     bench.now += Duration::from_secs(6);
-    let spoofed = stun::tests::request(&username, b"a guess", [1; 12], true);
+    let spoofed = stun::request(&username, b"a guess", [1; 12], true);
     assert_eq!(bench.feed(&mut session, ELSEWHERE, &spoofed), []);
-    let wrong_peer = stun::tests::request(
+    let wrong_peer = stun::request(
         &username.replace(REMOTE_UFRAG, "other"),
         &pwd(1).0,
         [2; 12],

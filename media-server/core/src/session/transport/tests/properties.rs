@@ -125,10 +125,10 @@ proptest! {
                 }
                 Arrival::Guessed => {
                     let username = format!("{}:{REMOTE_UFRAG}", String::from_utf8_lossy(&ufrag(1).0));
-                    (stun::tests::request(&username, b"a guess", [at; 12], true), false)
+                    (stun::request(&username, b"a guess", [at; 12], true), false)
                 }
                 Arrival::OtherNames => {
-                    (stun::tests::request("nobody:peer", &pwd(1).0, [at; 12], true), false)
+                    (stun::request("nobody:peer", &pwd(1).0, [at; 12], true), false)
                 }
                 Arrival::Changed { at } => {
                     let mut check = peer.check(true);
