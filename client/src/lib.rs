@@ -20,6 +20,7 @@ mod reception;
 mod reference_time;
 mod repair;
 mod restart;
+mod stage;
 mod stamp;
 pub mod synthetic;
 mod tap;

@@ -34,6 +34,7 @@ use crate::codec::Role;
 use crate::in_order::InOrder;
 use crate::reference_time::ReferenceTime;
 use crate::repair::Repair;
+use crate::stage::Staged;
 use crate::tap::{PacketSink, Tap, TapShared};
 use crate::tcp::{self, Carrier};
 use crate::{ClientError, Codec, Http, Resource, restart};
@@ -235,10 +236,10 @@ impl Peer {
             Role::Publisher => Registry::new()
                 .with(Slot::NackResponder, NackResponderBuilder::new().build())
                 .with(Slot::SenderReport, SenderReportBuilder::new().build())
-                .with(REFERENCE_TIME_SLOT, ReferenceTime::default()),
+                .with(REFERENCE_TIME_SLOT, Staged::new(ReferenceTime::default())),
             Role::Viewer => Registry::new()
                 .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
-                .with(REPAIR_SLOT, Repair::default())
+                .with(REPAIR_SLOT, Staged::new(Repair::default()))
                 .with(NACK_SLOT, NackGeneratorBuilder::new().build()),
         };
         let registry = match (options.transport_cc, role) {
@@ -255,7 +256,7 @@ impl Peer {
                 configure_twcc_receiver_only(registry, &mut media_engine).map_err(failed)?
             }
         }
-        .with(TAP_SLOT, Tap::new(role, tap.clone(), sink));
+        .with(TAP_SLOT, Staged::new(Tap::new(role, tap.clone(), sink)));
         let profiles = options
             .srtp_profiles
             .iter()

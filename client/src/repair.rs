@@ -4,12 +4,9 @@
 //! Stands behind the receiver reports, which tell what the network lost, and before the NACKs, which
 //! ask for what is still missing. Never sends.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use rtc::interceptor::{Packet, StreamInfo, TaggedPacket};
 
-use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
-use rtc::sansio::Protocol;
-use rtc::shared::error::Error;
+use crate::stage::{Queues, Stage};
 
 /// Repair streams that are told apart: a session has one for its video.
 const MAX_STREAMS: usize = 16;
@@ -23,52 +20,26 @@ struct Repaired {
 #[derive(Default)]
 pub(crate) struct Repair {
     streams: Vec<Repaired>,
-    read_queue: VecDeque<TaggedPacket>,
-    write_queue: VecDeque<TaggedPacket>,
 }
 
-impl Protocol<TaggedPacket, TaggedPacket, ()> for Repair {
-    type Rout = TaggedPacket;
-    type Wout = TaggedPacket;
-    type Eout = ();
-    type Error = Error;
-    type Time = Instant;
-
-    fn handle_read(&mut self, mut msg: TaggedPacket) -> Result<(), Self::Error> {
+impl Stage for Repair {
+    fn read(&mut self, mut msg: TaggedPacket, queues: &mut Queues) {
         if let Packet::Rtp(packet) = &mut msg.message.packet {
             let from = (packet.header.ssrc, packet.header.payload_type);
             if let Some(stream) = self.streams.iter().find(|s| s.repair == from) {
                 // Without room for a sequence number it only probes the line.
                 let Some(original) = packet.payload.first_chunk() else {
-                    return Ok(());
+                    return;
                 };
                 packet.header.sequence_number = u16::from_be_bytes(*original);
                 (packet.header.ssrc, packet.header.payload_type) = stream.media;
                 packet.payload = packet.payload.slice(2..);
             }
         }
-        self.read_queue.push_back(msg);
-        Ok(())
+        queues.read.push_back(msg);
     }
 
-    fn poll_read(&mut self) -> Option<Self::Rout> {
-        self.read_queue.pop_front()
-    }
-
-    fn handle_write(&mut self, msg: TaggedPacket) -> Result<(), Self::Error> {
-        self.write_queue.push_back(msg);
-        Ok(())
-    }
-
-    fn poll_write(&mut self) -> Option<Self::Wout> {
-        self.write_queue.pop_front()
-    }
-}
-
-impl Interceptor for Repair {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn bind_remote_stream(&mut self, info: &StreamInfo) {
+    fn bind_remote(&mut self, info: &StreamInfo) {
         if let Some(repair) = info.ssrc_rtx.zip(info.payload_type_rtx)
             && self.streams.len() < MAX_STREAMS
         {
@@ -78,19 +49,23 @@ impl Interceptor for Repair {
             });
         }
     }
-    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+    fn unbind_remote(&mut self, info: &StreamInfo) {
         self.streams.retain(|stream| stream.media.0 != info.ssrc);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use bytes::Bytes;
-    use rtc::interceptor::AttributedPacket;
+    use rtc::interceptor::{AttributedPacket, Interceptor as _};
     use rtc::rtp;
+    use rtc::sansio::Protocol as _;
     use rtc::shared::TransportContext;
 
     use super::*;
+    use crate::stage::Staged;
 
     fn packet(ssrc: u32, payload_type: u8, payload: &'static [u8]) -> TaggedPacket {
         let header = rtp::Header {
@@ -112,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_retransmission_becomes_the_packet_that_was_lost() {
-        let mut repair = Repair::default();
+        let mut repair = Staged::new(Repair::default());
         repair.bind_remote_stream(&StreamInfo {
             ssrc: 1,
             payload_type: 120,

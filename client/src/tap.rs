@@ -5,24 +5,22 @@
 //! most of the cost of a viewer in a process with a hundred of them. The tap never generates a
 //! packet. It runs on the task that drives the connection, so a sink must be quick.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::interceptor::{Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
-use rtc::sansio::Protocol;
-use rtc::shared::error::Error;
 use tokio::sync::Notify;
 
 use crate::Codec;
 use crate::codec::Role;
 use crate::reception::{PacketFacts, Reception};
+use crate::stage::{Queues, Stage};
 
 /// Where a viewer's packets go, in the order of arrival.
 ///
@@ -154,8 +152,6 @@ pub(crate) struct Tap {
     sink: Option<Arc<dyn PacketSink>>,
     passed: Vec<(u32, u8)>,
     bound: Vec<u32>,
-    read_queue: VecDeque<TaggedPacket>,
-    write_queue: VecDeque<TaggedPacket>,
 }
 
 impl Tap {
@@ -166,8 +162,6 @@ impl Tap {
             sink,
             passed: Vec::new(),
             bound: Vec::new(),
-            read_queue: VecDeque::new(),
-            write_queue: VecDeque::new(),
         }
     }
 
@@ -188,14 +182,8 @@ impl Tap {
     }
 }
 
-impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
-    type Rout = TaggedPacket;
-    type Wout = TaggedPacket;
-    type Eout = ();
-    type Error = Error;
-    type Time = Instant;
-
-    fn handle_read(&mut self, msg: TaggedPacket) -> Result<(), Self::Error> {
+impl Stage for Tap {
+    fn read(&mut self, msg: TaggedPacket, queues: &mut Queues) {
         match &msg.message.packet {
             Packet::Rtp(packet) => {
                 let header = &packet.header;
@@ -232,7 +220,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                 }
                 let ssrc = header.ssrc;
                 if self.passes_on(ssrc) {
-                    self.read_queue.push_back(msg);
+                    queues.read.push_back(msg);
                 }
             }
             Packet::Rtcp(packets) => {
@@ -249,36 +237,18 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                         self.shared.count_keyframe_request(ssrc);
                     }
                 }
-                self.read_queue.push_back(msg);
+                queues.read.push_back(msg);
             }
-            _ => self.read_queue.push_back(msg),
+            _ => queues.read.push_back(msg),
         }
-        Ok(())
     }
 
-    fn poll_read(&mut self) -> Option<Self::Rout> {
-        self.read_queue.pop_front()
-    }
-
-    fn handle_write(&mut self, msg: TaggedPacket) -> Result<(), Self::Error> {
-        self.write_queue.push_back(msg);
-        Ok(())
-    }
-
-    fn poll_write(&mut self) -> Option<Self::Wout> {
-        self.write_queue.pop_front()
-    }
-}
-
-impl Interceptor for Tap {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn bind_remote_stream(&mut self, info: &StreamInfo) {
+    fn bind_remote(&mut self, info: &StreamInfo) {
         if self.bound.len() < MAX_PASSED_STREAMS && !self.bound.contains(&info.ssrc) {
             self.bound.push(info.ssrc);
         }
     }
-    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+    fn unbind_remote(&mut self, info: &StreamInfo) {
         self.bound.retain(|ssrc| *ssrc != info.ssrc);
     }
 }
