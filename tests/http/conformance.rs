@@ -131,6 +131,31 @@ async fn a_server_without_etag_whose_sessions_do_not_end_is_found_out() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_nothing_passes_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let target = Target {
+        whip: Some(format!("http://{address}/whip")),
+        whep: Some(format!("http://{address}/whep")),
+        ..Target::default()
+    };
+    let report = run(&target).await.expect("the checks can be run");
+    serving.abort();
+    assert_eq!(report.with(Outcome::Pass).count(), 0, "\n{report}");
+    let floods: Vec<&str> = report
+        .with(Outcome::Fail)
+        .filter(|check| check.name.contains("429"))
+        .map(|check| check.seen.as_str())
+        .collect();
+    assert_eq!(floods.len(), 2, "\n{report}");
+    assert!(
+        floods.iter().all(|seen| seen.contains("no answer")),
+        "{floods:?}"
+    );
+}
+
 /// A server that takes everything: 200 for any POST, a page for any GET, and a redirect of the wrong
 /// kind for OPTIONS.
 async fn answer_wrongly(stream: TcpStream) {

@@ -147,8 +147,11 @@ async fn safe_methods(checks: &mut Checks<'_>) {
         14,
         Level::Must,
         "a preflight carries no ICE servers",
-        preflight.ice_servers().is_empty(),
-        format!("{} of them", preflight.ice_servers().len()),
+        preflight.is_there() && preflight.ice_servers().is_empty(),
+        match preflight.is_there() {
+            true => format!("{} of them", preflight.ice_servers().len()),
+            false => preflight.seen(),
+        },
     );
 }
 
@@ -157,52 +160,48 @@ pub(super) async fn check_rate(checks: &mut Checks<'_>) {
     let (caller, url, protocol) = (checks.caller, checks.url, checks.protocol);
     let name = "a flood of requests is refused with 429 and Retry-After";
     let mut asked = 0;
-    let mut limited = None;
-    while limited.is_none() && asked < FLOOD {
+    let mut last = None;
+    while asked < FLOOD + SESSIONS {
         asked += 1;
-        let request = Request::new("POST", url).body(SDP, "this is no SDP");
-        let answer = caller.once(&request, true).await;
-        limited = (answer.status == 429).then_some(answer);
-    }
-    // A server may look at the body first, and count only what would become a session.
-    while limited.is_none() && asked < FLOOD + SESSIONS {
-        asked += 1;
-        let body = offer(protocol, &Credentials::new(), Variant::Plain);
+        // A server may look at the body first, and count only what would become a session.
+        let body = match asked <= FLOOD {
+            true => "this is no SDP".to_owned(),
+            false => offer(protocol, &Credentials::new(), Variant::Plain),
+        };
         let answer = caller
             .once(&Request::new("POST", url).body(SDP, body), true)
             .await;
         delete(caller, &answer).await;
-        limited = (answer.status == 429).then_some(answer);
-    }
-    match limited {
-        Some(answer) => {
-            let retry_after = answer.header("retry-after").to_owned();
-            checks.expect(
-                14,
-                Level::Should,
-                name,
-                !retry_after.is_empty(),
-                format!("429 after {asked} requests, Retry-After: {retry_after}"),
-            );
+        let ended = answer.status == 429 || !answer.is_there();
+        last = Some(answer);
+        if ended {
+            break;
         }
-        None if protocol == Protocol::Whep && !caller.has_token() => checks.skip(
-            14,
-            Level::Should,
-            name,
-            "viewers without tokens can't be told apart",
-        ),
-        None => checks.expect(
-            14,
-            Level::Should,
-            name,
-            false,
-            format!("{asked} were taken"),
-        ),
+    }
+    let Some(last) = last else { return };
+    let seen = last.seen();
+    if last.status == 429 {
+        let retry_after = last.header("retry-after").to_owned();
+        let seen = format!("429 after {asked} requests, Retry-After: {retry_after}");
+        checks.expect(14, Level::Should, name, !retry_after.is_empty(), seen);
+    } else if !last.is_there() {
+        let seen = format!("{seen}, after {} answers", asked - 1);
+        checks.expect(14, Level::Should, name, false, seen);
+    } else if protocol == Protocol::Whep && !caller.has_token() {
+        let why = "viewers without tokens can't be told apart";
+        checks.skip(14, Level::Should, name, why);
+    } else {
+        let seen = format!("none of {asked} was; the last: {seen}");
+        checks.expect(14, Level::Should, name, false, seen);
     }
 }
 
 /// Row 11, from everything that was seen.
 pub(super) fn check_redirects(checks: &mut Checks<'_>) {
+    let name = "no redirect is 301, 302 or 303";
+    if !checks.caller.was_answered() {
+        return checks.skip(11, Level::Must, name, "nothing was answered");
+    }
     let seen = checks.caller.wrong_redirects();
     let outcome = if seen.is_empty() {
         Outcome::Pass
@@ -213,7 +212,7 @@ pub(super) fn check_redirects(checks: &mut Checks<'_>) {
         11,
         checks.protocol,
         Level::Must,
-        "no redirect is 301, 302 or 303",
+        name,
         outcome,
         if seen.is_empty() {
             "none".to_owned()

@@ -7,8 +7,8 @@ use super::Target;
 use crate::ClientError;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest an exchange may take.
@@ -22,6 +22,7 @@ pub(super) struct Caller {
     token: Option<HeaderValue>,
     /// Redirects other than 307 and 308, as they were seen.
     redirects: Mutex<Vec<String>>,
+    answered: AtomicBool,
 }
 
 /// An answer, or why there was none.
@@ -76,6 +77,7 @@ impl Caller {
             client,
             token: token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok()),
             redirects: Mutex::default(),
+            answered: AtomicBool::default(),
         })
     }
 
@@ -88,6 +90,11 @@ impl Caller {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether any request was answered so far.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Sends with the token; a 429 is waited out.
@@ -126,6 +133,7 @@ impl Caller {
             Ok(response) => response,
             Err(error) => return Answer::none(request.url, &error),
         };
+        self.answered.store(true, Ordering::Relaxed);
         let status = response.status().as_u16();
         if matches!(status, 301..=303) {
             let seen = format!("{} {} {status}", request.method, request.url.path());
@@ -155,6 +163,11 @@ impl Answer {
             body: format!("no answer: {error}"),
             url: url.clone(),
         }
+    }
+
+    /// Whether there was one.
+    pub(super) fn is_there(&self) -> bool {
+        self.status != 0
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -204,7 +217,7 @@ impl Answer {
 
     /// Status, media type and the start of the body.
     pub(super) fn seen(&self) -> String {
-        if self.status == 0 {
+        if !self.is_there() {
             return self.body.clone();
         }
         let media_type = self.media_type();
