@@ -11,6 +11,7 @@ use tests::{MediaServer, wait_for};
 use tokio::time::MissedTickBehavior;
 
 use crate::media::{PATIENCE, publish_with, received, send_frames, watch, watch_with};
+use crate::simulcast::{self, shows_within};
 
 /// Estimates rise in steps of five seconds where there is no stream for padding.
 const RISE: Duration = Duration::from_secs(90);
@@ -171,6 +172,59 @@ async fn behind_a_narrow_link_a_viewer_gets_what_it_carries_and_another_viewer_a
     };
     tokio::select! {
         never = film(&publisher) => match never {},
+        () = checks => {}
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_asked_to_send_less_unless_it_sends_layers() {
+    let server = MediaServer::open(&[]).await;
+    let layered = simulcast::Device::start(&server, "layered").await;
+    let single = publish_with(&server, "single", &[Codec::Vp8], &transport_cc()).await;
+    // A link each, of 600 kbit/s: less than either device sends to a viewer that takes all.
+    let links = [1, 2].map(|seed| Link::start(server.media, seed));
+    let through = |link: &Link| Options {
+        media_address: Some(link.address()),
+        ..transport_cc()
+    };
+    let checks = async {
+        let [first, second] = [through(&links[0]), through(&links[1])];
+        let choosing = watch_with(&server, "layered", &[Codec::Vp8], &first).await;
+        let _limited = watch_with(&server, "single", &[Codec::Vp8], &second).await;
+        for link in &links {
+            let narrow = Conditions {
+                delay: Duration::from_millis(20),
+                rate: Some(Rate {
+                    bits_per_second: 600_000,
+                    queue_bytes: 30_000,
+                }),
+                ..Conditions::default()
+            };
+            link.set(Direction::ToClient, narrow);
+        }
+        // So its viewer is known to have room for less.
+        shows_within(&choosing, "q", RISE).await;
+        wait_for("the other to be asked for less", PATIENCE, || async {
+            match single.bandwidth() {
+                Some(bits) if bits < 900_000 => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+        // Two seconds and more of the lowest layer, in which it would be asked twice.
+        let before = choosing.viewer.packets();
+        wait_for("more of the layer", PATIENCE, || async {
+            match choosing.viewer.packets() - before {
+                more if more >= 400 => Ok(()),
+                more => Err(more),
+            }
+        })
+        .await;
+        assert_eq!(layered.publisher.bandwidth(), None, "it sends layers");
+        assert!(single.bandwidth().is_some());
+    };
+    tokio::select! {
+        never = film(&single) => match never {},
         () = checks => {}
     }
 }

@@ -25,8 +25,8 @@ const LAYERS: [(&str, u16, u16, usize); 3] = [
 ];
 
 /// A device that sends all layers until it is dropped, with a keyframe wherever one is asked for.
-struct Device {
-    publisher: Arc<Publisher>,
+pub struct Device {
+    pub publisher: Arc<Publisher>,
     /// Layers it sends, from the end of the table.
     sent: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -39,7 +39,7 @@ impl Drop for Device {
 }
 
 impl Device {
-    async fn start(server: &MediaServer, name: &str) -> Device {
+    pub async fn start(server: &MediaServer, name: &str) -> Device {
         let options = Options {
             rids: LAYERS.iter().map(|(rid, ..)| (*rid).to_owned()).collect(),
             transport_cc: true,
@@ -89,7 +89,7 @@ async fn shows(watching: &Watching, rid: &str) {
     shows_within(watching, rid, PATIENCE).await;
 }
 
-async fn shows_within(watching: &Watching, rid: &str, within: Duration) {
+pub async fn shows_within(watching: &Watching, rid: &str, within: Duration) {
     let (.., bytes) = LAYERS
         .iter()
         .find(|(own, ..)| *own == rid)
