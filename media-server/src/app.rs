@@ -251,10 +251,9 @@ impl Server {
             app.config.http,
             app.config.tls.as_ref(),
             api::signalling(&app, together),
-        )
-        .await?;
+        )?;
         let operations = match app.config.metrics_listen {
-            Some(address) => Some(Listener::bind(address, None, api::operations(&app)).await?),
+            Some(address) => Some(Listener::bind(address, None, api::operations(&app))?),
             None => None,
         };
         Ok(Server {

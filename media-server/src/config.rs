@@ -8,7 +8,7 @@
 //!
 //! ```toml
 //! [http]
-//! listen = "127.0.0.1:30006"       # signalling; in a pod "0.0.0.0:8080"
+//! listen = "127.0.0.1:30006"       # signalling; in a pod "[::]:8080"
 //! metrics_listen = "…"             # /metrics, health and /load; absent: on the signalling address
 //! tls_cert = "…"                   # PEM files; both or none
 //! tls_key = "…"
@@ -635,7 +635,7 @@ pub(crate) mod tests {
         let file = include_str!("../../tests/golden/operator/config.toml");
         let env = [("POD_NAME", "studio-0"), ("NODE_NAME", "node-a")];
         let config = load(&[], file, &env).expect("the operator writes what is right");
-        assert_eq!(config.http.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.http.to_string(), "[::]:8080");
         assert_eq!(config.metrics_listen.map(|a| a.port()), Some(9090));
         assert_eq!(config.cors_origins, ["https://app.example.com"]);
         assert_eq!(config.shards, 2);
@@ -662,6 +662,7 @@ pub(crate) mod tests {
         for args in [
             &["--http-listen", "0.0.0.0:80", "--auth", "none"][..],
             &["--http-listen", "0.0.0.0:80"],
+            &["--http-listen", "[::]:80"],
             &["--auth", "jwt"],
         ] {
             assert!(

@@ -4,7 +4,7 @@
 //! It owns one task and, while the picture is live, one thread that draws and encodes. It never
 //! reaches into the registry or a shard. `app` starts it once HTTP listens and stops it first.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use client::picture::{Feed, FeedEvent, PictureOptions};
 use client::{ClientError, Http, HttpOptions, Options};
@@ -85,8 +85,8 @@ impl DemoDevice {
 /// The WHIP endpoint of this process; a wildcard address is reached over loopback.
 fn endpoint(server: &OwnServer) -> String {
     let ip = match server.listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        // Also that of IPv6: it takes IPv4, and loopback has no other where IPv6 is switched off.
+        ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         ip => ip,
     };
     let scheme = if server.tls { "https" } else { "http" };
@@ -111,7 +111,7 @@ mod tests {
             at("0.0.0.0:30006", false),
             "http://127.0.0.1:30006/whip/demo"
         );
-        assert_eq!(at("[::]:443", true), "https://[::1]:443/whip/demo");
+        assert_eq!(at("[::]:443", true), "https://127.0.0.1:443/whip/demo");
         assert_eq!(at("127.0.0.1:1", false), "http://127.0.0.1:1/whip/demo");
     }
 }

@@ -61,17 +61,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address, within the runtime. An IPv6 wildcard takes IPv4 as well, and is the IPv4 one where
+    /// there is no IPv6, as that of the media port.
     ///
     /// # Errors
     /// [`ListenError`]
-    pub async fn bind(
+    pub fn bind(
         address: SocketAddr,
         tls: Option<&TlsFiles>,
         router: Router,
     ) -> Result<Listener, ListenError> {
-        let tcp = TcpListener::bind(address)
-            .await
+        let tcp = media_wire::TcpListener::bind(address, false)
+            .and_then(|bound| TcpListener::from_std(bound.into()))
             .map_err(|source| ListenError::Bind { address, source })?;
         Ok(Listener {
             tcp,

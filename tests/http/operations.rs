@@ -5,7 +5,7 @@ use catalogue::families::{FAMILIES, Kind};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tests::server::ANY_PORT;
-use tests::{MediaServer, Metrics, wait_for};
+use tests::{MediaServer, Metrics, Namespace, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -41,6 +41,49 @@ async fn every_series_has_the_labels_and_buckets_of_its_family() {
         wanted.sort_unstable();
         assert_eq!(labels, wanted, "{}", sample.name);
         assert!(sample.value.is_finite(), "{sample:?}");
+    }
+}
+
+#[tokio::test]
+async fn wildcard_listeners_are_reached_over_the_family_that_the_machine_has() {
+    // Without IPv6, and without IPv4.
+    let off = [
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6",
+        "ip -4 route flush table main && ip -4 address flush dev lo",
+    ];
+    for (address, off) in [("10.99.0.1/24", off[0]), ("fd99::1/64", off[1])] {
+        let namespace = Namespace::with(&[address]).await;
+        let switched = namespace.command("sh").args(["-c", off]).status();
+        assert!(switched.expect("a shell").success(), "{off}");
+        let args = ["--insecure-no-auth", "--http-listen", "[::]:0"];
+        let more = ["--metrics-listen", "[::]:0", "--media-listen", "[::]:0"];
+        let server = MediaServer::within(&namespace, &[args, more].concat()).await;
+        let (ip, _) = address.split_once('/').expect("a prefix length");
+        let host = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip.to_owned()
+        };
+        for (port, path) in [
+            (server.http.port(), "/health"),
+            (server.operations.port(), "/livez"),
+            (server.operations.port(), "/metrics"),
+        ] {
+            let url = format!("http://{host}:{port}{path}");
+            let mut curl = namespace.command("curl");
+            curl.args([
+                "--fail",
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "20",
+                "--noproxy",
+                "*",
+            ]);
+            let got = curl.arg(&url).output().expect("curl can be started");
+            let said = String::from_utf8_lossy(&got.stderr);
+            assert!(got.status.success(), "{url}: {said}");
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Connections that the kernel holds until they are accepted: those of one turn under load.
-const BACKLOG: i32 = 256;
+/// Connections that the kernel holds until they are accepted: a thousand clients that come at once wait no
+/// second for their first packet to be repeated. The system's `somaxconn` may allow fewer.
+const BACKLOG: i32 = 1024;
 /// Bytes that the kernel takes ahead of what the path carries. The rest is better kept by the sender,
 /// who can see how far behind the peer is.
 const UNSENT: i32 = 64 * 1024;
@@ -73,6 +74,13 @@ impl TcpListener {
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
+    }
+}
+
+/// For a runtime that waits for connections itself. Non-blocking, as before.
+impl From<TcpListener> for std::net::TcpListener {
+    fn from(listener: TcpListener) -> Self {
+        listener.inner
     }
 }
 

@@ -94,8 +94,9 @@ fn toml(service: &ValidService) -> String {
         (
             "http",
             json!({
-                "listen": format!("0.0.0.0:{HTTP_PORT}"),
-                "metrics_listen": format!("0.0.0.0:{METRICS_PORT}"),
+                // Both families, where there are both, and the only one where there is one.
+                "listen": format!("[::]:{HTTP_PORT}"),
+                "metrics_listen": format!("[::]:{METRICS_PORT}"),
                 "cors_origins": origins,
             }),
         ),
