@@ -46,18 +46,21 @@ async fn every_series_has_the_labels_and_buckets_of_its_family() {
 
 #[tokio::test]
 async fn wildcard_listeners_are_reached_over_the_family_that_the_machine_has() {
-    // Without IPv6, and without IPv4.
+    // Without IPv6, on a system whose wildcards are of one family unless a program asks for both; and
+    // without IPv4.
     let off = [
-        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6",
+        "cd /proc/sys/net/ipv6 && echo 1 > conf/all/disable_ipv6 && echo 1 > bindv6only",
         "ip -4 route flush table main && ip -4 address flush dev lo",
     ];
     for (address, off) in [("10.99.0.1/24", off[0]), ("fd99::1/64", off[1])] {
         let namespace = Namespace::with(&[address]).await;
         let switched = namespace.command("sh").args(["-c", off]).status();
         assert!(switched.expect("a shell").success(), "{off}");
-        let args = ["--insecure-no-auth", "--http-listen", "[::]:0"];
-        let more = ["--metrics-listen", "[::]:0", "--media-listen", "[::]:0"];
-        let server = MediaServer::within(&namespace, &[args, more].concat()).await;
+        let mut args = vec!["--insecure-no-auth"];
+        for listen in ["--http-listen", "--metrics-listen", "--media-listen"] {
+            args.extend([listen, "[::]:0"]);
+        }
+        let server = MediaServer::within(&namespace, &args).await;
         let (ip, _) = address.split_once('/').expect("a prefix length");
         let host = if ip.contains(':') {
             format!("[{ip}]")

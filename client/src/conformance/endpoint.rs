@@ -93,7 +93,9 @@ async fn wrong_posts(checks: &mut Checks<'_>) {
         1,
         Level::Should,
         "both say what was wrong",
-        !typed.body.is_empty() && !nonsense.body.is_empty(),
+        [&typed, &nonsense]
+            .iter()
+            .all(|a| a.is_there() && !a.body.is_empty()),
         nonsense.body.clone(),
     );
 }
