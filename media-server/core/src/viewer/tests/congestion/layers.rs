@@ -192,7 +192,13 @@ impl Studio {
 fn a_viewer_gets_the_layer_that_its_way_has_room_for_and_all_of_its_pictures() {
     let mut studio = Studio::new();
     studio.settles_on(10_000_000.0, 3 * SECOND, 0, 30);
-    studio.settles_on(700_000.0, 5 * SECOND, 1, 30);
+    studio.watcher.way.bits_per_second = 700_000.0;
+    for _ in 0..50 {
+        studio.run(ms(100));
+        let left_out = studio.watcher.viewer.temporal_choice.highest();
+        assert_eq!(left_out, None, "there is a lower layer to go to");
+    }
+    studio.settles_on(700_000.0, Duration::ZERO, 1, 30);
     studio.settles_on(300_000.0, 5 * SECOND, 2, 30);
     studio.settles_on(10_000_000.0, 25 * SECOND, 0, 30);
 }
