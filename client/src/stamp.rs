@@ -73,6 +73,7 @@ pub struct KeyframeWatch {
 struct Partial {
     frame: u32,
     seen: Vec<u64>,
+    all: u32,
     missing: u32,
 }
 
@@ -91,6 +92,7 @@ impl KeyframeWatch {
             self.before = self.newest.replace(Partial {
                 frame: stamp.frame,
                 seen: vec![0; usize::from(stamp.last) / 64 + 1],
+                all: u32::from(stamp.last) + 1,
                 missing: u32::from(stamp.last) + 1,
             });
         }
@@ -109,6 +111,16 @@ impl KeyframeWatch {
         }
         partial.missing = partial.missing.saturating_sub(1);
         partial.missing == 0
+    }
+
+    /// Packets that came of the keyframe of which most came, and how many it has; `None` if nothing came
+    /// of any. Of the two that are looked at.
+    pub fn most(&self) -> Option<(u32, u32)> {
+        let both = self.newest.iter().chain(&self.before);
+        both.map(|partial| (partial.all - partial.missing, partial.all))
+            .max_by(|(a, of_a), (b, of_b)| {
+                (u64::from(*a) * u64::from(*of_b)).cmp(&(u64::from(*b) * u64::from(*of_a)))
+            })
     }
 }
 
@@ -140,10 +152,12 @@ mod tests {
     #[test]
     fn a_keyframe_is_whole_with_its_last_missing_packet_in_any_order() {
         let mut watch = KeyframeWatch::default();
+        assert_eq!(watch.most(), None);
         assert!(!watch.add(&stamp(5, 2, 2)));
         assert!(!watch.add(&stamp(5, 0, 2)));
         assert!(!watch.add(&stamp(5, 0, 2)), "a duplicate");
         assert!(!watch.add(&stamp(6, 0, 2)), "of the next keyframe");
+        assert_eq!(watch.most(), Some((2, 3)), "of the one before");
         assert!(watch.add(&stamp(5, 1, 2)));
         assert!(!watch.add(&stamp(5, 1, 2)), "only once");
     }

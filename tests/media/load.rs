@@ -118,6 +118,25 @@ async fn a_wave_and_churn_are_counted_apart_and_every_viewer_has_a_token_of_its_
 }
 
 #[tokio::test]
+async fn the_report_says_why_viewers_saw_no_picture() {
+    let server = MediaServer::open(&["--viewers-per-device", "3"]).await;
+    let load = ["--viewers", "1", "--duration", "1", "--wave", "4"];
+    let report = json(&media_load(&server, &load).await);
+    assert_eq!(report["wave"]["failed"], 2, "{report:#}");
+    for blind in [&report["blind"], &report["wave"]["blind"]] {
+        assert_eq!(blind["by_reason"], serde_json::json!({"refused_503": 2}));
+        let viewers = blind["viewers"].as_array().expect("viewers");
+        assert_eq!(viewers.len(), 2, "{blind:#}");
+        for viewer in viewers {
+            assert!(viewer["viewer"].as_u64() >= Some(1), "{viewer}");
+            assert_eq!(viewer["status"], 503, "{viewer}");
+        }
+    }
+    let text = media_load(&server, &[&load[..], &["--report", "text"]].concat()).await;
+    assert!(text.contains("2 refused_503"), "{text}");
+}
+
+#[tokio::test]
 async fn the_text_report_says_what_a_person_wants_to_know_first() {
     let server = MediaServer::open(&[]).await;
     let pid = server.pid().to_string();

@@ -31,7 +31,8 @@ pub struct Args {
     /// Servers to run beside ours, by their names in bench/servers.toml [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     servers: Option<Vec<String>>,
-    /// Times that each load is given to each server, in turn; the table has medians
+    /// Times that each load is given to each server, in turn; the table has medians, and the worst where
+    /// the goal is a bound
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
     /// Write the tables into docs/benchmarks.md
@@ -316,6 +317,11 @@ impl Bench<'_> {
                 println!("{}: {value} {}", measure.what, measure.unit);
             }
         }
+        let blind = report.pointer("/blind/by_reason");
+        if let Some(reasons) = blind.and_then(Value::as_object).filter(|r| !r.is_empty()) {
+            let reasons: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
+            println!("no picture because: {}", reasons.join(", "));
+        }
         Ok(report)
     }
 
@@ -342,7 +348,8 @@ impl Bench<'_> {
             scenario.about,
             match self.args.rounds {
                 1 => "1 round".to_owned(),
-                rounds => format!("{rounds} rounds"),
+                rounds =>
+                    format!("{rounds} rounds, and the worst of them where the goal is ≤ alone"),
             },
             machine(&self.load_before),
             commit(),

@@ -5,6 +5,8 @@
 //! progress goes to standard error.
 #![forbid(unsafe_code)]
 
+#[path = "load/blind.rs"]
+mod blind;
 #[path = "load/churn.rs"]
 mod churn;
 #[path = "load/join.rs"]

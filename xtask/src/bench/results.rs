@@ -1,4 +1,5 @@
-//! From reports to a table: medians over the rounds, ratios to ours, and whether goals are met. Pure.
+//! From reports to a table: medians over the rounds, or the worst of them where there is a bound that none may
+//! exceed; ratios to ours; and whether goals are met. Pure.
 
 use std::fmt::Write as _;
 
@@ -50,7 +51,10 @@ impl Results<'_> {
                 let values = reports
                     .iter()
                     .filter_map(|r| r.pointer(measure.at)?.as_f64());
-                median(values.collect())
+                match measure.goal {
+                    Goal::AtMost(_) => values.reduce(f64::max),
+                    _ => median(values.collect()),
+                }
             })
             .collect();
         let unit = match measure.unit {
@@ -202,6 +206,18 @@ mod tests {
              | failed | 0 | 0 | – | ≤ 0: met |\n\
              | the machine's floor: 0.75 µs; ours is 2.67 × that | | | | ≤ 3 × the floor: met |\n"
         );
+    }
+
+    #[test]
+    fn a_bound_is_missed_by_the_worst_round_alone() {
+        let failed = |count: u64| json!({"failed": count});
+        let results = Results {
+            scenario: &SCENARIO,
+            servers: vec![("ours".into(), vec![failed(0), failed(1), failed(0)])],
+            floors: vec![],
+        };
+        let table = results.table();
+        assert!(table.contains("| failed | 1 | ≤ 0: missed |"), "{table}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::blind::{Blind, Reason};
 use crate::meter::{Eye, Meter};
 use crate::report::Joined;
 use crate::tokens::Tokens;
@@ -40,6 +41,8 @@ pub enum Group {
 
 /// A viewer that is watching.
 pub struct Watching {
+    /// In the order in which they were to come.
+    pub number: usize,
     pub viewer: Viewer,
     pub eye: Arc<Eye>,
     pub device: usize,
@@ -48,6 +51,7 @@ pub struct Watching {
 
 /// A viewer whose offer is ready.
 pub struct Prepared {
+    pub number: usize,
     viewer: PreparedViewer,
     http: Http,
     eye: Arc<Eye>,
@@ -85,6 +89,7 @@ impl Door {
         let viewer =
             PreparedViewer::new(&url, &self.options, &[self.codec], Some(eye.clone())).await?;
         Ok(Prepared {
+            number,
             viewer,
             http: self.http.with_token(self.tokens.viewer(number, name)?),
             eye,
@@ -101,6 +106,7 @@ impl Prepared {
     pub async fn join(self, group: Group) -> anyhow::Result<Watching> {
         let viewer = self.viewer.join(&self.http).await?;
         Ok(Watching {
+            number: self.number,
             viewer,
             eye: self.eye,
             device: self.device,
@@ -133,15 +139,19 @@ pub struct Joins {
     pub watching: Vec<Watching>,
     pub failed: usize,
     pub failures: Vec<String>,
+    /// Those who failed.
+    pub blind: Blind,
 }
 
 impl Joins {
-    pub fn add(&mut self, joined: Result<anyhow::Result<Watching>, tokio::task::JoinError>) {
-        let failure = match joined {
-            Ok(Ok(watch)) => return self.watching.push(watch),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(error) => error.to_string(),
+    /// Adds the viewer of that number, or why it is not there.
+    pub fn add(&mut self, number: usize, joined: anyhow::Result<Watching>) {
+        let error = match joined {
+            Ok(watch) => return self.watching.push(watch),
+            Err(error) => error,
         };
+        let failure = format!("{error:#}");
+        self.blind.add(number, Reason::of_failure(&error));
         self.failed += 1;
         if self.failures.len() < MAX_FAILURES {
             progress(&format!("a viewer failed: {failure}"));
@@ -178,22 +188,24 @@ pub async fn join_all(
             Rhythm::Concurrent(_) => None,
             Rhythm::PerSecond(rate) => Some(start + Duration::from_secs_f64(number as f64 / rate)),
         };
-        let (door, permits) = (door.clone(), permits.clone());
-        tasks.spawn(async move {
+        let (door, permits, number) = (door.clone(), permits.clone(), first + number);
+        let join = async move {
             if let Some(due) = due {
                 tokio::time::sleep_until(due - LEAD).await;
             }
             let _permit = permits.acquire().await;
-            let prepared = door.prepare(first + number).await?;
+            let prepared = door.prepare(number).await?;
             if let Some(due) = due {
                 tokio::time::sleep_until(due).await;
             }
             prepared.join(group).await
-        });
+        };
+        tasks.spawn(async move { (number, join.await) });
     }
     let mut joins = Joins::default();
     while let Some(joined) = tasks.join_next().await {
-        joins.add(joined);
+        let (number, joined) = joined.expect("no viewer's task panics or is aborted");
+        joins.add(number, joined);
         let done = joins.watching.len();
         if done > 0 && done.is_multiple_of(50) {
             progress(&format!("{done} of {count} viewers"));

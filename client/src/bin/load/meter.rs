@@ -2,7 +2,7 @@
 //! saw its first whole keyframe. Fed on the packet path, so it counts and does nothing else.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{KeyframeWatch, PacketSink, ReceivedPacket, Stamp};
@@ -45,15 +45,22 @@ impl Meter {
 /// What one viewer sees.
 pub struct Eye {
     meter: Arc<Meter>,
-    keyframe: Mutex<KeyframeWatch>,
+    seen: Mutex<Seen>,
     picture: OnceLock<Instant>,
+}
+
+/// Until there is a picture.
+#[derive(Default)]
+struct Seen {
+    first: Option<Stamp>,
+    keyframe: KeyframeWatch,
 }
 
 impl Eye {
     pub fn new(meter: Arc<Meter>) -> Self {
         Self {
             meter,
-            keyframe: Mutex::default(),
+            seen: Mutex::default(),
             picture: OnceLock::new(),
         }
     }
@@ -61,6 +68,17 @@ impl Eye {
     /// When the first keyframe was whole.
     pub fn picture(&self) -> Option<Instant> {
         self.picture.get().copied()
+    }
+
+    /// What came before a picture: the first packet, and how much of a keyframe, as
+    /// [`KeyframeWatch::most`] has it.
+    pub fn seen(&self) -> (Option<Stamp>, Option<(u32, u32)>) {
+        let seen = self.lock();
+        (seen.first, seen.keyframe.most())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,8 +92,9 @@ impl PacketSink for Eye {
             self.meter.latency.add(at.saturating_sub(stamp.sent));
         }
         if self.picture.get().is_none() {
-            let mut keyframe = self.keyframe.lock().unwrap_or_else(PoisonError::into_inner);
-            if keyframe.add(&stamp) {
+            let mut seen = self.lock();
+            seen.first.get_or_insert(stamp);
+            if seen.keyframe.add(&stamp) {
                 // Lost only to itself: one task drives a viewer.
                 let _ = self.picture.set(packet.at);
             }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use client::Codec;
 use serde::Serialize;
 
+use crate::blind::Blind;
+
 /// The whole report. Field names are part of the tool's contract.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -23,6 +25,8 @@ pub struct Report {
     pub viewers_failed: usize,
     /// Connected viewers that never had a whole keyframe. Only known of our own publishers.
     pub viewers_without_picture: Option<u64>,
+    /// Why these had none, and those who failed. Churn tells of its failures itself.
+    pub blind: Option<Blind>,
     /// The first few reasons why a session failed.
     pub failures: Vec<String>,
     /// Viewers joined `at_rest` (before media flowed) or `live`.
@@ -120,7 +124,10 @@ pub struct WaveReport {
     pub viewers: usize,
     pub connected: usize,
     pub failed: usize,
+    /// Of those who connected.
     pub without_picture: usize,
+    /// Both of them.
+    pub blind: Blind,
     /// From the first POST: when the last one left. Later than was asked for, this tool was late.
     pub last_post_after_seconds: f64,
     pub all_connected_after_seconds: f64,

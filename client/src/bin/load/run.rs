@@ -81,6 +81,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         mut watching,
         mut failed,
         mut failures,
+        mut blind,
     } = joins;
     progress(&format!(
         "media flows for {} s to {} viewers ({failed} failed)",
@@ -96,16 +97,18 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
             first: args.viewers as usize,
             viewers: args.wave as usize,
             within: Duration::from_secs_f64(args.wave_seconds),
+            codec: args.codec,
             server_pid: args.server_pid,
         };
         let (joins, report) = plan.run(&watching, requests).await?;
         failed += joins.failed;
         failures.extend(joins.failures);
+        blind.merge(joins.blind);
         watching.extend(joins.watching);
         wave = Some(report);
     }
 
-    let mut departed = Departed::new(args.devices().len());
+    let mut departed = Departed::new(args.devices().len(), args.codec);
     let window_start = Instant::now();
     let own_before = server::usage(std::process::id())?;
     let server_before = measure()?;
@@ -137,6 +140,8 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     };
     let by_device = departed.by_device(&watching, sent);
     let total = Totals::sum(by_device.iter().copied());
+    blind.merge(std::mem::take(&mut departed.blind));
+    blind.look_at(&watching, args.codec);
     let latency = meter.latency();
     let report = Report {
         expected_packets: total.expected,
@@ -151,6 +156,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         viewers_connected: watching.len(),
         viewers_failed: failed,
         viewers_without_picture: (!publishers.is_empty()).then_some(total.without_picture),
+        blind: (!publishers.is_empty()).then_some(blind),
         failures,
         joined: match group {
             Group::AtRest => "at_rest",

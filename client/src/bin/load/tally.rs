@@ -1,7 +1,8 @@
 //! Sums over viewers, those who are there and those who left.
 
-use client::Reception;
+use client::{Codec, Reception};
 
+use crate::blind::Blind;
 use crate::join::{Group, Watching};
 use crate::report::Joined;
 
@@ -63,13 +64,18 @@ impl Totals {
 pub struct Departed {
     totals: Vec<Totals>,
     joined: Vec<(Group, Joined)>,
+    codec: Codec,
+    /// Those who saw no picture.
+    pub blind: Blind,
 }
 
 impl Departed {
-    pub fn new(devices: usize) -> Self {
+    pub fn new(devices: usize, codec: Codec) -> Self {
         Self {
             totals: vec![Totals::default(); devices],
             joined: Vec::new(),
+            codec,
+            blind: Blind::default(),
         }
     }
 
@@ -77,6 +83,7 @@ impl Departed {
     pub fn add(&mut self, watch: &Watching) {
         let reception = watch.viewer.reception();
         self.totals[watch.device].add(Totals::of(watch, &reception, None));
+        self.blind.look_at([watch], self.codec);
         if self.joined.len() < MAX_JOINED {
             self.joined.push((watch.group, watch.joined(&reception)));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::blind::Blind;
 use crate::report::{Percentiles, Report, SetupReport};
 
 /// The whole report, a line for each fact.
@@ -39,6 +40,9 @@ pub fn text(report: &Report) -> String {
     for failure in &report.failures {
         line("  failure", failure.clone());
     }
+    if let Some(blind) = &report.blind {
+        without_picture(&mut line, "  ", blind);
+    }
     line(
         "packets",
         format!(
@@ -72,6 +76,7 @@ pub fn text(report: &Report) -> String {
                 wave.without_picture
             ),
         );
+        without_picture(&mut line, "    ", &wave.blind);
         let seconds = |at: Option<f64>| at.map_or("never".to_owned(), |s| format!("{s:.2} s"));
         line(
             "  picture for 50 % / 99 %",
@@ -148,6 +153,19 @@ pub fn text(report: &Report) -> String {
         }
     }
     out
+}
+
+fn without_picture(line: &mut impl FnMut(&str, String), indent: &str, blind: &Blind) {
+    if blind.by_reason.is_empty() {
+        return;
+    }
+    let counts = blind.by_reason.iter();
+    let counts: Vec<String> = counts.map(|(reason, n)| format!("{n} {reason}")).collect();
+    line(&format!("{indent}no picture"), counts.join(", "));
+    for viewer in &blind.viewers {
+        let why = serde_json::to_string(&viewer.reason).unwrap_or_default();
+        line(&format!("{indent}  viewer {}", viewer.viewer), why);
+    }
 }
 
 fn setup(line: &mut impl FnMut(&str, String), indent: &str, setup: &SetupReport) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Codec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ pub struct Wave<'a> {
     pub viewers: usize,
     /// The time over which they arrive, evenly.
     pub within: Duration,
+    pub codec: Codec,
     pub server_pid: Option<u32>,
 }
 
@@ -59,16 +61,15 @@ impl Wave<'_> {
             let due = start + self.within.mul_f64(index as f64 / self.viewers as f64);
             arriving.spawn(async move {
                 tokio::time::sleep_until(due).await;
-                let posted = start.elapsed();
-                (posted, viewer.join(Group::Wave).await)
+                let (number, posted) = (viewer.number, start.elapsed());
+                (number, posted, viewer.join(Group::Wave).await)
             });
         }
         let (mut joins, mut last_post) = (Joins::default(), Duration::ZERO);
         while let Some(arrived) = arriving.join_next().await {
-            joins.add(arrived.map(|(posted, joined)| {
-                last_post = last_post.max(posted);
-                joined
-            }));
+            let (number, posted, joined) = arrived.expect("no viewer's task panics or is aborted");
+            last_post = last_post.max(posted);
+            joins.add(number, joined);
         }
         let connected = start.elapsed();
         progress(&format!(
@@ -99,11 +100,14 @@ impl Wave<'_> {
             let cpu = after.cpu.saturating_sub(before.cpu);
             rounded(cpu.as_secs_f64() / took.as_secs_f64())
         };
+        let mut all_blind = joins.blind.clone();
+        all_blind.look_at(&joins.watching, self.codec);
         let report = WaveReport {
             viewers: self.viewers,
             connected: joins.watching.len(),
             failed: joins.failed,
             without_picture: blind(&joins),
+            blind: all_blind,
             last_post_after_seconds: rounded(last_post.as_secs_f64()),
             all_connected_after_seconds: rounded(connected.as_secs_f64()),
             half_see_after_seconds: seen_by(&seen, self.viewers, 0.5),
