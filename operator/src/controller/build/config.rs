@@ -60,7 +60,6 @@ fn toml(service: &ValidService) -> String {
         "video_kbps": spec.limits.video_kbps,
     });
     let mut media = json!({
-        // Both families, where there are both.
         "listen": format!("[::]:{}", media_port(service)),
         "addresses_file": format!("{ADDRESSES_DIR}/addresses.json"),
         "shards": service.shards,
