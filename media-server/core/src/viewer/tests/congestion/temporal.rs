@@ -156,8 +156,9 @@ fn pictures_go_before_the_rest_of_a_group_and_it_goes_only_where_not_even_the_ba
     let mut room = Room::thinned(Codec::Vp8, THREE);
     room.group = u32::MAX;
     room.run(3 * SECOND);
-    // More than nine tenths of both lower layers, which with sound and headers is too little: they are late
-    // sooner or later, and then fewer go.
+    room.settles_at(600_000, AT_ONCE, 1);
+    // Still more than nine tenths of both lower layers, which with sound and headers is too little: they are
+    // late sooner or later, and then fewer go.
     room.tell_bandwidth(0, 470_000);
     room.run(20 * SECOND);
     let base = |room: &Room, from: u32| {
