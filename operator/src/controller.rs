@@ -7,9 +7,11 @@
 pub mod addresses;
 pub mod apply;
 pub mod build;
+mod events;
 pub mod fetch;
 mod live;
 pub mod load;
+pub mod nodes;
 pub mod quantity;
 mod replace;
 mod sessions;
@@ -21,24 +23,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, future, stream};
+use futures::{StreamExt, future};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::controller::{self, Action, Config, Controller};
-use kube::runtime::events::{Event, EventType, Recorder};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::events::{EventType, Recorder};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
+use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
 use self::replace::ReplaceError;
@@ -268,7 +271,7 @@ async fn run_scope(
             .count()
     });
     if let Some(nodes) = &context.reader.nodes {
-        controller = controller.reconcile_all_on(address_changes(nodes.clone()));
+        controller = controller.reconcile_all_on(nodes::address_changes(nodes.clone()));
     }
     let doubt = context.doubt.clone();
     let metrics = context.metrics.clone();
@@ -321,50 +324,6 @@ fn is_unreported(service: &Guarded) -> bool {
 fn service_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
     let name = pod.labels().get(meta::INSTANCE_LABEL)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
-}
-
-/// Keeps the node cache for as long as the process runs.
-pub async fn cache_nodes(client: Client, writer: reflector::store::Writer<Node>, metrics: Metrics) {
-    watcher(Api::<Node>::all(client), watcher::Config::default())
-        .modify(|node| {
-            // A node's status is large, and only its addresses matter here.
-            node.metadata.managed_fields = None;
-            node.metadata.annotations = None;
-            if let Some(status) = &mut node.status {
-                let addresses = status.addresses.take();
-                *status = k8s_openapi::api::core::v1::NodeStatus {
-                    addresses,
-                    ..Default::default()
-                };
-            }
-        })
-        .default_backoff()
-        .reflect(writer)
-        .for_each(|event| {
-            if let Err(error) = event {
-                metrics.watch_failed();
-                tracing::warn!(%error, "can't watch nodes");
-            }
-            future::ready(())
-        })
-        .await;
-}
-
-/// Yields when the addresses of any node differ from those before. Polls the cache: nodes report
-/// themselves often, and their addresses change almost never.
-fn address_changes(nodes: Store<Node>) -> impl futures::Stream<Item = ()> + Send {
-    stream::unfold((nodes, None), |(nodes, mut last)| async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let now = fetch::addresses_of(&nodes);
-            if last.as_ref() != Some(&now) {
-                let first = last.replace(now).is_none();
-                if !first {
-                    return Some(((), (nodes, last)));
-                }
-            }
-        }
-    })
 }
 
 async fn reconcile(service: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
@@ -532,35 +491,13 @@ async fn report(
     }
     context.metrics.wrote("MediaService");
     note_report(context, fetched);
-    for condition in &status.conditions {
-        let before = old.and_then(|old| old.conditions.iter().find(|c| c.type_ == condition.type_));
-        let same = before.is_some_and(|before| {
-            before.status == condition.status && before.reason == condition.reason
-        });
-        let bad = match condition.type_.as_str() {
-            "Degraded" => condition.status == "True",
-            // Told by Ready or Degraded already, or not worth a line.
-            "Progressing" => continue,
-            "Paused" => false,
-            _ => condition.status != "True",
-        };
-        // Not yet ready is no event, and neither is well from the start.
-        if same || (before.is_none() && (!bad || condition.type_ == "Ready")) {
-            continue;
-        }
-        let type_ = if bad && condition.reason != "Stopped" {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        };
-        publish(
-            context,
-            &*fetched.service,
-            type_,
-            &condition.reason,
-            condition.message.clone(),
-        )
-        .await;
+    for Told {
+        type_,
+        reason,
+        note,
+    } in events::of_change(old, &status)
+    {
+        publish(context, &*fetched.service, type_, &reason, note).await;
     }
     Ok(status)
 }
@@ -584,32 +521,6 @@ fn note_report(context: &Context, fetched: &Fetched) {
 fn name_of(fetched: &Fetched) -> (String, String) {
     let service = &fetched.service;
     (service.namespace().unwrap_or_default(), service.name_any())
-}
-
-/// Events help people; failing to write one is no reason to stop.
-async fn publish(
-    context: &Context,
-    service: &impl Resource<DynamicType = ()>,
-    type_: EventType,
-    reason: &str,
-    note: String,
-) {
-    // The API takes 1024 bytes.
-    let note: String = note.chars().take(500).collect();
-    let event = Event {
-        type_,
-        reason: reason.into(),
-        note: Some(note),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    if let Err(error) = context
-        .recorder
-        .publish(&event, &service.object_ref(&()))
-        .await
-    {
-        tracing::warn!(%error, reason, "can't write an event");
-    }
 }
 
 fn is_true(status: &MediaServiceStatus, type_: &str) -> bool {

@@ -204,7 +204,7 @@ async fn run_controller(
     tokio::spawn(capabilities::watch(client.clone(), sender, doubt.clone()));
     let nodes = flags.watch_namespaces.is_empty().then(|| {
         let (reader, writer) = reflector::store::<Node>();
-        tokio::spawn(controller::cache_nodes(
+        tokio::spawn(controller::nodes::cache(
             client.clone(),
             writer,
             metrics.clone(),
