@@ -32,6 +32,17 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
     watching.watch("cam-1", SOON).await;
     watching.frames_grow_by(30, SOON).await;
 
+    // The one thing that the status tells and no spec says; every 30 s at most.
+    wait_for("both sessions to be counted", SOON, || async {
+        let found = service.kubectl.get(&["mediaservice", NAME])?;
+        let sessions = &found["status"]["sessions"];
+        match (&sessions["publishers"], &sessions["viewers"]) {
+            (publishers, viewers) if *publishers == 1 && *viewers == 1 => Ok(()),
+            _ => bail!("{sessions}"),
+        }
+    })
+    .await;
+
     let operator = Kubectl::new(NAMESPACE);
     let selector = "--selector=app.kubernetes.io/component=operator";
     let scale = |replicas: &str| {
