@@ -110,6 +110,20 @@ async fn routes_and_certificates_are_made_once_the_cluster_has_their_apis() {
     })
     .await;
 
+    let routed = |value: Value| {
+        route.patch(&json!({"spec": {"signalling": {"httpRoute": value}}}).to_string());
+    };
+    routed(Value::Null);
+    wait_for("the HTTPRoute to be gone", START, || async {
+        let routes = route
+            .kubectl
+            .get(&["httproutes.gateway.networking.k8s.io"])?;
+        ensure!(routes["items"] == json!([]), "{routes}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    routed(json!({"hostnames": ["m.example.com"], "parentRefs": [{"name": "gw"}]}));
+
     drop(definitions);
     route.reason("Degraded", "True", "CRDAbsent").await;
     // Whatever vanished, the queue of all others goes on.
