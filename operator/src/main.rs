@@ -93,7 +93,10 @@ async fn main() -> anyhow::Result<()> {
     let Cli { command, flags } = Cli::parse();
     match command {
         Some(Command::Crd) => print!("{}", serde_yaml::to_string(&crd::definition())?),
-        Some(Command::Render { file }) => print!("{}", render::render(&file, &flags.media_image)?),
+        Some(Command::Render { file }) => print!(
+            "{}",
+            render::render(&file, &flags.media_image, &flags.namespace)?
+        ),
         Some(Command::Check {
             impersonate,
             leader,

@@ -15,7 +15,11 @@ use crate::crd::MediaService;
 ///
 /// # Errors
 /// If the file can't be read, holds no MediaService, or one that can't be built.
-pub fn render(file: &Path, default_image: &str) -> anyhow::Result<String> {
+pub fn render(
+    file: &Path,
+    default_image: &str,
+    operator_namespace: &str,
+) -> anyhow::Result<String> {
     let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin()).context("can't read standard input")?
     } else {
@@ -28,7 +32,7 @@ pub fn render(file: &Path, default_image: &str) -> anyhow::Result<String> {
             continue;
         }
         let service: MediaService = serde_yaml::from_value(value).context("not a MediaService")?;
-        out.push_str(&documents(service, default_image)?);
+        out.push_str(&documents(service, default_image, operator_namespace)?);
     }
     anyhow::ensure!(
         !out.is_empty(),
@@ -38,8 +42,14 @@ pub fn render(file: &Path, default_image: &str) -> anyhow::Result<String> {
     Ok(out)
 }
 
-fn documents(service: MediaService, default_image: &str) -> anyhow::Result<String> {
-    let fetched = offline(service, default_image.to_owned());
+fn documents(
+    service: MediaService,
+    default_image: &str,
+    operator_namespace: &str,
+) -> anyhow::Result<String> {
+    let mut fetched = offline(service, default_image.to_owned());
+    // It may ask pods what they carry, whoever else may not.
+    operator_namespace.clone_into(&mut fetched.operator_namespace);
     let (_, children) = build_offline(&fetched)?;
     let mut out = String::new();
     if let Some(secret) = children.generated_secret {
@@ -97,7 +107,7 @@ mod tests {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("../crds/examples")
                 .join(example);
-            let out = render(&path, "media-server:test").unwrap();
+            let out = render(&path, "media-server:test", "ops").unwrap();
             for kind in [
                 "ConfigMap",
                 "Service",

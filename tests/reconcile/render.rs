@@ -59,9 +59,9 @@ async fn render_prints_exactly_what_the_controller_applies_for_both_examples() {
 
 /// The documents that `operator render` prints for the object as it is in the cluster.
 fn render(service: &Value) -> anyhow::Result<Vec<Value>> {
-    let mut operator = Command::new(program("OPERATOR", "operator"));
+    let mut render = Command::new(program("OPERATOR", "operator"));
     let text = piped(
-        operator.args(["render", "--file", "-"]),
+        render.args(["render", "--file", "-", "--namespace", operator::NAMESPACE]),
         &service.to_string(),
     )?;
     text.split("\n---\n")
