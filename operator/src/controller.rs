@@ -7,11 +7,13 @@
 pub mod addresses;
 pub mod apply;
 pub mod build;
+mod detached;
 mod events;
 pub mod fetch;
 mod live;
 pub mod load;
 pub mod nodes;
+mod pace;
 pub mod quantity;
 mod replace;
 mod sessions;
@@ -34,21 +36,23 @@ use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::{EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
+
+pub use self::detached::{build_offline, offline};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
 use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
+use self::pace::{Pause, Reports, next_look};
 use self::replace::ReplaceError;
 use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
-use self::validate::{ValidService, ValidateError};
+use self::validate::ValidateError;
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
@@ -101,8 +105,7 @@ pub struct Context {
     sessions: SessionCounts,
     /// Failures in a row, by object.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
-    /// When a status was written last.
-    reported: Mutex<HashMap<(String, String), Instant>>,
+    reports: Reports,
 }
 
 impl Context {
@@ -122,7 +125,7 @@ impl Context {
             loads: Loads::default(),
             sessions: SessionCounts::default(),
             failures: Mutex::default(),
-            reported: Mutex::default(),
+            reports: Reports::default(),
         }
     }
 }
@@ -130,42 +133,8 @@ impl Context {
 /// Everything is looked at again after this time, whatever the watches say.
 const RESYNC: Duration = Duration::from_secs(600);
 
-/// While pods start or go, or something is wrong: events of mounts and refusals have no watch.
-const PROGRESS: Duration = Duration::from_secs(5);
-
-/// The same for what has been so for minutes: a hundred services that wait for somebody must not keep
-/// the API server busy.
-const LONG_PROGRESS: Duration = Duration::from_secs(30);
-
 /// While it is not known whether an optional API is served: nothing tells when it is.
 const UNCLEAR: Duration = Duration::from_secs(30);
-
-/// After a watch that failed. While it lasts no watch is heard, so it is short; for all of them together
-/// there is one new try in this time, which spares an API server in trouble.
-#[derive(Default)]
-struct Pause {
-    last: Duration,
-}
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(1);
-}
-
-impl Iterator for Pause {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.last = (self.last * 2).clamp(Self::FIRST, Self::LONGEST);
-        Some(self.last)
-    }
-}
-
-impl Backoff for Pause {
-    fn reset(&mut self) {
-        self.last = Duration::ZERO;
-    }
-}
 
 const CONCURRENCY: u16 = 8;
 /// One change of ours comes back as several watch events.
@@ -438,22 +407,14 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         },
     )
     .await?;
-    Ok(Action::requeue(match replaced.look_again {
-        Some(soon) => soon,
-        _ if is_true(&status, "Progressing") || is_true(&status, "Degraded") => {
-            next_look(&status, Timestamp::now())
-        }
-        _ if fetched.served.is_unclear() => UNCLEAR,
-        _ => RESYNC,
-    }))
-}
-
-/// A sixth of the time for which all conditions have been as they are, within the two bounds.
-fn next_look(status: &MediaServiceStatus, now: Timestamp) -> Duration {
-    let changes = status.conditions.iter().map(|c| c.last_transition_time.0);
-    let age = changes.max().map(|last| now.duration_since(last));
-    let age = age.and_then(|age| Duration::try_from(age).ok());
-    (age.unwrap_or_default() / 6).clamp(PROGRESS, LONG_PROGRESS)
+    let soon = replaced.look_again;
+    Ok(Action::requeue(
+        match soon.or_else(|| next_look(&status, Timestamp::now())) {
+            Some(soon) => soon,
+            _ if fetched.served.is_unclear() => UNCLEAR,
+            _ => RESYNC,
+        },
+    ))
 }
 
 /// Same spec hash, other template: only the operator's own version made the difference.
@@ -482,7 +443,7 @@ async fn report(
     let status = status::describe(fetched, outcome, Timestamp::now());
     let old = fetched.service.status.as_ref();
     if old.is_some_and(|old| status::differs_in_words_only(old, &status))
-        && !words_are_due(context, fetched)
+        && !context.reports.words_are_due(&fetched.service)
     {
         return Ok(status);
     }
@@ -490,7 +451,7 @@ async fn report(
         return Ok(status);
     }
     context.metrics.wrote("MediaService");
-    note_report(context, fetched);
+    context.reports.note(&fetched.service);
     for Told {
         type_,
         reason,
@@ -500,34 +461,6 @@ async fn report(
         publish(context, &*fetched.service, type_, &reason, note).await;
     }
     Ok(status)
-}
-
-/// Messages carry words of the kubelet and of crashed programs, which may be other ones each time.
-const WORDS: Duration = Duration::from_secs(10);
-
-fn words_are_due(context: &Context, fetched: &Fetched) -> bool {
-    let reported = context.reported.lock().expect("no panic while it is held");
-    let last = reported.get(&name_of(fetched));
-    last.is_none_or(|last| last.elapsed() >= WORDS)
-}
-
-fn note_report(context: &Context, fetched: &Fetched) {
-    let mut reported = context.reported.lock().expect("no panic while it is held");
-    // Those of deleted objects may not pile up.
-    reported.retain(|_, last| last.elapsed() < WORDS);
-    reported.insert(name_of(fetched), Instant::now());
-}
-
-fn name_of(fetched: &Fetched) -> (String, String) {
-    let service = &fetched.service;
-    (service.namespace().unwrap_or_default(), service.name_any())
-}
-
-fn is_true(status: &MediaServiceStatus, type_: &str) -> bool {
-    status
-        .conditions
-        .iter()
-        .any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
 /// 1 s, doubling to 300 s, for each object by itself.
@@ -567,33 +500,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Used by `operator render` and tests: what `fetch` finds in a cluster without any of our objects.
-pub fn offline(service: MediaService, default_image: String) -> Fetched {
-    Fetched {
-        service: Arc::new(service),
-        live: fetch::Live::default(),
-        pods: Vec::new(),
-        nodes: fetch::Nodes::Known(std::collections::BTreeMap::new()),
-        served: Served::all(Availability::Present),
-        warnings: Vec::new(),
-        unresolved: Vec::new(),
-        default_image,
-        operator_namespace: String::new(),
-    }
-}
-
-/// Validates and builds without a cluster.
-///
-/// # Errors
-/// What `validate` finds wrong.
-pub fn build_offline(
-    fetched: &Fetched,
-) -> Result<(ValidService, build::Children<build::Built>), ValidateError> {
-    let valid = validate::validate(fetched)?;
-    let children = build::build(&valid);
-    Ok((valid, children))
 }
 
 #[cfg(test)]

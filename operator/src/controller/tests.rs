@@ -206,28 +206,6 @@ fn a_service_that_can_not_be_read_is_an_error_of_its_own_and_names_what_is_wrong
     assert!(with_sources(&error).contains("Gateway"), "{error}");
 }
 
-#[test]
-fn what_has_been_wrong_for_minutes_is_looked_at_less_often_than_what_just_changed() {
-    let start = Timestamp::UNIX_EPOCH;
-    let condition = |kind: &str, seconds: i64| {
-        serde_json::from_value(json!({
-            "type": kind, "status": "True", "reason": "R", "message": "",
-            "lastTransitionTime": start + k8s_openapi::jiff::SignedDuration::from_secs(seconds),
-        }))
-        .unwrap()
-    };
-    let status = MediaServiceStatus {
-        conditions: vec![condition("Degraded", 100), condition("Progressing", 0)],
-        ..MediaServiceStatus::default()
-    };
-    let after = |seconds| {
-        let now = start + k8s_openapi::jiff::SignedDuration::from_secs(seconds);
-        next_look(&status, now).as_secs()
-    };
-    assert_eq!((after(99), after(101), after(130)), (5, 5, 5));
-    assert_eq!((after(220), after(10_000)), (20, 30));
-}
-
 #[tokio::test]
 async fn an_operator_that_finds_everything_as_it_should_be_writes_nothing() {
     let ingress = json!({"ingress": {"host": "media.example.com"}});
