@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 pub mod cluster;
+mod objects;
 
 use axum::Json;
 use axum::Router;

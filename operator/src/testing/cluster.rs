@@ -15,10 +15,11 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, routing::any};
 use futures::stream;
 use kube::Client;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::failure_body;
+use super::objects::{is_selected, merge, remove_dropped};
 use crate::capabilities::OptionalApi;
 use crate::hash;
 
@@ -577,26 +578,6 @@ impl FakeCluster {
     }
 }
 
-/// Whether a list or watch with these selectors has the object: labels `a=b,c=d`, fields of events.
-fn is_selected(object: &Value, asked: &Asked) -> bool {
-    let pairs = |which: &str| -> Vec<(String, String)> {
-        let text = asked.get(which).map(String::as_str).unwrap_or_default();
-        let parts = text.split(',').filter_map(|part| part.split_once('='));
-        parts
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
-    };
-    let labels = &object["metadata"]["labels"];
-    let labelled = pairs("labelSelector")
-        .iter()
-        .all(|(key, value)| labels[key] == **value);
-    labelled
-        && pairs("fieldSelector").iter().all(|(key, value)| {
-            let pointer = format!("/{}", key.replace('.', "/"));
-            object.pointer(&pointer).and_then(Value::as_str) == Some(value)
-        })
-}
-
 fn discovery(api: OptionalApi) -> Value {
     let resources: Vec<Value> = api
         .kinds()
@@ -612,46 +593,4 @@ fn failure(code: u16) -> Response {
         Json(failure_body(code)),
     )
         .into_response()
-}
-
-/// Maps are merged and all else is replaced. A null removes a key in a merge patch, and is none in an
-/// apply.
-fn merge(object: &mut Value, patch: &Value, nulls_remove: bool) {
-    let Value::Object(patch) = patch else {
-        *object = patch.clone();
-        return;
-    };
-    if !object.is_object() {
-        *object = Value::Object(Map::new());
-    }
-    let members = object.as_object_mut().expect("it was just made one");
-    for (key, value) in patch {
-        if value.is_null() {
-            if nulls_remove {
-                members.remove(key);
-            }
-        } else {
-            merge(
-                members.entry(key.clone()).or_insert(Value::Null),
-                value,
-                nulls_remove,
-            );
-        }
-    }
-}
-
-fn remove_dropped(object: &mut Value, before: &Value, now: &Value) {
-    let (Some(members), Some(before)) = (object.as_object_mut(), before.as_object()) else {
-        return;
-    };
-    for (key, value) in before {
-        match now.get(key) {
-            None => drop(members.remove(key)),
-            Some(now) => {
-                if let Some(member) = members.get_mut(key) {
-                    remove_dropped(member, value, now);
-                }
-            }
-        }
-    }
 }
