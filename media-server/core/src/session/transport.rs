@@ -22,9 +22,11 @@ use std::time::{Duration, Instant};
 
 /// From opening to keys.
 const SETUP_LIMIT: Duration = Duration::from_secs(15);
-/// Consent: an ICE-lite server sends no checks, so the peer's are the liveness (RFC 7675 §5.1).
+/// Consent: an ICE-lite server sends no checks, so the peer's are the liveness (RFC 7675 §5.1). So are its
+/// reports: they come from the same address and take the keys, and a peer without RFC 7675 sends nothing
+/// else (RFC 8445 §11; GStreamer 1.22 with libnice 0.1.21).
 const CONSENT_LIMIT: Duration = Duration::from_secs(30);
-/// Peers check every 2.5 to 6 s; two missed ones are worth showing.
+/// Peers check every 2.5 to 6 s, and report every 7.5 s at least; two missed ones are worth showing.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(15);
 /// A path silent for this long yields to any authenticated check from elsewhere.
 const SILENT_PATH: Duration = Duration::from_secs(5);
@@ -91,7 +93,7 @@ pub(crate) struct Transport {
     pub(crate) cells: Arc<SessionCells>,
     opened: Instant,
     first_check: Option<Instant>,
-    last_check: Instant,
+    consented: Instant,
     state: IceState,
     path: Option<Path>,
     /// Transaction and the address it came from, oldest overwritten.
@@ -117,7 +119,7 @@ impl Transport {
             cells: config.cells,
             opened: now,
             first_check: None,
-            last_check: now,
+            consented: now,
             state: IceState::New,
             path: None,
             transactions: Vec::new(),
@@ -194,6 +196,7 @@ impl Transport {
                 let reason = match control.rtcp_in.open(datagram) {
                     Ok(compound) => {
                         path.heard = now;
+                        self.consent(now);
                         return Received::Rtcp(compound);
                     }
                     Err(OpenError::Unauthenticated) => Drop::SrtpUnauthenticated,
@@ -232,12 +235,10 @@ impl Transport {
             Some(_) => {}
             None => self.remember(transaction, from.remote),
         }
-        self.last_check = now;
+        self.consent(now);
         self.first_check.get_or_insert(now);
         if matches!(self.state, IceState::New) {
             self.set_state(IceState::Checking);
-        } else if self.state == IceState::Disconnected {
-            self.set_state(IceState::Connected);
         }
         match self.path.as_mut() {
             Some(path) if path.flow == from => {
@@ -275,6 +276,14 @@ impl Transport {
         out.slab.push(from, &answer[..len]);
         if from.connection().is_some() {
             out.events.push(SessionEvent::Checked(from));
+        }
+    }
+
+    /// The peer is there, and wants to be sent to.
+    fn consent(&mut self, now: Instant) {
+        self.consented = now;
+        if self.state == IceState::Disconnected {
+            self.set_state(IceState::Connected);
         }
     }
 
@@ -369,10 +378,10 @@ impl Transport {
             if now >= self.opened + SETUP_LIMIT {
                 self.end(End::SetupTimeout, out);
             }
-        } else if now >= self.last_check + CONSENT_LIMIT {
+        } else if now >= self.consented + CONSENT_LIMIT {
             self.set_state(IceState::Failed);
             self.end(End::IceFailed, out);
-        } else if now >= self.last_check + DISCONNECTED_AFTER && self.state == IceState::Connected {
+        } else if now >= self.consented + DISCONNECTED_AFTER && self.state == IceState::Connected {
             self.set_state(IceState::Disconnected);
         }
     }
@@ -381,9 +390,9 @@ impl Transport {
         let limit = if self.control.is_none() {
             self.opened + SETUP_LIMIT
         } else if self.state == IceState::Connected {
-            self.last_check + DISCONNECTED_AFTER
+            self.consented + DISCONNECTED_AFTER
         } else {
-            self.last_check + CONSENT_LIMIT
+            self.consented + CONSENT_LIMIT
         };
         self.dtls.poll_timeout().map_or(limit, |at| at.min(limit))
     }

@@ -199,9 +199,10 @@ proptest! {
     #![proptest_config(config(24))]
 
     #[test]
-    fn nothing_is_sent_without_a_check_in_the_last_thirty_seconds(
+    fn nothing_is_sent_without_a_check_or_a_report_in_the_last_thirty_seconds(
         gaps in vec(prop_oneof![8 => 100..12_000u32, 1 => 12_000..40_000u32], 1..12),
         reports in any::<u32>(),
+        forged in any::<bool>(),
     ) {
         let (mut bench, mut peer, mut viewer, mut publisher, mut device, mut ring) = watching();
         let limit = Duration::from_secs(30);
@@ -217,7 +218,7 @@ proptest! {
             let until = bench.now + Duration::from_millis(gap.into());
             while bench.now < until {
                 bench.now += Duration::from_millis(100);
-                // Media, and reports of a peer that is there but sends no check: neither consents.
+                // Its reports consent, and media of others does not.
                 seq += 1;
                 let media = packet(VIDEO_PT, seq, u32::from(seq) * 9_000, 7, true, VP8_KEY);
                 let sealed = device.seal_rtp(&media);
@@ -228,7 +229,12 @@ proptest! {
                 if reports & 1 << (n % 32) != 0 {
                     let mut report = rtcp::Writer::default();
                     report.receiver_report(1, &[]);
-                    let sealed = peer.seal_rtcp(&report);
+                    let mut sealed = peer.seal_rtcp(&report);
+                    if forged {
+                        sealed[4] ^= 1;
+                    } else if ended.is_none() {
+                        consented = bench.now;
+                    }
                     bench.feed(&mut viewer, peer.addr, &sealed);
                 }
                 let events = bench.events.len();
