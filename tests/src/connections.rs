@@ -8,16 +8,17 @@ use crate::browser::Browser;
 
 /// What scripts find in the page:
 /// - `connections`: by name;
-/// - `negotiate(name, pc, url, change)`: offers at a WHIP or WHEP endpoint, keeps the connection under its
-///   name, and takes the answer as `change` makes it of the server's; returns the server's answer and its `Link`;
+/// - `negotiate(name, pc, url, change, token)`: offers at a WHIP or WHEP endpoint, keeps the connection under
+///   its name, and takes the answer as `change` makes it of the server's; returns that and its `Link`;
 /// - `statistics(name, type, fields)`: a list of the statistics of that type, with those fields.
 const LIBRARY: &str = r"
 window.connections = {};
-window.negotiate = async (name, pc, url, change = sdp => sdp) => {
+window.negotiate = async (name, pc, url, change = sdp => sdp, token = '') => {
   connections[name] = pc;
   await pc.setLocalDescription();
-  const response = await fetch(url,
-    {method: 'POST', headers: {'content-type': 'application/sdp'}, body: pc.localDescription.sdp});
+  const headers = {'content-type': 'application/sdp'};
+  if (token) headers.authorization = `Bearer ${token}`;
+  const response = await fetch(url, {method: 'POST', headers, body: pc.localDescription.sdp});
   const answer = await response.text();
   if (response.status !== 201) throw new Error(answer);
   await pc.setRemoteDescription({type: 'answer', sdp: change(answer)});

@@ -18,6 +18,7 @@ pub mod page;
 pub mod process;
 pub mod prometheus;
 pub mod server;
+pub mod site;
 pub mod turn;
 pub mod wait;
 
@@ -30,4 +31,5 @@ pub use namespace::Namespace;
 pub use page::Page;
 pub use prometheus::Prometheus;
 pub use server::MediaServer;
+pub use site::Site;
 pub use wait::wait_for;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod clients;
 mod cluster;
 mod conformance;
 mod demo;
@@ -44,6 +45,8 @@ enum Command {
     Demo(demo::Args),
     /// The WHIP and WHEP checklist against any server, as a table
     Conformance(conformance::Args),
+    /// WHIP and WHEP clients that other people wrote, against this server
+    Clients(clients::Args),
     /// Random and mutated bytes for every parser that the network reaches
     Fuzz(fuzz::Args),
     /// Carries ports of this machine into the local cluster; started by the demo
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(args) => conformance::run(args),
+        Command::Clients(args) => clients::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Forward(args) => demo::forward::run(args),
         Command::Bench(args) => bench::run(args),

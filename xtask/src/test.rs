@@ -7,7 +7,7 @@
 
 mod background;
 mod long;
-mod packages;
+pub mod packages;
 mod report;
 pub mod rights;
 mod stages;
@@ -26,7 +26,7 @@ pub struct Args {
     /// Only what needs no cluster
     #[arg(long, conflicts_with = "long")]
     pub fast: bool,
-    /// Also what takes minutes of wall time: the benchmarks with instruction counts, and a soak
+    /// Also what takes minutes of wall time: the benchmarks with instruction counts, a soak, GStreamer
     #[arg(long)]
     pub long: bool,
 }
@@ -152,7 +152,14 @@ mod tests {
         };
         let (whole, long) = (names(false, false), names(false, true));
         assert_eq!(long[..whole.len()], whole);
-        let more = ["scale", "soak", "bench", "bench stages", "fuzz"];
+        let more = [
+            "scale",
+            "GStreamer",
+            "soak",
+            "bench",
+            "bench stages",
+            "fuzz",
+        ];
         assert_eq!(long[whole.len()..], more);
         assert!(whole.starts_with(&names(true, false)));
         let mut once = long.clone();

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Gate;
 use super::stages::{self, Stage};
 use crate::bench::{self, Ours};
+use crate::clients::{self, Which};
 use crate::demo::machine;
 use crate::fuzz;
 use crate::sh::Counts;
@@ -22,6 +23,10 @@ pub fn stages() -> Vec<Stage> {
         Stage {
             name: "scale",
             run: stages::scale,
+        },
+        Stage {
+            name: "GStreamer",
+            run: |_, counts| clients::test(Which::Gstreamer, counts),
         },
         Stage {
             name: "soak",

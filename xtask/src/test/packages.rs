@@ -7,23 +7,50 @@ use anyhow::bail;
 
 use crate::sh;
 
-/// A program that has to be on PATH, and the package that has it.
-const FAST: &[(&str, &str)] = &[
-    ("git", "git"),
-    ("c++", "g++"),
-    ("make", "make"),
-    ("ip", "iproute2"),
-    ("chromium", "chromium"),
-    ("chromedriver", "chromium-driver"),
-    ("turnserver", TURN_SERVER),
+/// What has to be there, and how that is seen.
+#[derive(Clone, Copy)]
+enum Part {
+    /// A program on `PATH`.
+    Program(&'static str),
+    /// What a C library is compiled against, by its name in pkg-config.
+    Library(&'static str),
+    /// An element of GStreamer.
+    Element(&'static str),
+}
+
+use Part::{Element, Library, Program};
+
+/// What is needed, and the package that has it.
+const FAST: &[(Part, &str)] = &[
+    (Program("git"), "git"),
+    (Program("c++"), "g++"),
+    (Program("make"), "make"),
+    (Program("ip"), "iproute2"),
+    (Program("chromium"), "chromium"),
+    (Program("chromedriver"), "chromium-driver"),
+    (Program("node"), "nodejs"),
+    (Program("npm"), "npm"),
+    (Program("turnserver"), TURN_SERVER),
 ];
 
 /// What the long stages need too.
-const LONG: &[(&str, &str)] = &[("valgrind", "valgrind")];
+const LONG: &[(Part, &str)] = &[
+    (Program("valgrind"), "valgrind"),
+    (Program("pkg-config"), "pkg-config"),
+    (
+        Library("gstreamer-webrtc-1.0"),
+        "libgstreamer-plugins-bad1.0-dev",
+    ),
+    (Program("gst-launch-1.0"), "gstreamer1.0-tools"),
+    (Element("opusenc"), "gstreamer1.0-plugins-base"),
+    (Element("vp8enc"), "gstreamer1.0-plugins-good"),
+    (Element("webrtcbin"), "gstreamer1.0-plugins-bad"),
+    (Element("nicesrc"), "gstreamer1.0-nice"),
+];
 
 const TURN_SERVER: &str = "coturn";
 
-/// Makes sure that every program is there.
+/// Makes sure that all of it is there.
 ///
 /// # Errors
 /// If one is missing and can't be installed; the message has the command that would.
@@ -75,13 +102,24 @@ pub fn install(long: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn missing(lists: &[&[(&str, &'static str)]]) -> Vec<&'static str> {
+fn missing(lists: &[&[(Part, &'static str)]]) -> Vec<&'static str> {
     lists
         .concat()
         .iter()
-        .filter(|(program, _)| sh::which(program).is_none())
+        .filter(|(part, _)| !part.is_there())
         .map(|(_, package)| *package)
         .collect()
+}
+
+impl Part {
+    fn is_there(self) -> bool {
+        let asked = |program, args: &[&str]| sh::output(Command::new(program).args(args)).is_ok();
+        match self {
+            Program(name) => sh::which(name).is_some(),
+            Library(name) => asked("pkg-config", &["--exists", name]),
+            Element(name) => asked("gst-inspect-1.0", &[name]),
+        }
+    }
 }
 
 fn apt(args: &[&str]) -> anyhow::Result<()> {

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::background::Background;
 use super::{Args, Gate, long, packages, rights};
+use crate::clients::Which;
 use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
-use crate::{cluster, r#gen, image, tidy};
+use crate::{clients, cluster, r#gen, image, tidy};
 
 pub struct Stage {
     pub name: &'static str,
@@ -55,6 +56,10 @@ pub fn all(args: Args) -> Vec<Stage> {
         Stage {
             name: "programs",
             run: programs,
+        },
+        Stage {
+            name: "web clients",
+            run: |_, counts| clients::test(Which::Web, counts),
         },
         Stage {
             name: "deny",
@@ -234,8 +239,9 @@ fn unit(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     )
 }
 
-/// Test binaries that need more than the programs: helm, or the cluster.
+/// Test binaries that need more than the programs: helm, the cluster, clients of other people.
 const OTHER_STAGES: &[&str] = &[
+    "clients",
     "chart",
     "chart-live",
     "reconcile",
