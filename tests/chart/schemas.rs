@@ -1,5 +1,5 @@
 //! JSON schemas for kubeconform, as strict as the API server: from the Kubernetes module's OpenAPI
-//! document, from Prometheus Operator's definitions, and from ours.
+//! document, from the definitions of Prometheus Operator, cert-manager and Gateway API, and from ours.
 //!
 //! kubeconform's usual schemas lie on the network. These come from the Go modules that the local cluster
 //! is built of, and so are of the very version that it runs.
@@ -90,11 +90,19 @@ impl Sources {
         let folder = monitoring.join("example/prometheus-operator-crd");
         let files = ["servicemonitors", "prometheusrules"]
             .map(|plural| folder.join(format!("monitoring.coreos.com_{plural}.yaml")));
+        let certificates = module("definitions", "github.com/cert-manager/cert-manager")
+            .join("deploy/crds/crd-certificates.yaml");
+        let routes = module("definitions", "sigs.k8s.io/gateway-api")
+            .join("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml");
         let ours = root().join("crds/mediaservices.yaml");
         let read = |path: &PathBuf| serde_yaml::from_str(&text(path)).expect("YAML");
         Self {
             kubernetes: document["definitions"].take(),
-            custom: files.iter().chain([&ours]).map(read).collect(),
+            custom: files
+                .iter()
+                .chain([&certificates, &routes, &ours])
+                .map(read)
+                .collect(),
         }
     }
 
