@@ -195,6 +195,10 @@ impl Ours {
         })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
     /// Its WHIP endpoint, with `{device}` for the device.
     pub fn whip(&self) -> &str {
         &self.running.whip

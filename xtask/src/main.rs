@@ -13,6 +13,7 @@ mod fuzz;
 mod r#gen;
 mod image;
 mod sh;
+mod soak;
 mod test;
 mod tidy;
 
@@ -54,6 +55,8 @@ enum Command {
     Forward(demo::forward::Args),
     /// Ours and other servers under the same loads, with ratios; instruction counts of the fast path
     Bench(bench::Args),
+    /// Viewers that come and go for half an hour under loss; memory, sessions and metrics after it
+    Soak(soak::Args),
     /// Check the tree: file heads and lengths, dependency directions, licences, machine paths
     Tidy,
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Conformance(args) => conformance::run(args),
         Command::Clients(args) => clients::run(args),
+        Command::Soak(args) => soak::run(&args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Forward(args) => demo::forward::run(args),
         Command::Bench(args) => bench::run(args),

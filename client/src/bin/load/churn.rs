@@ -1,10 +1,10 @@
-//! Viewers that leave and others that come in their place, at a rate, while media flows.
+//! Viewers that leave and others that come in their place, at random, while media flows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::join::{Door, Group, Watching};
 use crate::report::{ChurnReport, SetupReport};
@@ -13,7 +13,8 @@ use crate::tally::Departed;
 /// Set-ups and ends under way; a change that is due beyond them is left out and counted.
 const UNDER_WAY: usize = 64;
 
-/// Lets media flow for `time`, with so many changes a second. The ones who left are added to
+/// Lets media flow for `time`, with so many changes a second in the mean: at random moments (a Poisson
+/// process) a viewer chosen at random leaves, and another comes. The ones who left are added to
 /// `departed`, who came is pushed to `watching`.
 pub async fn churn(
     door: &Arc<Door>,
@@ -24,8 +25,7 @@ pub async fn churn(
     departed: &mut Departed,
 ) -> ChurnReport {
     let end = Instant::now() + time;
-    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut next_change = Instant::now() + pause(rate);
     let mut report = ChurnReport::default();
     let mut number = next_number;
     let mut joins = JoinSet::new();
@@ -33,13 +33,14 @@ pub async fn churn(
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(end) => break,
-            _ = tick.tick() => {
+            () = tokio::time::sleep_until(next_change) => {
+                next_change += pause(rate);
                 if joins.len() + ends.len() >= UNDER_WAY || watching.is_empty() {
                     report.left_out += 1;
                     continue;
                 }
-                // The longest there leaves; the others follow in their turn.
-                let leaver = watching.remove(0);
+                let chosen = (random() * watching.len() as f64) as usize;
+                let leaver = watching.swap_remove(chosen);
                 departed.add(&leaver);
                 ends.spawn(async move { leaver.viewer.close().await.is_ok() });
                 let (door, own) = (door.clone(), number);
@@ -63,6 +64,18 @@ pub async fn churn(
     }
     report.setup_ms = SetupReport::of(departed.joined(watching, Group::Churn));
     report
+}
+
+/// The time to the next of events that come at random, `rate` a second in the mean.
+fn pause(rate: f64) -> Duration {
+    Duration::from_secs_f64(-(1.0 - random()).ln() / rate)
+}
+
+/// From 0 to below 1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has random numbers");
+    f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 fn take(
