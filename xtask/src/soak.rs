@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn inside(seconds: u32) -> anyhow::Result<()> {
-    lose()?;
+    sh::output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     let ours = Ours::start("soak")?;
     let (viewers, duration) = (VIEWERS.to_string(), seconds.to_string());
     let flags = [
@@ -77,8 +77,15 @@ fn inside(seconds: u32) -> anyhow::Result<()> {
     ]
     .concat();
     let limit = Duration::from_secs(u64::from(seconds) + 300);
-    let (report, resident) = while_watched(ours.pid(), || ours.load("soak", &flags, limit))?;
-    let metrics = ended(&ours)?;
+    let (report, resident) = while_watched(ours.pid(), || {
+        std::thread::scope(|scope| {
+            let loss = scope.spawn(|| lose_once_all_are_there(&ours));
+            let report = ours.load("soak", &flags, limit);
+            loss.join().expect("it does not panic")?;
+            report
+        })
+    })?;
+    let metrics = metrics(&ours, 0.0, Duration::from_secs(90))?;
 
     let slope = slope(&resident).context("too few looks at its memory")?;
     let mean = resident.iter().map(|(_, kib)| kib).sum::<f64>() / resident.len() as f64;
@@ -92,9 +99,10 @@ fn inside(seconds: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has the network of this namespace lose packets.
-fn lose() -> anyhow::Result<()> {
-    sh::output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+/// Has the network of this namespace lose packets, behind the set-up of those who are there from the
+/// start: the device has to be among them.
+fn lose_once_all_are_there(ours: &Ours) -> anyhow::Result<()> {
+    metrics(ours, 1.0 + VIEWERS as f64, Duration::from_secs(120))?;
     let rules = format!(
         "table inet soak {{
             chain input {{
@@ -147,21 +155,19 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
     (points.len() > 2 && under > 0.0).then(|| over / under)
 }
 
-/// Waits until the server counts no session; returns its metrics then.
-fn ended(ours: &Ours) -> anyhow::Result<Metrics> {
+/// Waits until the server counts so many sessions; returns its metrics then.
+fn metrics(ours: &Ours, sessions: f64, within: Duration) -> anyhow::Result<Metrics> {
     let origin = ours.whip().split("/whip").next().unwrap_or_default();
     let ask = || {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "-m", "5", &format!("{origin}/metrics")]);
         Ok(curl)
     };
-    let metrics = machine::until(
-        "the server has no session",
-        Duration::from_secs(90),
-        ask,
-        |metrics| Metrics(metrics.to_owned()).sum("media_active_sessions", "") == Some(0.0),
-    )?;
-    Ok(Metrics(metrics))
+    let counted = |metrics: &str| {
+        Metrics(metrics.to_owned()).sum("media_active_sessions", "") == Some(sessions)
+    };
+    let what = format!("the server has {sessions} sessions");
+    Ok(Metrics(machine::until(&what, within, ask, counted)?))
 }
 
 /// What a server exposes.
@@ -222,9 +228,11 @@ fn complaints(report: &Value, metrics: &Metrics) -> Vec<String> {
     ] {
         expect(none, number(report, none), 0.0, 0.0);
     }
-    // A handshake that loses its packets again and again may be over time.
+    // The DTLS of the tool's library, as a client, sends its last flight once: where that is lost the
+    // handshake ends by time, however often the server repeats its own (RFC 6347 §4.2.4 wants it sent
+    // again). With both its flights behind the first that is a few in a hundred.
     let failed = number(report, "/churn/failed");
-    expect("/churn/failed", failed, 0.0, joined / 1_000.0);
+    expect("/churn/failed", failed, 0.0, joined * 3.0 * LOST / 100.0);
     // What is lost twice comes a third time, and once in a while is late for that.
     expect(
         "/delivered_ratio",
@@ -245,6 +253,14 @@ fn complaints(report: &Value, metrics: &Metrics) -> Vec<String> {
     expect("media_sessions_closed_total", closed, created, created);
     let normal = metrics.of("media_sessions_closed_total", "reason=\"normal_close\"");
     expect("those with normal_close", normal, opened, created);
+    let unfinished = metrics.of("media_setup_total", "result=\"failed\"")
+        + metrics.of("media_setup_total", "result=\"cancelled\"");
+    expect(
+        "media_setup_total failed and cancelled",
+        unfinished,
+        created - opened,
+        failed,
+    );
     let connected = metrics.of("media_setup_total", "result=\"connected\"");
     expect("media_setup_total connected", connected, opened, created);
 

@@ -51,7 +51,14 @@ pub async fn churn(
                 report.left += 1;
                 report.not_deleted += u64::from(!ended.unwrap_or(false));
             }
-            Some(result) = joins.join_next() => take(result, watching, &mut report),
+            Some(result) = joins.join_next() => {
+                if !take(result, watching, &mut report) && joins.len() < UNDER_WAY {
+                    // Another comes instead, so that there are always as many.
+                    let (door, own) = (door.clone(), number);
+                    number += 1;
+                    joins.spawn(async move { door.prepare(own).await?.join(Group::Churn).await });
+                }
+            }
         }
     }
     // Who is on the way in still counts.
@@ -78,23 +85,22 @@ fn random() -> f64 {
     f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
+/// Counts one who came, or who failed to; returns whether it came.
 fn take(
     result: Result<anyhow::Result<Watching>, tokio::task::JoinError>,
     watching: &mut Vec<Watching>,
     report: &mut ChurnReport,
-) {
-    match result {
+) -> bool {
+    let error = match result {
         Ok(Ok(watch)) => {
             report.joined += 1;
             watching.push(watch);
+            return true;
         }
-        Ok(Err(error)) => {
-            report.failed += 1;
-            report.first_failure.get_or_insert(format!("{error:#}"));
-        }
-        Err(error) => {
-            report.failed += 1;
-            report.first_failure.get_or_insert(error.to_string());
-        }
-    }
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => error.to_string(),
+    };
+    report.failed += 1;
+    report.first_failure.get_or_insert(error);
+    false
 }
