@@ -341,8 +341,8 @@ pub const FAMILIES: &[Family] = &[
         "media_keyframe_requests_total",
         Counter,
         Unit::Count,
-        &[],
-        "Keyframe requests (PLI) sent to publishers.",
+        &["cause"],
+        "Keyframe requests (PLI) sent to publishers: start, for a viewer that starts where the cache has nothing for it to start with; lost, because a viewer asked that can't go on from what it has; layer, for a change of simulcast layer; room, for what was held back for want of bandwidth; moved, after a change of path.",
     ),
     family(
         "media_nacked_packets_total",
@@ -363,7 +363,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["served"],
-        "Viewers that got their first keyframe: from the cache, or from the keyframe that they waited for.",
+        "Viewers that were sent their first keyframe: from the cache, or the keyframe that they waited for. Served again, from the cache, are those that asked for one right after, because they had lost it.",
     ),
     family(
         "media_cache_bytes",

@@ -361,8 +361,8 @@ const ROWS: &[Row] = &[
                 kind: Lines,
                 unit: Unit::PerSecond,
                 queries: &[Query {
-                    expr: "sum by (pod) (rate(media_keyframe_requests_total{$S}[$__rate_interval]))",
-                    legend: "{{pod}}",
+                    expr: "sum by (cause) (rate(media_keyframe_requests_total{$S}[$__rate_interval]))",
+                    legend: "{{cause}}",
                 }],
                 red_from: None,
             },

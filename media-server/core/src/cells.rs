@@ -336,6 +336,68 @@ impl Drop {
     }
 }
 
+/// Why a publisher is asked for a keyframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum KeyframeCause {
+    /// A viewer starts, or starts again, and the ring has nothing for it to start with.
+    Start,
+    /// A viewer asked: it can't go on from what it has.
+    Lost,
+    /// A viewer goes to another simulcast layer.
+    Layer,
+    /// There is room again for what was held back.
+    Room,
+    /// A session's path moved, and what was on its way is lost.
+    Moved,
+}
+
+impl KeyframeCause {
+    pub const ALL: [KeyframeCause; 5] = [
+        KeyframeCause::Start,
+        KeyframeCause::Lost,
+        KeyframeCause::Layer,
+        KeyframeCause::Room,
+        KeyframeCause::Moved,
+    ];
+
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyframeCause::Start => "start",
+            KeyframeCause::Lost => "lost",
+            KeyframeCause::Layer => "layer",
+            KeyframeCause::Room => "room",
+            KeyframeCause::Moved => "moved",
+        }
+    }
+}
+
+/// How a viewer got a picture to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Served {
+    /// From the ring.
+    Cache,
+    /// It waited for a keyframe.
+    Keyframe,
+    /// From the ring once more: it had lost what it was to begin with.
+    Again,
+}
+
+impl Served {
+    pub const ALL: [Served; 3] = [Served::Cache, Served::Keyframe, Served::Again];
+
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Served::Cache => "cache",
+            Served::Keyframe => "keyframe",
+            Served::Again => "again",
+        }
+    }
+}
+
 /// What one shard counts. Written by its thread.
 #[derive(Debug, Default)]
 pub struct ShardCells {
@@ -343,12 +405,11 @@ pub struct ShardCells {
     bytes_in: AtomicU64,
     packets_out: AtomicU64,
     bytes_out: AtomicU64,
-    keyframe_requests: AtomicU64,
+    keyframe_requests: [AtomicU64; KeyframeCause::ALL.len()],
     /// Of publishers, of viewers.
     nacked: [AtomicU64; 2],
     retransmitted: [AtomicU64; 2],
-    /// From the cache, from a live keyframe.
-    joins: [AtomicU64; 2],
+    joins: [AtomicU64; Served::ALL.len()],
     cache_bytes: AtomicU64,
     cache_shrinks: AtomicU64,
     sessions: AtomicU64,
@@ -377,8 +438,8 @@ impl ShardCells {
     }
 
     /// PLI sent to publishers.
-    pub fn keyframe_requests(&self) -> u64 {
-        self.keyframe_requests.load(Relaxed)
+    pub fn keyframe_requests(&self, cause: KeyframeCause) -> u64 {
+        self.keyframe_requests[cause as usize].load(Relaxed)
     }
 
     /// Packets that publishers were asked for again.
@@ -401,14 +462,9 @@ impl ShardCells {
         self.retransmitted[1].load(Relaxed)
     }
 
-    /// Viewers that started from the cache.
-    pub fn joins_from_cache(&self) -> u64 {
-        self.joins[0].load(Relaxed)
-    }
-
-    /// Viewers that had to wait for a keyframe.
-    pub fn joins_from_keyframe(&self) -> u64 {
-        self.joins[1].load(Relaxed)
+    /// Viewers that began so.
+    pub fn joins(&self, served: Served) -> u64 {
+        self.joins[served as usize].load(Relaxed)
     }
 
     /// Payload bytes that the shard's rings hold.
@@ -454,8 +510,8 @@ impl ShardCells {
         add(&self.drops[reason as usize], count);
     }
 
-    pub fn count_keyframe_request(&self) {
-        add(&self.keyframe_requests, 1);
+    pub fn count_keyframe_request(&self, cause: KeyframeCause) {
+        add(&self.keyframe_requests[cause as usize], 1);
     }
 
     pub(crate) fn count_nacked_out(&self, packets: u64) {
@@ -474,8 +530,8 @@ impl ShardCells {
         add(&self.retransmitted[1], 1);
     }
 
-    pub(crate) fn count_join(&self, from_cache: bool) {
-        add(&self.joins[usize::from(!from_cache)], 1);
+    pub(crate) fn count_join(&self, served: Served) {
+        add(&self.joins[served as usize], 1);
     }
 
     pub fn set_cache_bytes(&self, bytes: u64) {

@@ -2,7 +2,7 @@
 //!
 //! One per shard, shared by its sessions, so that a session at rest holds no buffer.
 
-use crate::cells::{Drop, ShardCells};
+use crate::cells::{Drop, KeyframeCause, ShardCells};
 use crate::flow::Flow;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ pub enum SessionEvent {
     /// A check came with the credentials of the last restart; those before are worth nothing now.
     Restarted,
     /// A viewer cannot go on without a keyframe, or a session's path has moved.
-    KeyframeWanted,
+    KeyframeWanted(KeyframeCause),
     /// The session is over; nothing more comes from it.
     Ended(End),
 }

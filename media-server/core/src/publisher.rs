@@ -6,7 +6,7 @@ mod missing;
 mod stream;
 mod track;
 
-use crate::cells::Drop;
+use crate::cells::{Drop, KeyframeCause};
 use crate::clock::{compact, round_trip};
 use crate::flow::Flow;
 use crate::layers::Layers;
@@ -101,12 +101,18 @@ impl Publisher {
     }
 
     /// Asks the device for a keyframe of a layer, now or as soon as the last request is old enough.
-    pub fn request_keyframe(&mut self, now: Instant, layer: u8, out: &mut Output) {
+    pub fn request_keyframe(
+        &mut self,
+        now: Instant,
+        layer: u8,
+        cause: KeyframeCause,
+        out: &mut Output,
+    ) {
         let mut video = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
         let layers = video.next().map(|track| &mut track.layers);
         // A viewer may name one of the publisher before.
         if let Some(layer) = layers.and_then(|layers| layers.get_mut(usize::from(layer))) {
-            layer.want_keyframe();
+            layer.want_keyframe(cause);
         }
         self.ask_for_keyframes(now, out);
     }
@@ -117,7 +123,7 @@ impl Publisher {
         }
         let video = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
         for layer in video.flat_map(|track| &mut track.layers) {
-            let Some(media) = layer.keyframe_to_ask(now) else {
+            let Some((media, cause)) = layer.keyframe_to_ask(now) else {
                 continue;
             };
             let mut compound = rtcp::Writer::default();
@@ -125,7 +131,7 @@ impl Publisher {
             compound.cname(self.ssrc, "media");
             compound.picture_loss(self.ssrc, media);
             self.transport.send_rtcp(&compound, out);
-            out.cells().count_keyframe_request();
+            out.cells().count_keyframe_request(cause);
             layer.keyframe_asked = Some(now);
         }
     }
@@ -219,7 +225,7 @@ impl Publisher {
             .add(payload.len(), is_video.then_some(new_frame));
         let starts_keyframe = keyframe::starts_keyframe(&codec, payload);
         if starts_keyframe && is_video {
-            layer.keyframe_wanted = false;
+            layer.keyframe_wanted = None;
         }
         if is_video && track.is_simulcast() {
             let size = if starts_keyframe {

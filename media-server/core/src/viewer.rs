@@ -19,7 +19,7 @@ mod thinning;
 mod track;
 mod trend;
 
-use crate::cells::Drop;
+use crate::cells::{Drop, KeyframeCause, Served};
 use crate::clock::round_trip;
 use crate::flow::Flow;
 use crate::layers::Layers;
@@ -32,6 +32,7 @@ use crate::rtp::{self, Outgoing, Passed};
 use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
+use behind::Beginning;
 use congestion::Congestion;
 use layer_choice::LayerChoice;
 use pacer::SLOT;
@@ -66,8 +67,9 @@ pub struct Viewer {
     behind: Option<Instant>,
     /// The connection to the viewer takes no more video for now.
     congested: bool,
-    /// Whether the first picture was sent.
+    /// Whether the first picture was sent, and how the last beginning went.
     joined: bool,
+    beginning: Option<Beginning>,
     /// Since when there is no publisher.
     orphaned: Option<Instant>,
     tick: Option<Instant>,
@@ -98,6 +100,7 @@ impl Viewer {
             behind: None,
             congested: false,
             joined: false,
+            beginning: None,
             cname: config.negotiated.cname.as_str().into(),
             orphaned: Some(now),
             tick: None,
@@ -238,7 +241,7 @@ impl Viewer {
                 // It begins here, and the ring has what belongs to it.
                 Ok(_) if track.is_behind(packet) => {
                     self.selection.went_to(packet.layer);
-                    self.begin(now, false, out);
+                    self.begin(now, Served::Keyframe, out);
                 }
                 Ok(admitted) => {
                     if self.transport.spend(packet.payload.len()) {
@@ -443,7 +446,8 @@ impl Viewer {
         self.choose_layer(now, out);
         // What is held back for congestion comes when there is room for it.
         if keyframe && !self.congested && !self.congestion.is_cut() {
-            out.events.push(SessionEvent::KeyframeWanted);
+            out.events
+                .push(SessionEvent::KeyframeWanted(KeyframeCause::Lost));
         }
     }
 
@@ -469,8 +473,15 @@ impl Viewer {
         let cut_off = self.congestion.tick(now);
         self.choose_layer(now, out);
         let thinned = self.wants_more_pictures(now);
-        if self.orphaned.is_none() && (cut_off || thinned || self.wants_keyframe()) {
-            out.events.push(SessionEvent::KeyframeWanted);
+        let cause = if cut_off || thinned {
+            Some(KeyframeCause::Room)
+        } else if self.needs_keyframe() {
+            Some(KeyframeCause::Start)
+        } else {
+            self.wants_keyframe().then_some(KeyframeCause::Layer)
+        };
+        if let Some(cause) = cause.filter(|_| self.orphaned.is_none()) {
+            out.events.push(SessionEvent::KeyframeWanted(cause));
         }
     }
 }
@@ -496,7 +507,8 @@ impl Session for Viewer {
         if self.begins.is_some_and(|at| now >= at) {
             self.begins = None;
             if self.wants_keyframe() {
-                out.events.push(SessionEvent::KeyframeWanted);
+                out.events
+                    .push(SessionEvent::KeyframeWanted(KeyframeCause::Start));
             }
         }
         if self.tick.is_some_and(|at| now >= at) {

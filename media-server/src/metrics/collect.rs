@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::registry::{Record, role_name};
 use crate::shard::Bound;
 use catalogue::families::{Family, Scope};
-use media_core::cells::{Drop, IceState};
+use media_core::cells::{Drop, IceState, KeyframeCause, Served};
 use media_core::negotiated::Role;
 use std::collections::HashSet;
 use std::time::Instant;
@@ -111,11 +111,10 @@ fn set_shards(app: &App, metrics: &Metrics) {
         let hits: u64 = app.shards.bounds().iter().map(|b| b.hits(bound)).sum();
         metrics.set("media_bound_hits_total", &[bound.as_str()], hits as f64);
     }
-    metrics.set(
-        "media_keyframe_requests_total",
-        &[],
-        sum(&|c| c.keyframe_requests()),
-    );
+    for cause in KeyframeCause::ALL {
+        let count = sum(&|c| c.keyframe_requests(cause));
+        metrics.set("media_keyframe_requests_total", &[cause.as_str()], count);
+    }
     let nacked = [
         ("in", sum(&|c| c.nacked_in())),
         ("out", sum(&|c| c.nacked_out())),
@@ -130,12 +129,9 @@ fn set_shards(app: &App, metrics: &Metrics) {
     for (direction, count) in sent_again {
         metrics.set("media_retransmitted_packets_total", &[direction], count);
     }
-    let joins = [
-        ("cache", sum(&|c| c.joins_from_cache())),
-        ("keyframe", sum(&|c| c.joins_from_keyframe())),
-    ];
-    for (served, count) in joins {
-        metrics.set("media_join_total", &[served], count);
+    for served in Served::ALL {
+        let count = sum(&|c| c.joins(served));
+        metrics.set("media_join_total", &[served.as_str()], count);
     }
     metrics.set("media_cache_bytes", &[], sum(&|c| c.cache_bytes()));
     let connections = sum(&|c| c.tcp_connections());

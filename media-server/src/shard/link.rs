@@ -7,6 +7,7 @@
 use super::Call;
 use super::admission::Permit;
 use super::table::Entry;
+use media_core::cells::KeyframeCause;
 use media_core::flow::Flow;
 use media_core::ids::SessionId;
 use media_core::media::MediaBatch;
@@ -52,7 +53,11 @@ pub(super) enum Parcel {
         batches: Vec<Arc<MediaBatch>>,
     },
     /// A viewer here waits for a keyframe of that layer of your publisher.
-    KeyframeWanted { device: Arc<str>, layer: u8 },
+    KeyframeWanted {
+        device: Arc<str>,
+        layer: u8,
+        cause: KeyframeCause,
+    },
     /// What each viewer of your publisher on `shard` has room for, see `bandwidth.rs`.
     Bandwidth {
         device: Arc<str>,

@@ -20,7 +20,7 @@ use super::placement::Placement;
 use super::routes::Routes;
 use super::table::{Index, Peer, Table};
 use super::{CloseReason, Command, Event, OpenSession};
-use media_core::cells::{Drop, ShardCells};
+use media_core::cells::{Drop, KeyframeCause, ShardCells};
 use media_core::clock::WallClock;
 use media_core::dtls::Identity;
 use media_core::flow::{Flow, Local};
@@ -198,9 +198,11 @@ impl State {
                 Parcel::Call { id, call, reply } => self.handle_call(now, id, call, reply),
                 Parcel::Media { device, batch } => self.forward(now, &device, &batch),
                 Parcel::Cache { device, batches } => self.keep_all(now, &device, &batches),
-                Parcel::KeyframeWanted { device, layer } => {
-                    self.request_keyframe(now, &device, layer);
-                }
+                Parcel::KeyframeWanted {
+                    device,
+                    layer,
+                    cause,
+                } => self.request_keyframe(now, &device, layer, cause),
                 Parcel::Bandwidth {
                     device,
                     shard,
@@ -384,7 +386,7 @@ impl State {
         }
         if wanted {
             // Which layers it has shows with its first packets.
-            self.request_keyframe(now, device, 0);
+            self.request_keyframe(now, device, 0, KeyframeCause::Start);
         }
     }
 
@@ -436,7 +438,7 @@ impl State {
                 }
                 SessionEvent::Connected => self.connected(now, index),
                 SessionEvent::Restarted => self.table.restarted(index),
-                SessionEvent::KeyframeWanted => self.keyframe_wanted(now, index),
+                SessionEvent::KeyframeWanted(cause) => self.keyframe_wanted(now, index, cause),
                 SessionEvent::Ended(end) => ended = Some(end),
             }
         }

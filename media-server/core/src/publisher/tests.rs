@@ -233,7 +233,7 @@ fn keyframe_requests_are_throttled_and_repeated_until_a_keyframe_starts() {
             .count()
     };
     for _ in 0..1_000 {
-        session.request_keyframe(bench.now, 0, &mut bench.out);
+        session.request_keyframe(bench.now, 0, KeyframeCause::Start, &mut bench.out);
     }
     bench.run(ms(400), &mut session, &mut peer, |_, _| false);
     assert_eq!(plis(&mut peer), 1, "a thousand viewers at once");
@@ -247,7 +247,7 @@ fn keyframe_requests_are_throttled_and_repeated_until_a_keyframe_starts() {
     );
     bench.run(ms(2_000), &mut session, &mut peer, |_, _| false);
     assert_eq!(plis(&mut peer), 0, "it came");
-    assert_eq!(bench.shard.keyframe_requests(), 3);
+    assert_eq!(bench.shard.keyframe_requests(KeyframeCause::Start), 3);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::stream::Stream;
 use super::{KEYFRAME_INTERVAL, SILENT_STREAM};
-use crate::cells::Drop;
+use crate::cells::{Drop, KeyframeCause};
 use crate::layers;
 use crate::negotiated::{self, Extensions, Kind, PayloadType};
 use crate::rtp;
@@ -30,9 +30,9 @@ pub(super) struct Layer {
     pub(super) stream: Option<Stream>,
     /// What its retransmissions come under, once one came.
     rtx_ssrc: Option<u32>,
-    /// When its last keyframe was asked for, and whether one is still wanted.
+    /// When its last keyframe was asked for, and why one is still wanted.
     pub(super) keyframe_asked: Option<Instant>,
-    pub(super) keyframe_wanted: bool,
+    pub(super) keyframe_wanted: Option<KeyframeCause>,
     pub(super) rates: Rates,
     /// Frames and bits in the last second.
     pub(super) figures: (f64, f64),
@@ -109,7 +109,7 @@ impl Track {
             if layer.live && heard.is_none_or(|at| now > at + STOPPED_AFTER) {
                 layer.live = false;
                 // None comes, however often it is asked for.
-                layer.keyframe_wanted = false;
+                layer.keyframe_wanted = None;
                 stopped = true;
             }
         }
@@ -133,7 +133,11 @@ impl Track {
 
     /// When the next keyframe that is still wanted is asked for.
     pub(super) fn keyframe_due(&self) -> Option<Instant> {
-        let asked = |layer: &Layer| layer.keyframe_asked.filter(|_| layer.keyframe_wanted);
+        let asked = |layer: &Layer| {
+            layer
+                .keyframe_asked
+                .filter(|_| layer.keyframe_wanted.is_some())
+        };
         let next = self.layers.iter().filter_map(asked).min()?;
         Some(next + KEYFRAME_INTERVAL)
     }
@@ -174,15 +178,18 @@ impl Layer {
     }
 
     /// Notes that a keyframe is wanted, unless the layer has stopped: it would be asked for again and again.
-    pub(super) fn want_keyframe(&mut self) {
+    pub(super) fn want_keyframe(&mut self, cause: KeyframeCause) {
         let stopped = !self.rid.is_empty() && self.stream.is_some() && !self.live;
-        self.keyframe_wanted |= !stopped;
+        if !stopped {
+            self.keyframe_wanted.get_or_insert(cause);
+        }
     }
 
-    /// Whether it is time to ask for a keyframe, and of whom.
-    pub(super) fn keyframe_to_ask(&self, now: Instant) -> Option<u32> {
+    /// Of which stream it is time to ask for a keyframe, and why.
+    pub(super) fn keyframe_to_ask(&self, now: Instant) -> Option<(u32, KeyframeCause)> {
         let asked = |at| now < at + KEYFRAME_INTERVAL;
-        let wanted = self.keyframe_wanted && !self.keyframe_asked.is_some_and(asked);
-        self.stream.as_ref().filter(|_| wanted).map(|s| s.ssrc)
+        let cause = self.keyframe_wanted?;
+        let stream = self.stream.as_ref()?;
+        (!self.keyframe_asked.is_some_and(asked)).then_some((stream.ssrc, cause))
     }
 }

@@ -4,7 +4,7 @@
 //! before an address authenticated itself. An ICE restart changes credentials and, with them, the
 //! path; keys and counters go on. Owns no media.
 
-use crate::cells::{Drop, IceState, SessionCells};
+use crate::cells::{Drop, IceState, KeyframeCause, SessionCells};
 use crate::clock::WallClock;
 use crate::dtls::{Dtls, Identity, Progress};
 use crate::flow::Flow;
@@ -255,7 +255,8 @@ impl Transport {
                 let same = self.path.as_ref().filter(same);
                 // What went to the path before is lost, and with it what later frames build on.
                 if self.path.is_some() && same.is_none() && self.control.is_some() {
-                    out.events.push(SessionEvent::KeyframeWanted);
+                    out.events
+                        .push(SessionEvent::KeyframeWanted(KeyframeCause::Moved));
                 }
                 let budget = match same {
                     Some(path) => path.budget,

@@ -28,7 +28,8 @@ impl Viewer {
             let best = layers.best() == Some(layer);
             self.set_target_layer((!best).then_some(layer));
             if self.orphaned.is_none() && self.selection.is_switching() {
-                out.events.push(SessionEvent::KeyframeWanted);
+                out.events
+                    .push(SessionEvent::KeyframeWanted(KeyframeCause::Layer));
             }
         }
         let choice = &mut self.temporal_choice;

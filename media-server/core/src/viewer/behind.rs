@@ -3,6 +3,20 @@
 
 use super::*;
 
+/// A player that lost the beginning of what it is to begin with can't know, and NACK does not help: without
+/// a picture it asks for a keyframe. Browsers do so 200 ms after the first packet, others within seconds.
+const BEGINNING: Duration = Duration::from_secs(2);
+/// Times that one beginning is sent again; then it is not loss that keeps the viewer from a picture.
+const MAX_AGAIN: u8 = 2;
+
+/// When video began for a viewer, and when it was last sent from there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    at: Instant,
+    sent: Instant,
+    again: u8,
+}
+
 impl Viewer {
     /// Starts with the last keyframe, if the viewer needs one and the ring of its
     /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
@@ -12,23 +26,49 @@ impl Viewer {
             return self.wants_keyframe();
         }
         let target = self.selection.target();
-        let Some(ring) = rings.get(usize::from(target)) else {
-            return true;
-        };
-        let Some(start) = ring.start(now) else {
-            return true;
-        };
-        let Some((_, first)) = ring.packet(start.seq) else {
-            return true;
-        };
-        let mut tracks = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
-        if !tracks.any(|track| track.start(now, first, start)) {
+        if self.start(now, target, rings).is_none() {
             return true;
         }
-        self.selection.went_to(target);
-        self.begin(now, true, out);
+        self.begin(now, Served::Cache, out);
         self.catch_up(now, rings, out);
         false
+    }
+
+    /// A viewer that asks for a keyframe so soon after it began has no picture, and what it needs is in
+    /// the ring: it is sent that once more. Returns whether the device need not be asked.
+    pub fn begin_again(&mut self, now: Instant, rings: &[Ring], out: &mut Output) -> bool {
+        let recent = |beginning: &Beginning| now < beginning.at + BEGINNING;
+        let Some(mut beginning) = self.beginning.filter(recent) else {
+            return false;
+        };
+        let round_trip = self.transport.cells.rtt().unwrap_or_default();
+        if now < beginning.sent + round_trip {
+            // It asked before it could have what is on its way.
+            return true;
+        }
+        let layer = self.selection.on();
+        if beginning.again == MAX_AGAIN || self.start(now, layer, rings).is_none() {
+            return false;
+        }
+        beginning.sent = now;
+        beginning.again += 1;
+        self.beginning = Some(beginning);
+        out.cells().count_join(Served::Again);
+        self.behind = Some(now);
+        self.congestion.resume(now);
+        self.catch_up(now, rings, out);
+        true
+    }
+
+    /// Puts the video at the last keyframe of the ring of a layer, if that has one to start with that the
+    /// viewer can take.
+    fn start(&mut self, now: Instant, layer: u8, rings: &[Ring]) -> Option<()> {
+        let ring = rings.get(usize::from(layer))?;
+        let start = ring.start(now)?;
+        let (_, first) = ring.packet(start.seq)?;
+        let mut tracks = self.tracks.iter_mut().filter(|t| t.kind == Kind::Video);
+        let starts = tracks.any(|track| track.start(now, first, start));
+        starts.then(|| self.selection.went_to(layer))
     }
 
     /// Whether a part of what there is must still be sent, see [`catch_up`](Self::catch_up).
@@ -41,11 +81,16 @@ impl Viewer {
         self.congestion.bottleneck()
     }
 
-    pub(super) fn begin(&mut self, now: Instant, from_cache: bool, out: &mut Output) {
+    pub(super) fn begin(&mut self, now: Instant, served: Served, out: &mut Output) {
         self.behind = Some(now);
         self.congestion.resume(now);
+        self.beginning = Some(Beginning {
+            at: now,
+            sent: now,
+            again: 0,
+        });
         if !std::mem::replace(&mut self.joined, true) {
-            out.cells().count_join(from_cache);
+            out.cells().count_join(served);
         }
     }
 

@@ -402,7 +402,7 @@ fn picture_loss_of_the_viewer_becomes_a_wish_for_a_keyframe() {
             .bench
             .events
             .iter()
-            .filter(|e| **e == SessionEvent::KeyframeWanted)
+            .filter(|e| **e == SessionEvent::KeyframeWanted(KeyframeCause::Lost))
             .count()
     };
     let before = wishes(&stage);

@@ -5,7 +5,7 @@ use super::State;
 use crate::shard::LayerPin;
 use crate::shard::link::Parcel;
 use crate::shard::table::{Index, Peer};
-use media_core::cells::Drop;
+use media_core::cells::{Drop, KeyframeCause};
 use media_core::layers::MAX_LAYERS;
 use media_core::media::MediaBatch;
 use std::sync::Arc;
@@ -18,19 +18,30 @@ const CACHE_INTERVAL: Duration = Duration::from_millis(100);
 const FLUSH_BYTES: usize = 64 * 1024;
 
 impl State {
-    pub(super) fn request_keyframe(&mut self, now: Instant, device: &str, layer: u8) {
+    pub(super) fn request_keyframe(
+        &mut self,
+        now: Instant,
+        device: &str,
+        layer: u8,
+        cause: KeyframeCause,
+    ) {
         let Some(known) = self.devices.find(device) else {
             return;
         };
         if let Some(index) = known.publisher {
             if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
-                publisher.request_keyframe(now, layer, &mut self.out);
+                publisher.request_keyframe(now, layer, cause, &mut self.out);
                 self.schedule(index);
             }
         } else if let Some(shard) = known.remote_publisher {
             // If it is lost, the viewer asks again within a second.
             let device = device.into();
-            self.parcel(shard, Parcel::KeyframeWanted { device, layer });
+            let parcel = Parcel::KeyframeWanted {
+                device,
+                layer,
+                cause,
+            };
+            self.parcel(shard, parcel);
         }
     }
 
@@ -112,16 +123,16 @@ impl State {
             known.rings = rings;
             known.use_layers(now, used);
         }
-        self.request_keyframes(now, device, wanted);
+        self.request_keyframes(now, device, wanted, KeyframeCause::Start);
         if share {
             self.share_bandwidth(now, device);
         }
         self.bound_cache(now);
     }
 
-    fn request_keyframes(&mut self, now: Instant, device: &str, layers: u8) {
+    fn request_keyframes(&mut self, now: Instant, device: &str, layers: u8, cause: KeyframeCause) {
         for layer in (0..MAX_LAYERS as u8).filter(|layer| layers & 1 << layer != 0) {
-            self.request_keyframe(now, device, layer);
+            self.request_keyframe(now, device, layer, cause);
         }
     }
 
@@ -152,7 +163,7 @@ impl State {
         if let Some(known) = self.devices.find(device) {
             known.use_layers(now, used);
         }
-        self.request_keyframes(now, device, wanted);
+        self.request_keyframes(now, device, wanted, KeyframeCause::Layer);
     }
 
     /// A viewer asks for a layer, or leaves the choice to the server again.
@@ -170,7 +181,7 @@ impl State {
             known.use_layers(now, 1 << target);
         }
         if wanted {
-            self.request_keyframe(now, &device, target);
+            self.request_keyframe(now, &device, target, KeyframeCause::Layer);
         }
     }
 
@@ -195,7 +206,7 @@ impl State {
     }
 
     /// A viewer starts from the ring, or its publisher is asked.
-    pub(super) fn keyframe_wanted(&mut self, now: Instant, index: Index) {
+    pub(super) fn keyframe_wanted(&mut self, now: Instant, index: Index, cause: KeyframeCause) {
         let Some(entry) = self.table.entry(index) else {
             return;
         };
@@ -203,14 +214,31 @@ impl State {
         let (starts, layer) = match &entry.peer {
             Peer::Viewer(viewer) => (viewer.wants_keyframe(), viewer.layer()),
             // Its path has moved, and with it all layers.
-            Peer::Publisher(_) => return self.request_keyframes(now, &device, u8::MAX),
+            Peer::Publisher(_) => return self.request_keyframes(now, &device, u8::MAX, cause),
         };
-        // One that has a picture asks because it can't go on from what it has.
+        // One that was sent a picture asks because it can't go on from what it has, or has none yet.
         if !starts {
-            self.request_keyframe(now, &device, layer);
+            if cause != KeyframeCause::Lost || !self.begin_again(now, index) {
+                self.request_keyframe(now, &device, layer, cause);
+            }
         } else if let Some(target) = self.join(now, index) {
-            self.request_keyframe(now, &device, target);
+            self.request_keyframe(now, &device, target, cause);
         }
+    }
+
+    /// Sends a viewer what it began with once more, if that is what it lacks.
+    fn begin_again(&mut self, now: Instant, index: Index) -> bool {
+        let Some(entry) = self.table.entry(index) else {
+            return false;
+        };
+        let (Peer::Viewer(viewer), Some(known)) =
+            (&mut entry.peer, self.devices.find(&entry.device))
+        else {
+            return false;
+        };
+        let begins = viewer.begin_again(now, &known.rings, &mut self.out);
+        self.schedule(index);
+        begins
     }
 
     /// Lets a viewer that needs a keyframe start from the ring. Returns the layer that it needs a new

@@ -7,7 +7,7 @@ use super::State;
 use crate::shard::bounds::Bound;
 use crate::shard::link::{Moved, Parcel};
 use crate::shard::table::{Index, Peer};
-use media_core::cells::Drop;
+use media_core::cells::{Drop, KeyframeCause};
 use media_core::flow::Flow;
 use media_core::framing::{self, Framed};
 use media_core::ids::Ufrag;
@@ -385,7 +385,7 @@ impl State {
         {
             // The last one in the ring would put it as far behind as it was.
             let device = entry.device.clone();
-            self.request_keyframe(now, &device, layer);
+            self.request_keyframe(now, &device, layer, KeyframeCause::Room);
         }
         self.schedule(index);
     }

@@ -138,7 +138,8 @@ fn each_layer_is_asked_for_a_keyframe_by_itself_and_not_too_often() {
     for _ in 0..100 {
         for layer in [0, 0, 2, 7] {
             let (now, out) = (scene.bench.now, &mut scene.bench.out);
-            scene.session.request_keyframe(now, layer, out);
+            let cause = KeyframeCause::Start;
+            scene.session.request_keyframe(now, layer, cause, out);
         }
         for (_, datagram) in scene.bench.sent() {
             scene.peer.receive(scene.bench.now, &datagram);
@@ -265,9 +266,12 @@ fn a_layer_that_stopped_is_asked_for_no_keyframe_until_it_comes_again() {
     let mut scene = Scene::new();
     scene.frame(&[0, 1, 2], true);
     let layer = u8::try_from(BEST).expect("three layers");
-    scene
-        .session
-        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    scene.session.request_keyframe(
+        scene.bench.now,
+        layer,
+        KeyframeCause::Layer,
+        &mut scene.bench.out,
+    );
     assert_eq!(scene.asked().len(), 0, "what was sent is still on its way");
     let others: Vec<usize> = (0..3).filter(|at| *at != BEST).collect();
     for _ in 0..90 {
@@ -275,17 +279,23 @@ fn a_layer_that_stopped_is_asked_for_no_keyframe_until_it_comes_again() {
     }
     let while_stopping = scene.asked().len();
     assert!((1..=3).contains(&while_stopping), "{while_stopping}");
-    scene
-        .session
-        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    scene.session.request_keyframe(
+        scene.bench.now,
+        layer,
+        KeyframeCause::Layer,
+        &mut scene.bench.out,
+    );
     for _ in 0..60 {
         scene.frame(&others, false);
     }
     assert_eq!(scene.asked().len(), 0);
     scene.frame(&[0, 1, 2], false);
-    scene
-        .session
-        .request_keyframe(scene.bench.now, layer, &mut scene.bench.out);
+    scene.session.request_keyframe(
+        scene.bench.now,
+        layer,
+        KeyframeCause::Layer,
+        &mut scene.bench.out,
+    );
     scene.pass(ms(50));
     assert_eq!(scene.asked().len(), 1);
 }

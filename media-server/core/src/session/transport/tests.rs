@@ -1,6 +1,6 @@
 //! Which address a session talks to.
 
-use crate::cells::Drop;
+use crate::cells::{Drop, KeyframeCause};
 use crate::flow::{Flow, Local};
 use crate::negotiated::Role;
 use crate::output::SessionEvent;
@@ -189,7 +189,10 @@ fn a_restart_takes_the_session_to_a_new_network_with_the_keys_it_had() {
     let check = peer.check(true);
     assert_eq!(bench.feed(&mut session, ELSEWHERE, &check).len(), 1);
     assert_eq!(count(&bench, SessionEvent::Restarted), 1);
-    assert_eq!(count(&bench, SessionEvent::KeyframeWanted), 1);
+    assert_eq!(
+        count(&bench, SessionEvent::KeyframeWanted(KeyframeCause::Moved)),
+        1
+    );
     assert_eq!(bindings(&bench).last(), Some(&ELSEWHERE));
 
     let after = peer.seal_rtp(&packet(VIDEO_PT, 2, 2, 7, true, VP8_KEY));
@@ -247,12 +250,15 @@ fn a_viewer_whose_path_moved_gets_a_keyframe_asked_for() {
     let (config, _) = bench.config(1, Role::Viewer, &peer);
     let mut session = Viewer::new(bench.now, config);
     bench.connect(&mut session, &mut peer);
-    let before = count(&bench, SessionEvent::KeyframeWanted);
+    let before = count(&bench, SessionEvent::KeyframeWanted(KeyframeCause::Moved));
     session.restart(fresh(2, "anew"));
     peer.restart(2, "anew");
     let check = peer.check(true);
     bench.feed(&mut session, ELSEWHERE, &check);
-    assert_eq!(count(&bench, SessionEvent::KeyframeWanted), before + 1);
+    assert_eq!(
+        count(&bench, SessionEvent::KeyframeWanted(KeyframeCause::Moved)),
+        before + 1
+    );
 }
 
 /// Gives the session a datagram that came to an address of ours, or over a connection; returns the flows
@@ -285,7 +291,7 @@ fn each_check_is_answered_from_the_address_it_came_to_and_nomination_moves_media
     let check = peer.check(true);
     let answers = feed_at(&mut bench, &mut session, ELSEWHERE, local(1), &check);
     assert_eq!(answers, [flow(local(1))]);
-    let wanted = count(&bench, SessionEvent::KeyframeWanted);
+    let wanted = count(&bench, SessionEvent::KeyframeWanted(KeyframeCause::Moved));
 
     let check = peer.check(false);
     let answers = feed_at(&mut bench, &mut session, ELSEWHERE, local(2), &check);
@@ -308,7 +314,7 @@ fn each_check_is_answered_from_the_address_it_came_to_and_nomination_moves_media
         Some(&SessionEvent::Bound(flow(local(2))))
     );
     assert_eq!(
-        count(&bench, SessionEvent::KeyframeWanted),
+        count(&bench, SessionEvent::KeyframeWanted(KeyframeCause::Moved)),
         wanted,
         "nothing that was sent to it is lost"
     );

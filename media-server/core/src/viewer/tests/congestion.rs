@@ -21,6 +21,11 @@ const GROUP: u32 = 60;
 const STREAM: f64 = 1_040_000.0;
 const IP_UDP: usize = 28;
 
+fn wants_keyframe(events: &[SessionEvent]) -> bool {
+    let wants = |event: &SessionEvent| matches!(event, SessionEvent::KeyframeWanted(_));
+    events.iter().any(wants)
+}
+
 /// One picture of a pattern: its temporal layer, whether it says that this layer can be taken up there,
 /// and how many pictures before are those that it builds on; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,7 +361,7 @@ impl Room {
                     watcher.way.enter(self.bench.now, datagram);
                 }
             }
-            if events.contains(&SessionEvent::KeyframeWanted) {
+            if wants_keyframe(&events) {
                 let (now, out) = (self.bench.now, &mut self.bench.out);
                 let mut wanted = true;
                 for watcher in &mut self.watchers {

@@ -38,6 +38,15 @@ impl Stage {
         wanted
     }
 
+    /// The viewer asks for a keyframe.
+    fn begin_again(&mut self) -> bool {
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        let rings = slice::from_ref(&self.ring);
+        let begins = self.viewer.begin_again(now, rings, out);
+        self.deliver();
+        begins
+    }
+
     fn catch_up(&mut self) {
         self.bench.now += SLOT;
         let (now, out) = (self.bench.now, &mut self.bench.out);
@@ -98,8 +107,65 @@ fn a_viewer_that_joins_gets_the_cached_keyframe_and_all_after_it_without_asking_
     assert_eq!(video.len(), 36, "eleven frames of the ring and one live");
     assert!(video.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
     assert!(!stage.viewer.is_behind() && !stage.viewer.wants_keyframe());
-    assert_eq!(stage.bench.shard.joins_from_cache(), 1);
-    assert_eq!(stage.bench.shard.joins_from_keyframe(), 0);
+    assert_eq!(stage.bench.shard.joins(Served::Cache), 1);
+    assert_eq!(stage.bench.shard.joins(Served::Keyframe), 0);
+}
+
+#[test]
+fn a_viewer_that_lost_what_it_began_with_is_sent_it_again_and_the_device_is_not_asked() {
+    let (mut stage, mut camera) = Stage::playing(10, 3, 500);
+    stage.cells.set_rtt(ms(50));
+    assert!(!stage.join());
+    let lost = stage.video();
+    assert!(stage.begin_again(), "it can't have known yet");
+    assert_eq!(stage.video(), []);
+    camera.live(&mut stage);
+    camera.live(&mut stage);
+    stage.video();
+    assert!(stage.begin_again());
+    let again = stage.video();
+    assert_eq!(
+        again.len(),
+        13 * 3,
+        "from the keyframe on, with the live ones"
+    );
+    assert_eq!(
+        again[0].0,
+        lost[32].0.wrapping_add(7),
+        "under numbers of its own"
+    );
+    assert!(again.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
+    assert!(again[0].1.wrapping_sub(lost[32].1).cast_signed() > 0);
+    camera.live(&mut stage);
+    let live = stage.video();
+    assert_eq!(live.len(), 3);
+    assert_eq!(live[0].1.wrapping_sub(again[38].1), 3_000);
+    assert_eq!(stage.bench.shard.joins(Served::Cache), 1);
+    assert_eq!(stage.bench.shard.joins(Served::Again), 1);
+}
+
+#[test]
+fn a_beginning_is_sent_again_twice_at_most_and_only_while_it_is_one() {
+    let (mut stage, mut camera) = Stage::playing(10, 3, 500);
+    stage.cells.set_rtt(ms(20));
+    assert!(!stage.begin_again(), "it has not begun");
+    assert!(!stage.join());
+    let asked: Vec<bool> = (0..4)
+        .map(|_| {
+            camera.live(&mut stage);
+            stage.begin_again()
+        })
+        .collect();
+    assert_eq!(asked, [true, true, false, false]);
+    let (mut stage, mut camera) = Stage::playing(10, 3, 500);
+    assert!(!stage.join());
+    (0..61).for_each(|_| camera.live(&mut stage));
+    assert!(!stage.begin_again(), "two seconds later");
+    let (mut stage, mut camera) = Stage::playing(80, 3, 100);
+    stage.cells.set_rtt(ms(20));
+    assert!(!stage.join());
+    (0..10).for_each(|_| camera.live(&mut stage));
+    assert!(!stage.begin_again(), "a new keyframe is cheaper by now");
 }
 
 #[test]
@@ -192,7 +258,7 @@ fn a_ring_without_a_start_makes_the_viewer_wait_for_a_keyframe() {
     camera.live_frame(&mut stage, true);
     camera.live(&mut stage);
     assert_eq!(stage.video().len(), 2);
-    assert_eq!(stage.bench.shard.joins_from_keyframe(), 1);
+    assert_eq!(stage.bench.shard.joins(Served::Keyframe), 1);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_viewer_whose_connection_is_full_is_sent_nothing_again_and_has_no_keyframe_a
             .bench
             .feed(&mut stage.viewer, stage.watcher.addr, &sealed);
         let events = &stage.bench.events;
-        events.contains(&SessionEvent::KeyframeWanted)
+        events.contains(&SessionEvent::KeyframeWanted(KeyframeCause::Lost))
     };
     assert!(!asks(&mut stage), "it could not take one");
     stage.viewer.set_congested(false);

@@ -110,7 +110,7 @@ impl Studio {
         }
         let (now, out) = (self.bench.now, &mut self.bench.out);
         let viewer = &mut self.watcher.viewer;
-        if events.contains(&SessionEvent::KeyframeWanted) {
+        if wants_keyframe(&events) {
             if !viewer.wants_keyframe() {
                 self.key_wanted[usize::from(viewer.layer())] = true;
             } else if viewer.join(now, &self.rings, out) {
