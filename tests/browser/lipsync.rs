@@ -28,7 +28,7 @@ return (async () => {
   const canvas = Object.assign(document.createElement('canvas'), {width: 320, height: 180});
   document.body.append(canvas);
   const picture = canvas.getContext('2d');
-  const context = window.audio = new AudioContext();
+  const context = new AudioContext();
   const tone = new OscillatorNode(context, {frequency: 1000});
   const gain = new GainNode(context, {gain: 0});
   const sound = context.createMediaStreamDestination();
@@ -61,19 +61,10 @@ return (async () => {
   await observe('played', new MediaStream(pc.getReceivers().map(({track}) => track)));
 })();";
 
-/// Keeps when each flash is shown and each beep is played, in milliseconds, in `seen[name]`.
+/// Keeps when each flash is shown and each beep is played, in milliseconds, in `seen[name]`. Samples are read
+/// off the track: a node of Web Audio keeps what it was late for once, and is late for ever then.
 const OBSERVE: &str = r"
 window.seen = {};
-const LISTEN = `registerProcessor('beeps', class extends AudioWorkletProcessor {
-  quiet = 0;
-  process([[samples]]) {
-    const loud = samples?.some(sample => Math.abs(sample) > 0.1);
-    // Some thousands of samples: a tone crosses zero, and may lack a packet.
-    if (loud && this.quiet > 40) this.port.postMessage(Date.now());
-    this.quiet = loud ? 0 : this.quiet + 1;
-    return true;
-  }
-})`;
 window.observe = async (name, stream) => {
   const {flashes, beeps} = seen[name] = {flashes: [], beeps: []};
   const video = Object.assign(document.createElement('video'), {muted: true, srcObject: stream});
@@ -90,10 +81,21 @@ window.observe = async (name, stream) => {
   };
   video.requestVideoFrameCallback(look);
   await video.play();
-  await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([LISTEN], {type: 'text/javascript'})));
-  const beep = new AudioWorkletNode(audio, 'beeps');
-  beep.port.onmessage = ({data}) => beeps.push(data);
-  audio.createMediaStreamSource(stream).connect(beep);
+  const [track] = stream.getAudioTracks();
+  const sound = new MediaStreamTrackProcessor({track}).readable.getReader();
+  // A tone crosses zero, and may lack a packet: it is a new one after a tenth of a second.
+  let quiet = 0;
+  const listen = ({value, done}) => {
+    if (done) return;
+    const samples = new Float32Array(value.numberOfFrames);
+    value.copyTo(samples, {planeIndex: 0, format: 'f32-planar'});
+    const loud = samples.some(sample => Math.abs(sample) > 0.1);
+    if (loud && quiet > 0.1) beeps.push(Date.now());
+    quiet = loud ? 0 : quiet + value.numberOfFrames / value.sampleRate;
+    value.close();
+    sound.read().then(listen);
+  };
+  sound.read().then(listen);
 };";
 
 /// How many milliseconds after its flash each of the last beeps was heard, the newest last.
