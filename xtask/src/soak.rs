@@ -221,13 +221,13 @@ fn complaints(report: &Value, metrics: &Metrics) -> Vec<String> {
     };
     let joined = number(report, "/churn/joined");
     expect("/churn/joined", joined, 1.0, f64::MAX);
-    for none in [
-        "/viewers_failed",
-        "/viewers_without_picture",
-        "/churn/not_deleted",
-    ] {
+    for none in ["/viewers_failed", "/churn/not_deleted"] {
         expect(none, number(report, none), 0.0, 0.0);
     }
+    // Who loses its first keyframe, asks for none as the tool's viewers do, and leaves before the next.
+    let blind = number(report, "/viewers_without_picture");
+    let few = (joined * LOST / 100.0).ceil();
+    expect("/viewers_without_picture", blind, 0.0, few);
     // The DTLS of the tool's library, as a client, sends its last flight once: where that is lost the
     // handshake ends by time, however often the server repeats its own (RFC 6347 §4.2.4 wants it sent
     // again). With both its flights behind the first that is a few in a hundred.
@@ -316,10 +316,10 @@ mod tests {
             |report: &Value, metrics: String| complaints(report, &Metrics(metrics)).join("\n");
         let (report, metrics) = good();
         let mut blind = report.clone();
-        blind["viewers_without_picture"] = json!(1);
+        blind["viewers_without_picture"] = json!(11);
         assert_eq!(
             told(&blind, metrics.clone()),
-            "/viewers_without_picture is 1, not 0 to 0"
+            "/viewers_without_picture is 11, not 0 to 10"
         );
         let stuck = metrics.replace("normal_close\"} 601", "normal_close\"} 600");
         assert_eq!(
