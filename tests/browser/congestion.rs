@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::json;
 use tests::browser::Options;
-use tests::link::{Conditions, Direction, Link, Rate};
+use tests::link::{Conditions, Direction, Link};
 use tests::{Browser, Connections, MediaServer, wait_for};
 
 const SOON: Duration = Duration::from_secs(90);
@@ -104,22 +104,13 @@ async fn a_browser_sends_what_its_viewer_behind_a_narrow_link_can_take_and_more_
     frames(30).await;
     target(1_000_000.0..f64::MAX).await;
 
-    let delay = Duration::from_millis(20);
-    let narrow = Conditions {
-        delay,
-        rate: Some(Rate {
-            bits_per_second: 600_000,
-            queue_bytes: 40_000,
-        }),
-        ..Conditions::default()
-    };
-    link.set(Direction::ToClient, narrow);
+    link.set(Direction::ToClient, Conditions::narrow(600_000, 40_000));
     target(1.0..620_000.0).await;
     frames(100).await;
 
     let wide = Conditions {
-        delay,
-        ..Conditions::default()
+        rate: None,
+        ..Conditions::narrow(600_000, 40_000)
     };
     link.set(Direction::ToClient, wide);
     target(1_000_000.0..f64::MAX).await;

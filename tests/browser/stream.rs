@@ -56,16 +56,19 @@ async fn a_camera_published_in_one_browser_moves_in_another() {
         .screenshot(&target_dir().join("screenshots/publishing.png"))
         .await;
 
-    // Closing the tab is how most people leave.
+    // Closing the tab is how most people leave. The page closes its connection too, and the server may know
+    // by that first.
     receiver.leave().await;
+    let delete = [("method", "DELETE"), ("path", "/whep/{device}/{session}")];
     wait_for("the viewer's session to be closed", SOON, || async {
         let metrics = server.metrics().await;
         let active = metrics.value("media_active_sessions", &[]);
         let normal = metrics.sum("media_sessions_closed_total", &[("reason", "normal_close")]);
-        if active == Some(1.0) && normal == 1.0 {
+        let deletes = metrics.sum("media_http_requests_total", &delete);
+        if active == Some(1.0) && normal == 1.0 && deletes == 1.0 {
             return Ok(());
         }
-        bail!("{active:?} active, {normal} closed normally")
+        bail!("{active:?} active, {normal} closed normally, {deletes} DELETE")
     })
     .await;
     tokio::join!(sender.close(), receiver.close());

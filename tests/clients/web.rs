@@ -16,9 +16,9 @@ const send = window.fetch;
 window.fetch = async (url, init = {}) => {
   const response = await send(url, init);
   const {pathname} = new URL(url, location);
-  const {'Content-Type': type, 'If-Match': ifMatch} = init.headers ?? {};
+  const {'If-Match': ifMatch} = init.headers ?? {};
   const [etag, retryAfter] = ['etag', 'retry-after'].map(name => response.headers.get(name));
-  requests.push({method: init.method ?? 'GET', pathname, type, ifMatch,
+  requests.push({method: init.method ?? 'GET', pathname, ifMatch,
     status: response.status, etag, retryAfter});
   return response;
 };
@@ -187,12 +187,15 @@ async fn binbat_publishes_and_views_and_each_request_of_its_gets_its_status() {
     let told = "Error: Request rejected with status 428";
     assert!(errors.all(|error| error == told), "{errors:?}");
     let script = "return [whep.eventSource?.readyState, whep.layerUrl?.pathname]";
-    let extensions = stage.run(script, Value::Null).await;
-    assert_eq!(
-        extensions[0], 1,
-        "server-sent events are open: {extensions}"
-    );
-    assert!(extensions[1].is_string(), "{extensions}");
+    wait_for("server-sent events to be open", SOON, || async {
+        let extensions = stage.try_run(script, Value::Null).await?;
+        ensure!(
+            extensions[0] == 1 && extensions[1].is_string(),
+            "{extensions}"
+        );
+        Ok(())
+    })
+    .await;
 
     // A restart is granted. Of two candidates, which this server has, the package makes SDP that no
     // browser reads: nothing is lost by that.
@@ -222,7 +225,9 @@ async fn binbat_restarts_ice_where_the_server_has_one_candidate_and_pictures_go_
         // The path of the former credentials is given up for one of the new.
         let script = format!(
             "const stats = [...(await {client}.pc.getStats()).values()];
-             const {{iceLocalUsernameFragment: used}} = stats.find(({{type}}) => type === 'transport');
+             const of = (id) => stats.find((stat) => stat.id === id);
+             const {{selectedCandidatePairId}} = stats.find(({{type}}) => type === 'transport');
+             const used = of(of(selectedCandidatePairId).localCandidateId).usernameFragment;
              return [used, {client}.iceUsername];"
         );
         wait_for("the new credentials to be used", SOON, || async {
@@ -239,6 +244,10 @@ async fn binbat_restarts_ice_where_the_server_has_one_candidate_and_pictures_go_
         let mut after = requests.iter().skip_while(before);
         let restart = after.next().expect("a restart");
         assert_eq!(restart["status"], 200, "{restart}");
+        assert!(restart["etag"].is_string(), "{restart}");
+        let posts = stage.answered("POST", &format!("/{client}/"), 1).await;
+        let given = &posts.last().expect("one at least")["etag"];
+        assert_ne!(&restart["etag"], given, "a new one");
         for trickle in after {
             assert_eq!(trickle["ifMatch"], restart["etag"], "{trickle}");
             assert_eq!(trickle["status"], 204, "{trickle}");

@@ -72,7 +72,7 @@ async fn a_wave_and_churn_are_counted_apart_and_every_viewer_has_a_token_of_its_
         &server,
         &[
             &["--jwt-hmac-file", &key, "--viewers", "2", "--duration", "2"][..],
-            &["--wave", "5", "--wave-seconds", "0.2", "--churn", "2"],
+            &["--wave", "5", "--wave-seconds", "0.2", "--churn", "10"],
             &["--joins-per-second", "10"],
         ]
         .concat(),
@@ -105,9 +105,10 @@ async fn a_wave_and_churn_are_counted_apart_and_every_viewer_has_a_token_of_its_
     assert_eq!(churn["failed"], 0, "{churn:#}");
     assert_eq!(churn["not_deleted"], 0, "{churn:#}");
     let joined = churn["joined"].as_u64().expect("a count");
+    // At random: fewer than four or more than forty-five come once in a hundred thousand runs.
     assert!(
-        (2..=6).contains(&joined),
-        "twice a second for 2 s: {churn:#}"
+        (4..=45).contains(&joined),
+        "ten times a second in the mean, for 2 s: {churn:#}"
     );
     assert_eq!(churn["left"], joined, "{churn:#}");
     assert_eq!(report["viewers_connected"], 7, "as many came as left");

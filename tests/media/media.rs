@@ -178,6 +178,20 @@ pub async fn shard_sessions(server: &MediaServer, count: f64) -> [f64; 2] {
     .await
 }
 
-/// How often a device comes back until it is on another shard than its viewers. A device goes on where
-/// its packets arrive: the kernel chooses one of two sockets, as good as by chance.
-pub const RETURNS: usize = 64;
+/// Lets a device come back until it is on another shard than its viewers; `sessions` are there then.
+/// A device goes on where its packets arrive: the kernel chooses one of two sockets, as good as by chance.
+pub async fn until_apart<D, F: Future<Output = D>>(
+    server: &MediaServer,
+    sessions: f64,
+    come_back: impl Fn() -> F,
+) -> D {
+    // Each is kept until the next is there, so that the viewers always have one.
+    let mut device = come_back().await;
+    for _ in 0..64 {
+        if shard_sessions(server, sessions).await.contains(&1.0) {
+            return device;
+        }
+        device = come_back().await;
+    }
+    panic!("64 times on the shard of its viewers");
+}

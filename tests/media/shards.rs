@@ -5,7 +5,7 @@ use client::Codec;
 use tests::{MediaServer, wait_for};
 
 use crate::device::Device;
-use crate::media::{PATIENCE, RETURNS, publish, received, send_frames, shard_sessions, watch};
+use crate::media::{PATIENCE, publish, received, send_frames, shard_sessions, until_apart, watch};
 
 const VP8: &[Codec] = &[Codec::Vp8];
 
@@ -20,15 +20,9 @@ async fn a_viewer_on_another_shard_than_its_device_gets_every_packet() {
     received(&viewer, Codec::Vp8, sent.len()).await;
 
     // The device comes back, its viewer stays where it was.
-    let mut second = first;
-    for number in 0.. {
-        assert!(number < RETURNS, "always on the shard of its viewer");
-        let before = std::mem::replace(&mut second, publish(&server, "cam-1", VP8).await);
-        before.over().await;
-        if shard_sessions(&server, 2.0).await == [1.0, 1.0] {
-            break;
-        }
-    }
+    let come_back = || publish(&server, "cam-1", VP8);
+    let second = until_apart(&server, 2.0, come_back).await;
+    first.over().await;
     let near = watch(&server, "cam-1", VP8).await;
     let with_device = together.map(|sessions| if sessions == 2.0 { 1.0 } else { 2.0 });
     assert_eq!(shard_sessions(&server, 3.0).await, with_device);

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use client::synthetic::FrameSource;
 use client::{Codec, Options, Publisher};
-use tests::link::{Conditions, Direction, Link, Rate};
+use tests::link::{Conditions, Direction, Link};
 use tests::{MediaServer, wait_for};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::media::{PATIENCE, RETURNS, Watching, publish_with, shard_sessions, watch, watch_with};
+use crate::media::{PATIENCE, Watching, publish_with, until_apart, watch, watch_with};
 
 /// Estimates rise in steps of five seconds where there is no stream for padding.
-const RISE: Duration = Duration::from_secs(90);
+pub const RISE: Duration = Duration::from_secs(90);
 
 /// RID, size, and bytes of every payload, by which a test knows the layer again. The best layer is
 /// neither the first nor the last.
@@ -119,15 +119,7 @@ async fn a_viewer_behind_a_narrow_link_gets_a_lower_layer_until_there_is_room() 
     let beside = watch(&server, "cam-1", &[Codec::Vp8]).await;
     shows(&behind, "f").await;
     // Room for the lowest layer, of 360 kbit/s, but not for the next, of 720.
-    let narrow = Conditions {
-        delay: Duration::from_millis(20),
-        rate: Some(Rate {
-            bits_per_second: 600_000,
-            queue_bytes: 30_000,
-        }),
-        ..Conditions::default()
-    };
-    link.set(Direction::ToClient, narrow);
+    link.set(Direction::ToClient, Conditions::narrow(600_000, 30_000));
     shows_within(&behind, "q", RISE).await;
     link.set(Direction::ToClient, Conditions::default());
     shows_within(&behind, "f", RISE).await;
@@ -244,15 +236,9 @@ async fn a_device_that_comes_back_on_another_shard_reaches_viewers_on_the_layers
         pinned.push((rid, viewer));
     }
     // The first one and its viewers are on one shard.
-    let mut second = first;
-    for number in 0.. {
-        assert!(number < RETURNS, "always on the shard of its viewers");
-        second = Device::start(&server, "cam-1").await;
-        let sessions = shard_sessions(&server, 3.0).await;
-        if sessions.contains(&1.0) {
-            break;
-        }
-    }
+    let start = || Device::start(&server, "cam-1");
+    let second = until_apart(&server, 3.0, start).await;
+    drop(first);
     for (rid, viewer) in &pinned {
         shows(viewer, rid).await;
         viewer.viewer.select_layer(Some("f")).await.expect("taken");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::Value;
 
-/// Every request of `account`, each answered one, in the order of the files. What somebody did with its
+/// Every request of `account`, each answered one, in no order. What somebody did with its
 /// rights (`--as`) is not among them.
 ///
 /// # Errors

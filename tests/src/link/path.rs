@@ -22,6 +22,20 @@ pub struct Conditions {
     pub rate: Option<Rate>,
 }
 
+impl Conditions {
+    /// 20 ms, and so much room with a short queue before it.
+    pub fn narrow(bits_per_second: u64, queue_bytes: usize) -> Self {
+        Self {
+            delay: Duration::from_millis(20),
+            rate: Some(Rate {
+                bits_per_second,
+                queue_bytes,
+            }),
+            ..Self::default()
+        }
+    }
+}
+
 /// What is added to the delay. Order is kept, so packets closer together than the jitter get less of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Jitter {
