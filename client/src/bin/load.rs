@@ -104,7 +104,8 @@ struct Args {
     /// Time over which a wave arrives, evenly.
     #[arg(long, default_value_t = 1.0, value_parser = seconds, value_name = "SECONDS")]
     wave_seconds: f64,
-    /// In the measured window, so many times a second a viewer leaves and another joins.
+    /// In the measured window, so many times a second in the mean, at random moments, a viewer chosen
+    /// at random leaves and another joins.
     #[arg(long, value_parser = rate, value_name = "RATE")]
     churn: Option<f64>,
     /// The server's process on this machine: adds its CPU and memory to the report. Viewers then

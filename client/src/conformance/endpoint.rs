@@ -180,7 +180,7 @@ pub(super) async fn check_rate(checks: &mut Checks<'_>) {
             break;
         }
     }
-    let Some(last) = last else { return };
+    let last = last.expect("at least one was asked");
     let seen = last.seen();
     if last.status == 429 {
         let retry_after = last.header("retry-after").to_owned();

@@ -14,8 +14,8 @@ use crate::tally::Departed;
 const UNDER_WAY: usize = 64;
 
 /// Lets media flow for `time`, with so many changes a second in the mean: at random moments (a Poisson
-/// process) a viewer chosen at random leaves, and another comes. The ones who left are added to
-/// `departed`, who came is pushed to `watching`.
+/// process) a viewer chosen at random leaves, and another comes. For one who failed to come another does
+/// with the next change. The ones who left are added to `departed`, who came is pushed to `watching`.
 pub async fn churn(
     door: &Arc<Door>,
     next_number: usize,
@@ -27,7 +27,8 @@ pub async fn churn(
     let end = Instant::now() + time;
     let mut next_change = Instant::now() + pause(rate);
     let mut report = ChurnReport::default();
-    let mut number = next_number;
+    let mut numbers = next_number..;
+    let mut due = 0;
     let mut joins = JoinSet::new();
     let mut ends = JoinSet::new();
     loop {
@@ -43,21 +44,21 @@ pub async fn churn(
                 let leaver = watching.swap_remove(chosen);
                 departed.add(&leaver);
                 ends.spawn(async move { leaver.viewer.close().await.is_ok() });
-                let (door, own) = (door.clone(), number);
-                number += 1;
-                joins.spawn(async move { door.prepare(own).await?.join(Group::Churn).await });
+                due += 1;
+                // Who finds no room now comes later.
+                let room = UNDER_WAY.saturating_sub(joins.len()).min(due);
+                due -= room;
+                for number in numbers.by_ref().take(room) {
+                    let door = door.clone();
+                    joins.spawn(async move { door.prepare(number).await?.join(Group::Churn).await });
+                }
             }
             Some(ended) = ends.join_next() => {
                 report.left += 1;
                 report.not_deleted += u64::from(!ended.unwrap_or(false));
             }
             Some(result) = joins.join_next() => {
-                if !take(result, watching, &mut report) && joins.len() < UNDER_WAY {
-                    // Another comes instead, so that there are always as many.
-                    let (door, own) = (door.clone(), number);
-                    number += 1;
-                    joins.spawn(async move { door.prepare(own).await?.join(Group::Churn).await });
-                }
+                due += usize::from(!take(result, watching, &mut report));
             }
         }
     }
