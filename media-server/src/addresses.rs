@@ -1,8 +1,8 @@
 //! Which addresses answers name as candidates.
 //!
 //! Owns their discovery: flags, the addresses file (looked at again every 2 s), the listen address, or
-//! every address of the machine; and the resolution of names (every minute). Never asks a cluster. The app runs [`refresh`] and the API reads
-//! [`Addresses::current`].
+//! every address of the machine; and the resolution of names (every minute). Never asks a cluster. The
+//! app runs [`refresh`] and the API reads [`Addresses::current`].
 
 use crate::config::Config;
 use media_core::sdp::{Candidate, CandidateKind};
@@ -62,21 +62,19 @@ impl Addresses {
         {
             return known.ips.clone();
         }
-        match look_up(name).await {
-            Ok(ips) if !ips.is_empty() => {
-                let resolved = Resolved {
-                    at: now,
-                    ips: ips.clone(),
-                };
-                self.names().insert(name.to_owned(), resolved);
-                ips
-            }
-            Ok(_) => known.map(|known| known.ips).unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, name, "address does not resolve");
-                known.map(|known| known.ips).unwrap_or_default()
-            }
+        let ips = look_up(name).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, name, "address does not resolve");
+            Vec::new()
+        });
+        if ips.is_empty() {
+            return known.map(|known| known.ips).unwrap_or_default();
         }
+        let resolved = Resolved {
+            at: now,
+            ips: ips.clone(),
+        };
+        self.names().insert(name.to_owned(), resolved);
+        ips
     }
 
     fn forget_all_but(&self, names: &[String]) {

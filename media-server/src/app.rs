@@ -349,7 +349,8 @@ impl Server {
 }
 
 /// Returns when the process should end: after SIGTERM, once sessions have ended or the drain timeout
-/// is over, which a drain before the signal has used up already; after SIGINT, or a second signal, at once. `first` runs from the first signal on.
+/// is over, of which a drain before the signal is a part; after SIGINT, or a second signal, at once.
+/// `first` runs from the first signal on.
 async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;

@@ -67,8 +67,7 @@ pub struct Viewer {
     behind: Option<Instant>,
     /// The connection to the viewer takes no more video for now.
     congested: bool,
-    /// Whether the first picture was sent, and how the last beginning went.
-    joined: bool,
+    /// How the last beginning went; `None` until the first picture was sent.
     beginning: Option<Beginning>,
     /// Since when there is no publisher.
     orphaned: Option<Instant>,
@@ -99,7 +98,6 @@ impl Viewer {
             temporal_choice: TemporalChoice::default(),
             behind: None,
             congested: false,
-            joined: false,
             beginning: None,
             cname: config.negotiated.cname.as_str().into(),
             orphaned: Some(now),

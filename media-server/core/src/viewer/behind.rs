@@ -84,12 +84,13 @@ impl Viewer {
     pub(super) fn begin(&mut self, now: Instant, served: Served, out: &mut Output) {
         self.behind = Some(now);
         self.congestion.resume(now);
-        self.beginning = Some(Beginning {
+        let beginning = Beginning {
             at: now,
             sent: now,
             again: 0,
-        });
-        if !std::mem::replace(&mut self.joined, true) {
+        };
+        // Later ones are no joins.
+        if self.beginning.replace(beginning).is_none() {
             out.cells().count_join(served);
         }
     }

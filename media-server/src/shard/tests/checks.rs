@@ -1,39 +1,14 @@
 //! Checks by hand: who gets an answer, over UDP and TCP, and who gets none.
 
 use super::*;
-use aws_lc_rs::hmac;
+use media_core::stun;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// A Binding request as a full ICE agent sends it (RFC 8445 §7.1).
+/// A Binding request with which the session's peer nominates.
 pub(super) fn check(session: &OpenSession, pwd: &IcePwd, number: u8) -> Vec<u8> {
-    let mut message = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
-    message.extend([number; 12]);
     let username = format!("{}:peer", session.ufrag);
-    message.extend([0, 6, 0, username.len() as u8]);
-    message.extend(username.as_bytes());
-    message.resize(message.len().next_multiple_of(4), 0);
-    message.extend([0, 0x25, 0, 0]);
-    let set_len = |message: &mut Vec<u8>, more: usize| {
-        let len = (message.len() - 20 + more) as u16;
-        message[2..4].copy_from_slice(&len.to_be_bytes());
-    };
-    set_len(&mut message, 24);
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_str().as_bytes());
-    let tag = hmac::sign(&key, &message);
-    message.extend([0, 8, 0, 20]);
-    message.extend(tag.as_ref());
-    set_len(&mut message, 8);
-    let mut sum = !0u32;
-    for byte in &message {
-        sum ^= u32::from(*byte);
-        for _ in 0..8 {
-            sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1));
-        }
-    }
-    message.extend([0x80, 0x28, 0, 4]);
-    message.extend((!sum ^ 0x5354_554e).to_be_bytes());
-    message
+    stun::request(&username, pwd.as_str().as_bytes(), [number; 12], true)
 }
 
 pub(super) fn over_udp(shards: &Shards, message: &[u8]) -> StdSocket {
