@@ -1,42 +1,22 @@
 //! The operator's own dashboard: does it keep up, what does it ask, what can't it do. There is one for
 //! many MediaServices, so it belongs to the chart.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::panel::{Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, layout};
+use super::panel::{Head, Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, model};
+use super::variables;
 
 /// What the variables select: a chart's release is a namespace.
 const SELECTION: &str = "namespace=\"$namespace\"";
 
 pub fn build() -> Value {
-    let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
-    let namespaces = "label_values(mediaservice_operator_leader, namespace)";
-    json!({
-        "uid": "ms-operator",
-        "title": "MediaService operator",
-        "description": "The operator that runs MediaServices: no stream depends on it.",
-        "tags": ["mediaservice"],
-        "schemaVersion": 39,
-        "version": 1,
-        "editable": true,
-        "graphTooltip": 1,
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
-        "timezone": "browser",
-        "templating": {"list": [
-            {
-                "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
-                "refresh": 1, "hide": 0, "multi": false, "includeAll": false, "current": {},
-            },
-            {
-                "name": "namespace", "label": "Namespace", "type": "query", "datasource": datasource,
-                "query": {"query": namespaces, "refId": "namespace"}, "definition": namespaces,
-                "refresh": 2, "sort": 1, "hide": 0, "multi": false, "includeAll": false, "current": {},
-            },
-        ]},
-        "annotations": {"list": []},
-        "panels": layout(ROWS, SELECTION),
-    })
+    let head = Head {
+        uid: "ms-operator".to_owned(),
+        title: "MediaService operator".to_owned(),
+        description: "The operator that runs MediaServices: no stream depends on it.",
+        variables: variables::of_operator(),
+    };
+    model(head, ROWS, SELECTION)
 }
 
 const ROWS: &[Row] = &[

@@ -1,10 +1,9 @@
 //! The overview: is it up, what does it carry, how does it look for viewers, what does it cost.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::panel::{Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, layout};
-use super::uid;
-use super::variables::variables;
+use super::panel::{Head, Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, model};
+use super::{uid, variables};
 use crate::rules::Selector;
 
 /// What the dashboard's variables select: the matchers that `$S` stands for.
@@ -12,22 +11,13 @@ const SELECTION: &str = "namespace=\"$namespace\",mediaservice=\"$service\",pod=
 
 pub fn build(selector: &Selector<'_>) -> Value {
     let Selector { namespace, service } = selector;
-    json!({
-        "uid": uid(selector, "overview"),
-        "title": format!("MediaService overview {namespace}/{service}"),
-        "description": "Sessions, media, signalling and resources of one MediaService.",
-        "tags": ["mediaservice"],
-        "schemaVersion": 39,
-        "version": 1,
-        "editable": true,
-        "graphTooltip": 1,
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
-        "timezone": "browser",
-        "templating": {"list": variables(selector)},
-        "annotations": {"list": []},
-        "panels": layout(ROWS, SELECTION),
-    })
+    let head = Head {
+        uid: uid(selector, "overview"),
+        title: format!("MediaService overview {namespace}/{service}"),
+        description: "Sessions, media, signalling and resources of one MediaService.",
+        variables: variables::of_service(selector),
+    };
+    model(head, ROWS, SELECTION)
 }
 
 const ROWS: &[Row] = &[

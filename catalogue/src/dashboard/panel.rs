@@ -68,9 +68,36 @@ pub struct Row {
     pub panels: &'static [Panel],
 }
 
-/// Places rows and panels on the grid, left to right, and numbers them. `selection` is what `$S` of their
-/// queries stands for.
-pub fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
+/// What a dashboard says of itself.
+pub struct Head {
+    pub uid: String,
+    pub title: String,
+    pub description: &'static str,
+    pub variables: Value,
+}
+
+/// A dashboard as Grafana imports it. `selection` is what `$S` of the queries stands for.
+pub fn model(head: Head, rows: &[Row], selection: &str) -> Value {
+    json!({
+        "uid": head.uid,
+        "title": head.title,
+        "description": head.description,
+        "tags": ["mediaservice"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": true,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": head.variables},
+        "annotations": {"list": []},
+        "panels": layout(rows, selection),
+    })
+}
+
+/// Places rows and panels on the grid, left to right, and numbers them.
+fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
     let mut placed = Vec::new();
     let (mut id, mut y) = (0, 0);
     for row in rows {
