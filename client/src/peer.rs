@@ -31,7 +31,7 @@ use webrtc::peer_connection::{
 };
 
 use crate::codec::Role;
-use crate::in_order::InOrder;
+use crate::in_order::{Arrival, InOrder};
 use crate::reference_time::ReferenceTime;
 use crate::repair::Repair;
 use crate::stage::Staged;
@@ -232,6 +232,7 @@ impl Peer {
                 .map_err(failed)?;
         }
         let tap = Arc::new(TapShared::default());
+        let arrival = Arc::new(Arrival::default());
         let registry = match role {
             Role::Publisher => Registry::new()
                 .with(Slot::NackResponder, NackResponderBuilder::new().build())
@@ -256,7 +257,10 @@ impl Peer {
                 configure_twcc_receiver_only(registry, &mut media_engine).map_err(failed)?
             }
         }
-        .with(TAP_SLOT, Staged::new(Tap::new(role, tap.clone(), sink)));
+        .with(
+            TAP_SLOT,
+            Staged::new(Tap::new(role, tap.clone(), arrival.clone(), sink)),
+        );
         let profiles = options
             .srtp_profiles
             .iter()
@@ -286,7 +290,7 @@ impl Peer {
                     .build(),
             )
             .with_handler(events.clone())
-            .with_runtime(Arc::new(InOrder))
+            .with_runtime(Arc::new(InOrder::new(arrival)))
             .with_udp_addrs(vec![local_address(server, options)])
             .build()
             .await

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::Codec;
 use crate::codec::Role;
+use crate::in_order::Arrival;
 use crate::reception::{PacketFacts, Reception};
 use crate::stage::{Queues, Stage};
 
@@ -38,6 +39,7 @@ impl<F: Fn(&ReceivedPacket<'_>) + Send + Sync + 'static> PacketSink for F {
 /// A media packet as it arrived, decrypted.
 #[derive(Debug)]
 pub struct ReceivedPacket<'a> {
+    /// When the kernel had it; when it was read, where the kernel does not say.
     pub at: Instant,
     /// The codec that the payload type was offered for; `None` for one that nobody offered.
     pub codec: Option<Codec>,
@@ -149,16 +151,23 @@ const MAX_PASSED_STREAMS: usize = 16;
 pub(crate) struct Tap {
     role: Role,
     shared: Arc<TapShared>,
+    arrival: Arc<Arrival>,
     sink: Option<Arc<dyn PacketSink>>,
     passed: Vec<(u32, u8)>,
     bound: Vec<u32>,
 }
 
 impl Tap {
-    pub fn new(role: Role, shared: Arc<TapShared>, sink: Option<Arc<dyn PacketSink>>) -> Self {
+    pub fn new(
+        role: Role,
+        shared: Arc<TapShared>,
+        arrival: Arc<Arrival>,
+        sink: Option<Arc<dyn PacketSink>>,
+    ) -> Self {
         Self {
             role,
             shared,
+            arrival,
             sink,
             passed: Vec::new(),
             bound: Vec::new(),
@@ -187,12 +196,14 @@ impl Stage for Tap {
         match &msg.message.packet {
             Packet::Rtp(packet) => {
                 let header = &packet.header;
+                // Datagrams are read one by one, each up to here.
+                let at = self.arrival.last().unwrap_or(msg.now);
                 let codec = Codec::of_payload_type(header.payload_type, self.role);
                 let first = {
                     let mut reception = self.shared.lock();
                     let first = reception.streams().is_empty();
                     reception.record(
-                        msg.now,
+                        at,
                         codec,
                         PacketFacts {
                             ssrc: header.ssrc,
@@ -208,7 +219,7 @@ impl Stage for Tap {
                 }
                 if let Some(sink) = &self.sink {
                     sink.packet(&ReceivedPacket {
-                        at: msg.now,
+                        at,
                         codec,
                         payload_type: header.payload_type,
                         ssrc: header.ssrc,
