@@ -156,7 +156,7 @@ fn servers(wanted: Option<&[String]>) -> anyhow::Result<Vec<Server>> {
 }
 
 /// Builds what measures and what is measured; returns the release folder.
-fn build() -> anyhow::Result<PathBuf> {
+pub fn build() -> anyhow::Result<PathBuf> {
     let mut cargo = sh::cargo(["build", "--locked", "--release", "--bins", "--examples"]);
     for package in ["media-server", "media-core", "client"] {
         cargo.args(["-p", package]);

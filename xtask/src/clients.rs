@@ -31,7 +31,10 @@ pub enum Which {
 /// # Errors
 /// If something is missing, a client can't be built, or a test failed.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    packages::install(args.which != Some(Which::Web))?;
+    packages::install(match args.which {
+        Some(Which::Web) => &[packages::FAST],
+        _ => &[packages::FAST, packages::LONG],
+    })?;
     let mut counts = Counts::default();
     let build = ["build", "--locked", "--workspace", "--bins"];
     sh::run(&mut sh::cargo(build), &mut counts)?;

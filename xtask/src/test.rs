@@ -26,7 +26,7 @@ pub struct Args {
     /// Only what needs no cluster
     #[arg(long, conflicts_with = "long")]
     pub fast: bool,
-    /// Also what takes minutes of wall time: the benchmarks with instruction counts, a soak, GStreamer
+    /// Also what takes minutes of wall time: a thousand MediaServices, GStreamer, a soak, benchmarks, fuzzing
     #[arg(long)]
     pub long: bool,
 }

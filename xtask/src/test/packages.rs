@@ -9,7 +9,7 @@ use crate::sh;
 
 /// What has to be there, and how that is seen.
 #[derive(Clone, Copy)]
-enum Part {
+pub enum Part {
     /// A program on `PATH`.
     Program(&'static str),
     /// What a C library is compiled against, by its name in pkg-config.
@@ -20,8 +20,11 @@ enum Part {
 
 use Part::{Element, Library, Program};
 
-/// What is needed, and the package that has it.
-const FAST: &[(Part, &str)] = &[
+/// What is needed, each with the package that has it.
+type Packages = &'static [(Part, &'static str)];
+
+/// What every gate needs.
+pub const FAST: Packages = &[
     (Program("git"), "git"),
     (Program("c++"), "g++"),
     (Program("make"), "make"),
@@ -34,7 +37,7 @@ const FAST: &[(Part, &str)] = &[
 ];
 
 /// What the long stages need too.
-const LONG: &[(Part, &str)] = &[
+pub const LONG: Packages = &[
     (Program("valgrind"), "valgrind"),
     (Program("pkg-config"), "pkg-config"),
     (
@@ -48,17 +51,22 @@ const LONG: &[(Part, &str)] = &[
     (Element("nicesrc"), "gstreamer1.0-nice"),
 ];
 
+/// What `cargo xtask soak` needs.
+pub const SOAK: Packages = &[
+    (Program("unshare"), "util-linux"),
+    (Program("ip"), "iproute2"),
+    (Program("nft"), "nftables"),
+    (Program("curl"), "curl"),
+];
+
 const TURN_SERVER: &str = "coturn";
 
-/// Makes sure that all of it is there.
+/// Makes sure that all of those lists is there.
 ///
 /// # Errors
 /// If one is missing and can't be installed; the message has the command that would.
-pub fn install(long: bool) -> anyhow::Result<()> {
-    let missing = missing(match long {
-        true => &[FAST, LONG],
-        false => &[FAST],
-    });
+pub fn install(lists: &[Packages]) -> anyhow::Result<()> {
+    let missing = missing(lists);
     if missing.is_empty() {
         return Ok(());
     }
@@ -102,7 +110,7 @@ pub fn install(long: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn missing(lists: &[&[(Part, &'static str)]]) -> Vec<&'static str> {
+fn missing(lists: &[Packages]) -> Vec<&'static str> {
     lists
         .concat()
         .iter()

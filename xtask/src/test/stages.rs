@@ -130,7 +130,10 @@ fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
         false => Wanted::Cluster,
     };
     let lacks: Vec<String> = [
-        packages::install(gate.args.long),
+        packages::install(match gate.args.long {
+            true => &[packages::FAST, packages::LONG, packages::SOAK],
+            false => &[packages::FAST],
+        }),
         gate.cluster.prepare(wanted),
     ]
     .into_iter()
