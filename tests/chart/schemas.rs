@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use tests::operator::root;
@@ -20,9 +21,9 @@ use tests::process::TempDir;
 #[track_caller]
 pub fn conform(what: &str, manifests: &str) {
     let folder = TempDir::new("schemas");
-    let sources = Sources::read();
+    static SOURCES: LazyLock<Sources> = LazyLock::new(Sources::read);
     for (api_version, kind) in kinds(manifests) {
-        let schema = sources.schema(&api_version, &kind);
+        let schema = SOURCES.schema(&api_version, &kind);
         let schema = schema.unwrap_or_else(|| panic!("{what}: no schema of {api_version} {kind}"));
         // For a group's name kubeconform takes what stands before the first slash, if there is one.
         let group = api_version.split('/').next().unwrap_or_default();
