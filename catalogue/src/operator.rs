@@ -40,7 +40,7 @@ pub const IN_FLIGHT: Family = Family {
     name: "mediaservice_operator_reconciles_in_flight",
     kind: Kind::Gauge,
     unit: Unit::Count,
-    help: "Reconciliations under way: 8 at most, in each namespace where they are named.",
+    help: "Reconciliations under way: 8 at most, for each of `watchNamespaces` where those are named.",
     labels: &[],
     buckets: &[],
     scope: Scope::Process,

@@ -113,7 +113,7 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Under way and waiting",
-                description: "8 at most are under way at once.",
+                description: "8 at most are under way at once, for each of `watchNamespaces` where those are named.",
                 kind: Lines,
                 unit: Unit::Count,
                 queries: &[
