@@ -363,7 +363,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["served"],
-        "Viewers that were sent their first keyframe: from the cache, or the keyframe that they waited for. Served again, from the cache, are those that asked for one right after, because they had lost it.",
+        "Viewers that were sent their first keyframe: from the cache, or the keyframe that they waited for. Served again, from the cache, are those that asked for one right after, because they had lost it, and those whose path moved.",
     ),
     family(
         "media_cache_bytes",

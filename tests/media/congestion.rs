@@ -128,8 +128,8 @@ async fn behind_a_narrow_link_a_viewer_gets_what_it_carries_and_another_viewer_a
         .await;
 
         let wide = Conditions {
-            delay,
-            ..Conditions::default()
+            rate: None,
+            ..Conditions::narrow(400_000, 30_000)
         };
         link.set(Direction::ToClient, wide);
         let mut before = (0, 0.0);

@@ -381,7 +381,7 @@ pub enum Served {
     Cache,
     /// It waited for a keyframe.
     Keyframe,
-    /// From the ring once more: it had lost what it was to begin with.
+    /// From the ring once more: it had lost what it was to begin with, or its path moved.
     Again,
 }
 

@@ -46,12 +46,39 @@ impl Viewer {
             // It asked before it could have what is on its way.
             return true;
         }
-        let layer = self.selection.on();
-        if beginning.again == MAX_AGAIN || self.start(now, layer, rings).is_none() {
+        if beginning.again == MAX_AGAIN {
             return false;
         }
         beginning.sent = now;
         beginning.again += 1;
+        self.send_again(now, beginning, rings, out)
+    }
+
+    /// A viewer whose path moved has lost what was on its way to the former one, and goes on from the last
+    /// keyframe. Returns whether the device need not be asked for one.
+    pub fn go_on(&mut self, now: Instant, rings: &[Ring], out: &mut Output) -> bool {
+        if self.congested || self.congestion.is_cut() {
+            // What is held back comes when there is room for it.
+            return true;
+        }
+        let beginning = Beginning {
+            at: now,
+            sent: now,
+            again: 0,
+        };
+        self.beginning.is_some() && self.send_again(now, beginning, rings, out)
+    }
+
+    fn send_again(
+        &mut self,
+        now: Instant,
+        beginning: Beginning,
+        rings: &[Ring],
+        out: &mut Output,
+    ) -> bool {
+        if self.start(now, self.selection.on(), rings).is_none() {
+            return false;
+        }
         self.beginning = Some(beginning);
         out.cells().count_join(Served::Again);
         self.behind = Some(now);

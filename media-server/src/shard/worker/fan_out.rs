@@ -218,7 +218,7 @@ impl State {
         };
         // One that was sent a picture asks because it can't go on from what it has, or has none yet.
         if !starts {
-            if cause != KeyframeCause::Lost || !self.begin_again(now, index) {
+            if !self.is_served_again(now, index, cause) {
                 self.request_keyframe(now, &device, layer, cause);
             }
         } else if let Some(target) = self.join(now, index) {
@@ -226,8 +226,8 @@ impl State {
         }
     }
 
-    /// Sends a viewer what it began with once more, if that is what it lacks.
-    fn begin_again(&mut self, now: Instant, index: Index) -> bool {
+    /// Sends a viewer the cached keyframe once more, if that is what it lacks.
+    fn is_served_again(&mut self, now: Instant, index: Index, cause: KeyframeCause) -> bool {
         let Some(entry) = self.table.entry(index) else {
             return false;
         };
@@ -236,9 +236,13 @@ impl State {
         else {
             return false;
         };
-        let begins = viewer.begin_again(now, &known.rings, &mut self.out);
+        let served = match cause {
+            KeyframeCause::Lost => viewer.begin_again(now, &known.rings, &mut self.out),
+            KeyframeCause::Moved => viewer.go_on(now, &known.rings, &mut self.out),
+            _ => false,
+        };
         self.schedule(index);
-        begins
+        served
     }
 
     /// Lets a viewer that needs a keyframe start from the ring. Returns the layer that it needs a new

@@ -47,6 +47,15 @@ impl Stage {
         begins
     }
 
+    /// The path of the viewer has moved.
+    fn go_on(&mut self) -> bool {
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        let rings = slice::from_ref(&self.ring);
+        let goes_on = self.viewer.go_on(now, rings, out);
+        self.deliver();
+        goes_on
+    }
+
     fn catch_up(&mut self) {
         self.bench.now += SLOT;
         let (now, out) = (self.bench.now, &mut self.bench.out);
@@ -166,6 +175,26 @@ fn a_beginning_is_sent_again_twice_at_most_and_only_while_it_is_one() {
     assert!(!stage.join());
     (0..10).for_each(|_| camera.live(&mut stage));
     assert!(!stage.begin_again(), "a new keyframe is cheaper by now");
+}
+
+#[test]
+fn a_viewer_whose_path_moved_goes_on_with_the_cached_keyframe_at_any_time() {
+    let (mut stage, mut camera) = Stage::playing(0, 3, 500);
+    assert!(!stage.go_on(), "it has not begun");
+    assert!(!stage.join());
+    (0..70).for_each(|_| camera.live(&mut stage));
+    let before = stage.video();
+    assert!(stage.go_on(), "two seconds after it began");
+    while stage.viewer.is_behind() {
+        stage.catch_up();
+    }
+    let again = stage.video();
+    assert_eq!(again.len(), 71 * 3, "from the keyframe on");
+    assert_eq!(again[0].0, before.last().expect("sent").0.wrapping_add(1));
+    assert!(again.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
+    assert_eq!(stage.bench.shard.joins(Served::Again), 1);
+    (0..30).for_each(|_| camera.live(&mut stage));
+    assert!(!stage.go_on(), "a new keyframe is cheaper by now");
 }
 
 #[test]
