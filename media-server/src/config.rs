@@ -2,7 +2,8 @@
 //!
 //! Owns every name that a user sets: flags, their variables `MEDIA_…`, the names of the service that
 //! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`, and those of `config/turn.rs`), and the
-//! keys of the file. A flag beats its variable, which beats the file, which beats the default. Reads no secret; called by `main.rs`.
+//! keys of the file. A flag beats its variable, which beats the file, which beats the default. Reads no
+//! secret; called by `main.rs`.
 //!
 //! The file (`--config`), with every key and its default:
 //!

@@ -17,7 +17,8 @@ const SOON: Duration = Duration::from_secs(90);
 const NOTICED: f64 = 40.0;
 
 /// Of so many flashes, one a second, the median is taken. Longer than a browser needs to follow sender
-/// reports that are wrong by 200 ms, which it does by at most 80 ms a second.
+/// reports that are wrong by 200 ms, which it does by at most 80 ms a second (`kMaxChangeMs` of
+/// libwebrtc's `StreamSynchronization`).
 const FLASHES: usize = 12;
 
 /// Publishes: for the first quarter of each second the picture is white and there is a tone. Where they

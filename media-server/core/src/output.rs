@@ -6,8 +6,8 @@ use crate::cells::{Drop, KeyframeCause, ShardCells};
 use crate::flow::Flow;
 use std::sync::Arc;
 
-/// Bytes that wait to be sent. Small enough to stay in the second-level cache between sealing and
-/// sending, large enough for some 60 viewers' share of a frame per system call.
+/// Bytes that wait to be sent, at most: room for what many sessions say in one turn, beside media, which the
+/// shard sends earlier.
 const SLAB: usize = 512 * 1024;
 /// Datagrams per GSO message; the kernel takes 64 and, with headers, 65 507 bytes.
 const MAX_SEGMENTS: usize = 64;
