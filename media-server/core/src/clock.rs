@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 /// Seconds from 1900, NTP's epoch, to 1970.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
+/// What sessions do each second they do at one of 32 times in it: a shard with a thousand viewers at rest
+/// wakes for many of them at once.
+const SLOT: Duration = Duration::from_nanos(1_000_000_000 / 32);
+
 /// Ties one monotonic instant to the time of day. One for the whole process, so that all sessions
 /// share a time line.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +30,13 @@ impl WallClock {
         let time = self.since_unix_epoch + now.saturating_duration_since(self.at);
         let fraction = (u64::from(time.subsec_nanos()) << 32) / 1_000_000_000;
         (time.as_secs() + NTP_TO_UNIX) << 32 | fraction
+    }
+
+    /// The slot nearest to `at`.
+    pub(crate) fn slot(&self, at: Instant) -> Instant {
+        let since = at.saturating_duration_since(self.at) + SLOT / 2;
+        let beyond = since.as_nanos() % SLOT.as_nanos();
+        self.at + since - Duration::from_nanos(beyond as u64)
     }
 }
 
@@ -54,6 +65,21 @@ pub fn round_trip(now_ntp: u64, last: u32, delay: u32) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_due_each_second_falls_into_a_few_slots_and_stays_there() {
+        let start = Instant::now();
+        let clock = WallClock::new(start, Duration::from_secs(1_700_000_000));
+        let at = |micros| start + Duration::from_micros(micros);
+        let slots: std::collections::BTreeSet<Instant> =
+            (0..1_000).map(|ms| clock.slot(at(ms * 1_000))).collect();
+        assert_eq!(slots.len(), 33);
+        let slot = clock.slot(at(5_010_000));
+        assert_eq!(slot, at(5_000_000));
+        // The timer is late by a little.
+        let next = clock.slot(slot + Duration::from_micros(1_000_900));
+        assert_eq!(next, at(6_000_000));
+    }
 
     #[test]
     fn a_round_trip_is_what_passed_less_what_the_peer_held() {

@@ -449,7 +449,7 @@ impl Session for Publisher {
             Received::Nothing => {}
             Received::Keyed(keys) => {
                 self.opener = Some(Opener::new(keys.theirs));
-                self.tick = Some(now + TICK);
+                self.tick = Some(self.transport.clock.slot(now + TICK));
                 self.rates.roll(now);
                 let layers = self.tracks.iter_mut().flat_map(|t| &mut t.layers);
                 for layer in layers {
@@ -469,7 +469,7 @@ impl Session for Publisher {
         self.transport.handle_timeout(now, out);
         if self.tick.is_some_and(|at| now >= at) {
             self.tick(now, out);
-            self.tick = Some(now + TICK);
+            self.tick = Some(self.transport.clock.slot(now + TICK));
         }
         if self.keyframe_due().is_some_and(|at| now >= at) {
             self.ask_for_keyframes(now, out);

@@ -490,7 +490,7 @@ impl Session for Viewer {
             Received::Nothing => {}
             Received::Keyed(keys) => {
                 self.sealer = Some(Sealer::new(keys.ours));
-                self.tick = Some(now + TICK);
+                self.tick = Some(self.transport.clock.slot(now + TICK));
                 self.rates.roll(now);
                 self.begins = Some(now + KEYS_READY);
             }
@@ -511,7 +511,7 @@ impl Session for Viewer {
         }
         if self.tick.is_some_and(|at| now >= at) {
             self.tick(now, out);
-            self.tick = Some(now + TICK);
+            self.tick = Some(self.transport.clock.slot(now + TICK));
         }
         if self.congestion.probe_due().is_some_and(|at| now >= at) {
             self.probe(now, out);

@@ -119,14 +119,15 @@ impl Worker {
             } else {
                 state.until_next_timer(Instant::now())
             };
-            // Whether it was woken does not matter: looking for mail costs less than a system call.
-            let _ = state.worker.waiter.wait(timeout, &mut ready);
+            // Whether it was woken for mail does not matter: looking for it costs less than a system call.
+            let woken = state.worker.waiter.wait(timeout, &mut ready);
+            let input = woken.is_ok_and(|woken| woken.socket);
             let start = Instant::now();
             state.worker.heartbeat.beat(start);
             if !state.handle_mail(start) {
                 return;
             }
-            more = state.handle_input(&mut receiver);
+            more = input && state.handle_input(&mut receiver);
             state.handle_tcp(&ready, &mut buffer);
             state.handle_timers();
             state.flush();

@@ -13,4 +13,4 @@ mod waiter;
 
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::{Message, Received, Receiver, Sent, UdpSocket};
-pub use waiter::{Ready, Waiter, Waker};
+pub use waiter::{Ready, Waiter, Waker, Woken};

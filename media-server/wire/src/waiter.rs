@@ -36,6 +36,15 @@ pub struct Ready {
     pub output: bool,
 }
 
+/// What ended a sleep, beside watched descriptors; nothing did where time was up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Woken {
+    /// The UDP socket has input, or an error to be read.
+    pub socket: bool,
+    /// By a [`Waker`].
+    pub waker: bool,
+}
+
 /// Where one thread sleeps until a socket has input, it is woken, or time is up.
 #[derive(Debug)]
 pub struct Waiter {
@@ -90,16 +99,16 @@ impl Waiter {
         sys::epoll_watch(self.epoll.as_fd(), fd.as_fd(), FIRST + token, watch)
     }
 
-    /// Sleeps; leaves in `ready` which of the watched descriptors are, and returns whether it was woken
-    /// by a [`Waker`]. The UDP socket ends the sleep too, and is not in `ready`.
+    /// Sleeps; leaves in `ready` which of the watched descriptors are, and returns what else ended the sleep.
     ///
     /// # Errors
     /// The kernel refused to wait, which it does not do for valid descriptors.
-    pub fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<bool> {
+    pub fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<Woken> {
         ready.clear();
-        let mut woken = false;
+        let mut woken = Woken::default();
         sys::epoll_wait(self.epoll.as_fd(), timeout, |token, input, output| {
-            woken |= token == WAKER;
+            woken.waker |= token == WAKER;
+            woken.socket |= token == SOCKET;
             if let Some(token) = token.checked_sub(FIRST) {
                 ready.push(Ready {
                     token,
@@ -108,7 +117,7 @@ impl Waiter {
                 });
             }
         })?;
-        if woken {
+        if woken.waker {
             // Takes all wakes so far; there is at least one.
             let _ = (&*self.event).read(&mut [0; 8]);
         }
@@ -119,6 +128,7 @@ impl Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::udp::Receiver;
     use std::time::Instant;
 
     fn waiter() -> (UdpSocket, Waiter) {
@@ -133,17 +143,14 @@ mod tests {
         let mut ready = Vec::new();
         waiter.waker().wake();
         waiter.waker().wake();
-        assert!(
-            waiter
-                .wait(Duration::from_secs(10), &mut ready)
-                .expect("wait")
-        );
+        let by_waker = Woken {
+            socket: false,
+            waker: true,
+        };
+        let mut wait = |time| waiter.wait(time, &mut ready).expect("wait");
+        assert_eq!(wait(Duration::from_secs(10)), by_waker);
         let start = Instant::now();
-        assert!(
-            !waiter
-                .wait(Duration::from_millis(20), &mut ready)
-                .expect("wait")
-        );
+        assert_eq!(wait(Duration::from_millis(20)), Woken::default());
         assert!(start.elapsed() >= Duration::from_millis(20));
         assert_eq!(ready, []);
     }
@@ -153,11 +160,21 @@ mod tests {
         let (_socket, waiter) = waiter();
         let waker = waiter.waker();
         let thread = std::thread::spawn(move || waker.wake());
-        assert!(
-            waiter
-                .wait(Duration::from_secs(10), &mut Vec::new())
-                .expect("wait")
-        );
+        let woken = waiter.wait(Duration::from_secs(10), &mut Vec::new());
+        assert!(woken.expect("wait").waker);
         thread.join().expect("the thread ends");
+    }
+
+    #[test]
+    fn a_datagram_ends_the_sleep_until_it_is_read() {
+        let (socket, waiter) = waiter();
+        let to = socket.local_addr().expect("an address");
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        other.send_to(b"1", to).expect("sent");
+        let wait = |time| waiter.wait(time, &mut Vec::new()).expect("wait").socket;
+        assert!(wait(Duration::from_secs(10)));
+        assert!(wait(Duration::ZERO), "it is still there");
+        assert_eq!(Receiver::new().receive(&socket).0, 1);
+        assert!(!wait(Duration::ZERO));
     }
 }
