@@ -4,6 +4,8 @@
 //! What is real about Kubernetes is tested against the real one; here are the faults that it can't be
 //! made to have, and the counting of each write. Used by tests only.
 
+mod workloads;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,7 +23,6 @@ use tokio::sync::watch;
 use super::failure_body;
 use super::objects::{is_selected, merge, remove_dropped};
 use crate::capabilities::OptionalApi;
-use crate::hash;
 
 /// Cheap to clone; all clones are one cluster.
 #[derive(Clone)]
@@ -324,69 +325,6 @@ impl Inside {
         }
         merge(&mut object, patch, false);
         self.store(key, object)
-    }
-
-    /// The StatefulSet controller with strategy OnDelete, and a kubelet that starts pods at once.
-    fn settle(&mut self) {
-        let is_set = |(key, _): &(&Key, &Value)| key.1 == "statefulsets";
-        let sets: Vec<(Key, Value)> = self
-            .objects
-            .iter()
-            .filter(is_set)
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        let alive: Vec<Value> = sets
-            .iter()
-            .map(|(_, set)| set["metadata"]["uid"].clone())
-            .collect();
-        let orphan = |(key, pod): &(&Key, &Value)| {
-            key.1 == "pods" && !alive.contains(&pod["metadata"]["ownerReferences"][0]["uid"])
-        };
-        let orphans: Vec<Key> = self
-            .objects
-            .iter()
-            .filter(orphan)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in orphans {
-            self.remove(&key);
-        }
-        for (key, mut set) in sets {
-            let template = set["spec"]["template"].clone();
-            let revision = hash::of(&template);
-            let wanted = set["spec"]["replicas"].as_u64().unwrap_or(1);
-            let pod_key = |n: u64| {
-                (
-                    "/api/v1".to_owned(),
-                    "pods".to_owned(),
-                    key.2.clone(),
-                    format!("{}-{n}", key.3),
-                )
-            };
-            for n in 0..wanted {
-                if self.objects.contains_key(&pod_key(n)) {
-                    continue;
-                }
-                let mut pod = template.clone();
-                pod["apiVersion"] = "v1".into();
-                pod["kind"] = "Pod".into();
-                pod["metadata"]["labels"]["controller-revision-hash"] = revision.clone().into();
-                pod["metadata"]["ownerReferences"] = json!([{
-                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": key.3,
-                    "uid": set["metadata"]["uid"], "controller": true,
-                }]);
-                pod["spec"]["nodeName"] = "n1".into();
-                pod["status"] = self.pod_status.clone();
-                self.store(pod_key(n), pod);
-            }
-            if self.objects.contains_key(&pod_key(wanted)) {
-                self.remove(&pod_key(wanted));
-            }
-            set["status"] = json!({
-                "replicas": wanted, "observedGeneration": set["metadata"]["generation"], "updateRevision": revision,
-            });
-            self.store(key, set);
-        }
     }
 }
 
