@@ -130,8 +130,10 @@ pub async fn apply(
         media_services: {
             let mut applied = Vec::with_capacity(media_services.len());
             for service in media_services {
-                writer.make_way(&live.services, &service).await?;
-                applied.push(writer.one(writer.typed(), &live.services, service).await?);
+                applied.push(match writer.make_way(&live.services, &service).await? {
+                    Some(going) => going,
+                    None => writer.one(writer.typed(), &live.services, service).await?,
+                });
             }
             applied
         },
@@ -282,14 +284,40 @@ impl Writer<'_> {
         }
     }
 
-    /// Deletes the Service of another load balancer class, which can't be changed in place.
-    async fn make_way(&self, live: &[Service], desired: &Service) -> Result<(), ApplyError> {
-        let class = |service: &Service| service.spec.as_ref()?.load_balancer_class.clone();
-        let is_other = |service: &&Service| {
-            service.name_any() == desired.name_any() && class(service) != class(desired)
+    /// Deletes the Service of another load balancer class, which can't be changed in place. Returns the
+    /// one that is still on its way out: a cloud's finalizer keeps it until the load balancer is gone,
+    /// and the event of its end brings the next reconciliation.
+    async fn make_way(
+        &self,
+        live: &[Service],
+        desired: &Service,
+    ) -> Result<Option<Service>, ApplyError> {
+        let name = desired.name_any();
+        let Some(before) = live.iter().find(|service| service.name_any() == name) else {
+            return Ok(None);
         };
-        let other: Vec<Service> = live.iter().filter(is_other).cloned().collect();
-        self.prune(self.typed(), &other, &[]).await
+        if before.metadata.deletion_timestamp.is_none() {
+            if !has_other_class(before, desired) {
+                return Ok(None);
+            }
+            self.prune(self.typed(), std::slice::from_ref(before), &[])
+                .await?;
+        }
+        let found = self.typed::<Service>().get_metadata_opt(&name).await;
+        let found = found.map_err(|source| ApplyError::Read {
+            kind: "Service".into(),
+            name: name.clone(),
+            source,
+        })?;
+        let is_going = found.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
+        if is_going {
+            tracing::info!(
+                name,
+                namespace = self.namespace,
+                "waiting for the old Service to be gone"
+            );
+        }
+        Ok(is_going.then(|| before.clone()))
     }
 
     /// Returns the object as it is in the cluster, whether a write was needed or not.
@@ -412,6 +440,22 @@ impl Writer<'_> {
             .iter()
             .flatten()
             .any(|owner| owner.uid == self.uid)
+    }
+}
+
+/// Whether the load balancer class of `live` is to be another. A class that is not asked for and that we
+/// did not set is the choice of an admission webhook, which would make it again.
+fn has_other_class(live: &Service, desired: &Service) -> bool {
+    let class = |service: &Service| service.spec.as_ref()?.load_balancer_class.clone();
+    match (class(live), class(desired)) {
+        (live, Some(wanted)) => live != Some(wanted),
+        (Some(_), None) => {
+            let entries = live.metadata.managed_fields.iter().flatten();
+            let ours = entries.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+            ours.filter_map(|entry| entry.fields_v1.as_ref())
+                .any(|fields| fields.0["f:spec"].get("f:loadBalancerClass").is_some())
+        }
+        (None, None) => false,
     }
 }
 

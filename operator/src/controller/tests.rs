@@ -1,5 +1,6 @@
 //! The controller as it runs, against a cluster in this process.
 
+mod exposures;
 mod faults;
 mod rollout;
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::failure_body;
-use super::objects::{is_selected, merge, remove_dropped};
+use super::objects::{is_selected, merge, note_manager, remove_dropped};
 use crate::capabilities::OptionalApi;
 
 /// Cheap to clone; all clones are one cluster.
@@ -55,6 +55,8 @@ struct Inside {
     cut_off: Vec<String>,
     /// `status` of each new pod.
     pod_status: Value,
+    /// Start of a path, and what each new object there gets.
+    added: Vec<(String, Value)>,
 }
 
 struct Fault {
@@ -130,6 +132,7 @@ impl FakeCluster {
             faults: Vec::new(),
             cut_off: Vec::new(),
             pod_status: ready_status("127.0.0.1"),
+            added: Vec::new(),
         };
         Self {
             state: Arc::new(Mutex::new(inside)),
@@ -210,7 +213,13 @@ impl FakeCluster {
             .and_then(|target| target.key())
             .expect("a path of an object");
         let mut inside = self.inside();
-        inside.store(key, object);
+        let metadata = &object["metadata"];
+        let was_held = !metadata["deletionTimestamp"].is_null();
+        if was_held && !has_finalizers(&object) {
+            inside.remove(&key);
+        } else {
+            inside.store(key, object);
+        }
         inside.settle();
         self.tell(&mut inside);
     }
@@ -232,6 +241,11 @@ impl FakeCluster {
         self.tell(&mut inside);
     }
 
+    /// Merges this into each object that is made at a path which starts so, as a mutating webhook does.
+    pub fn add_to_new(&self, start: &str, patch: Value) {
+        self.inside().added.push((start.to_owned(), patch));
+    }
+
     /// `status` of pods that are made from now on.
     pub fn new_pods_are(&self, status: Value) {
         self.inside().pod_status = status;
@@ -245,6 +259,11 @@ impl FakeCluster {
         inside.version += 1;
         self.changed.send_replace(inside.version);
     }
+}
+
+fn has_finalizers(object: &Value) -> bool {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 /// `status` of a pod that takes traffic at `ip`.
@@ -312,19 +331,45 @@ impl Inside {
         Some(object)
     }
 
-    /// Server-side apply: what this manager applied before and does not any more goes.
-    fn apply(&mut self, key: Key, manager: &str, patch: &Value) -> Value {
-        let mut object = self
-            .objects
-            .get(&key)
-            .cloned()
-            .unwrap_or_else(|| json!({"metadata": {}}));
+    /// As a client asks for it: an object with finalizers stays until somebody has taken them out.
+    fn delete(&mut self, key: &Key) -> Value {
+        let live = self.objects.get(key).cloned().unwrap_or_default();
+        if !has_finalizers(&live) {
+            return self.remove(key).unwrap_or_default();
+        }
+        let mut going = live;
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:01Z".into();
+        self.store(key.clone(), going)
+    }
+
+    /// Server-side apply: what this manager applied before and does not any more goes. Refused where a
+    /// field would change that can't.
+    fn apply(&mut self, key: Key, manager: &str, patch: &Value) -> Result<Value, u16> {
+        let live = self.objects.get(&key).cloned();
+        let mut object = live.clone().unwrap_or_else(|| json!({"metadata": {}}));
         let owner = (key.clone(), manager.to_owned());
-        if let Some(before) = self.applied.insert(owner, patch.clone()) {
-            remove_dropped(&mut object, &before, patch);
+        if let Some(before) = self.applied.get(&owner) {
+            remove_dropped(&mut object, before, patch);
         }
         merge(&mut object, patch, false);
-        self.store(key, object)
+        match live {
+            None => {
+                let path = format!("{}/namespaces/{}/{}/{}", key.0, key.2, key.1, key.3);
+                let added = self.added.iter();
+                for (_, added) in added.filter(|(start, _)| path.starts_with(start)) {
+                    merge(&mut object, added, false);
+                }
+            }
+            Some(live) => {
+                let class = |object: &Value| object["spec"]["loadBalancerClass"].clone();
+                if class(&live) != class(&object) {
+                    return Err(422);
+                }
+            }
+        }
+        self.applied.insert(owner, patch.clone());
+        note_manager(&mut object, manager, patch);
+        Ok(self.store(key, object))
     }
 }
 
@@ -404,7 +449,7 @@ impl Inside {
                 match uid {
                     None => Err(404),
                     Some(uid) if !wanted.is_null() && *wanted != uid => Err(409),
-                    Some(_) => Ok(self.remove(&key).unwrap_or_default()),
+                    Some(_) => Ok(self.delete(&key)),
                 }
             }
             Method::PUT => {
@@ -426,7 +471,7 @@ impl Inside {
                 };
                 if is_apply {
                     let manager = asked.get("fieldManager").cloned().unwrap_or_default();
-                    return Ok(self.apply(key, &manager, &patch));
+                    return self.apply(key, &manager, &patch);
                 }
                 let wanted = &patch["metadata"]["uid"];
                 if !wanted.is_null() && Some(wanted) != uid.as_ref() {

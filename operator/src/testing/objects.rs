@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Whether a list or watch with these selectors has the object: labels `a=b,c=d`, fields of events.
 pub fn is_selected(object: &Value, asked: &HashMap<String, String>) -> bool {
@@ -65,4 +65,22 @@ pub fn remove_dropped(object: &mut Value, before: &Value, now: &Value) {
             }
         }
     }
+}
+
+/// Notes in `metadata.managedFields` that this manager applied `patch` last. Lists count as one field.
+pub fn note_manager(object: &mut Value, manager: &str, patch: &Value) {
+    let entry = json!({
+        "manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields_of(patch),
+    });
+    let entries = object["metadata"]["managedFields"].as_array();
+    let others = entries.into_iter().flatten();
+    let others = others.filter(|other| other["manager"] != manager);
+    let entries: Vec<Value> = others.cloned().chain([entry]).collect();
+    object["metadata"]["managedFields"] = entries.into();
+}
+
+fn fields_of(value: &Value) -> Value {
+    let members = value.as_object().into_iter().flatten();
+    let fields = members.map(|(key, value)| (format!("f:{key}"), fields_of(value)));
+    Value::Object(fields.collect())
 }
