@@ -32,6 +32,12 @@ impl AddressTable {
     }
 }
 
+/// Whether clients are told of addresses of nodes. Else nobody has to have the right to read any.
+pub fn are_of_nodes(spec: &MediaServiceSpec) -> bool {
+    let media = &spec.media;
+    media.external_addresses.is_empty() && media.exposure != Exposure::LoadBalancer
+}
+
 /// What the spec gives, else what the exposure's Service or nodes have by now.
 ///
 /// # Errors

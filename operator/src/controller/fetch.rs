@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::addresses;
 use super::build::meta;
 use crate::capabilities::{Availability, OptionalApi, Served};
-use crate::crd::MediaService;
+use crate::crd::{MediaService, MediaServiceSpec};
 
 /// Everything known of one MediaService.
 #[derive(Debug, Clone)]
@@ -69,6 +69,8 @@ impl Live {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nodes {
     Known(BTreeMap<String, Vec<String>>),
+    /// Clients are told of no node.
+    NotNeeded,
     /// The operator runs for single namespaces, where no right on nodes can be given.
     Unreadable,
 }
@@ -187,7 +189,7 @@ pub async fn fetch(
         optional,
     };
     let mut fetched = Fetched {
-        nodes: nodes(reader).await?,
+        nodes: nodes(reader, &service.spec).await?,
         service,
         live,
         pods,
@@ -316,7 +318,10 @@ pub fn addresses_of(store: &Store<Node>) -> BTreeMap<String, Vec<String>> {
 /// A cache that has not been filled after this time will not be soon: say why instead of waiting.
 const NODE_CACHE_WAIT: Duration = Duration::from_secs(10);
 
-async fn nodes(reader: &Reader) -> Result<Nodes, FetchError> {
+async fn nodes(reader: &Reader, spec: &MediaServiceSpec) -> Result<Nodes, FetchError> {
+    if !addresses::are_of_nodes(spec) {
+        return Ok(Nodes::NotNeeded);
+    }
     let Some(store) = &reader.nodes else {
         return Ok(Nodes::Unreadable);
     };

@@ -7,6 +7,8 @@ mod rollout;
 use super::*;
 use crate::capabilities;
 use crate::testing::cluster::{FakeCluster, Write};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::reflector::Store;
 use serde_json::{Value, json};
 
 pub const SERVICE: &str = "/apis/mediaservice.io/v1alpha1/namespaces/media/mediaservices/cam";
@@ -32,6 +34,16 @@ impl Operator {
     }
 
     pub async fn with(fake: &FakeCluster, client: Client, loads: Loads) -> Self {
+        Self::reading(fake, client, loads, None).await
+    }
+
+    /// The same with a cache of nodes.
+    pub async fn reading(
+        fake: &FakeCluster,
+        client: Client,
+        loads: Loads,
+        nodes: Option<Store<Node>>,
+    ) -> Self {
         let unknown = Served::all(Availability::Unknown);
         let (sender, served) = watch::channel(capabilities::discover_all(&client, unknown).await);
         let doubt = Arc::new(Notify::new());
@@ -43,7 +55,7 @@ impl Operator {
         let recorder = Recorder::new(client.clone(), reporter);
         let reader = Reader {
             client,
-            nodes: None,
+            nodes,
             default_image: "media-server:new".into(),
             namespace: "mediaservice-system".into(),
         };

@@ -1,6 +1,7 @@
 //! What clouds and missing rights do to the ways in which media reaches a pod.
 
 use super::*;
+use kube::runtime::reflector;
 
 const UDP: &str = "/api/v1/namespaces/media/services/cam-media-udp";
 
@@ -79,5 +80,27 @@ async fn while_a_cloud_cleans_up_behind_the_old_service_all_else_is_applied() {
     fake.edit(UDP, |service| service["metadata"]["finalizers"] = json!([]));
     has_class(&fake, json!("example.com/new")).await;
     settled(&fake).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_tells_clients_of_nodes_waits_for_the_right_to_read_them() {
+    let fake = cluster(json!({"media": {"exposure": "LoadBalancer"}}));
+    // A watch that is refused never fills the cache.
+    let (nodes, _writer) = reflector::store::<Node>();
+    let operator = Operator::reading(&fake, fake.client(), Loads::at(1), Some(nodes)).await;
+    becomes(&fake, "AddressesReady", "False", "LoadBalancerPending").await;
+    fake.edit(UDP, |service| {
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}});
+    });
+    settled(&fake).await;
+    fake.edit(SERVICE, |service| {
+        service["spec"]["media"] =
+            json!({"exposure": "NodePort", "externalAddresses": ["203.0.113.2"]});
+    });
+    becomes(&fake, "AddressesReady", "True", "Given").await;
+    let none_failed = "mediaservice_operator_reconciles_total{result=\"error\"} 0";
+    let text = String::from_utf8(operator.context.metrics.render()).unwrap();
+    assert!(text.contains(none_failed), "{text}");
     operator.stop().await;
 }
