@@ -77,7 +77,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     let trouble = match outcome {
         Outcome::Applied { service, .. } | Outcome::Paused { service } => {
             let of_pods = (spec.replicas > 0).then(|| trouble::find(fetched, service));
-            of_pods.flatten().or_else(|| trouble::absent_api(service))
+            of_pods.flatten().or_else(|| trouble::missing_api(service))
         }
         Outcome::Refused { trouble, .. } | Outcome::Invalid { trouble } => Some(trouble.clone()),
     };
@@ -401,7 +401,7 @@ fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) ->
             "MonitoringReady",
             false,
             "DiscoveryUnknown",
-            "the API server has not said yet whether it serves monitoring.coreos.com/v1".into(),
+            "objects of monitoring.coreos.com/v1 can't be listed; see `operator check`".into(),
         ),
     }
 }

@@ -27,8 +27,8 @@ pub fn find(fetched: &Fetched, service: &ValidService) -> Option<Trouble> {
         .or_else(|| of_stateful_set_events(fetched, service))
 }
 
-/// An API that the spec asks for and the cluster has not.
-pub fn absent_api(service: &ValidService) -> Option<Trouble> {
+/// An API that the spec asks for and the cluster has not, or whose objects it does not show.
+pub fn missing_api(service: &ValidService) -> Option<Trouble> {
     let signalling = &service.spec.signalling;
     let asked = [
         (
@@ -44,14 +44,22 @@ pub fn absent_api(service: &ValidService) -> Option<Trouble> {
             "no certificate is made; install cert-manager, or make the Secret of the Ingress yourself",
         ),
     ];
-    let is_absent = |api| service.served.get(api) == Availability::Absent;
+    let is_missing = |api| service.served.get(api) != Availability::Present;
     let (api, _, field, what) = asked
         .into_iter()
-        .find(|(api, asked, _, _)| *asked && is_absent(*api))?;
-    let api = api.group_version();
+        .find(|(api, asked, _, _)| *asked && is_missing(*api))?;
+    let name = api.group_version();
+    if service.served.get(api) == Availability::Unknown {
+        return Some(Trouble {
+            reason: "DiscoveryUnknown",
+            message: format!(
+                "objects of {name} can't be listed, which {field} needs; see `operator check`"
+            ),
+        });
+    }
     Some(Trouble {
         reason: "CRDAbsent",
-        message: format!("the cluster has no {api}, which {field} needs: {what}"),
+        message: format!("the cluster has no {name}, which {field} needs: {what}"),
     })
 }
 

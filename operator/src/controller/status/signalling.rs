@@ -17,10 +17,23 @@ pub fn unrouted(fetched: &Fetched, outcome: &Outcome<'_>) -> Option<String> {
     signalling.http_route.as_ref()?;
     match fetched.served.get(OptionalApi::Gateway) {
         Availability::Absent => Some("the cluster has no API for spec.signalling.httpRoute".into()),
-        // Its objects could not be listed just now, which says nothing of them.
-        Availability::Unknown => None,
+        // Its objects could not be listed just now, which says nothing against what was seen before.
+        Availability::Unknown if was_ready(fetched) => None,
+        Availability::Unknown => {
+            Some("the HTTPRoute of spec.signalling.httpRoute can't be seen".into())
+        }
         Availability::Present => unaccepted(fetched),
     }
+}
+
+/// Whether the status says so, of the spec as it is now.
+fn was_ready(fetched: &Fetched) -> bool {
+    let service = &fetched.service;
+    service.status.as_ref().is_some_and(|status| {
+        let mut conditions = status.conditions.iter();
+        status.observed_generation == service.metadata.generation
+            && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
+    })
 }
 
 /// An Ingress says nothing of whether anybody routes it; a Gateway says that it does.

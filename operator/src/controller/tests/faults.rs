@@ -84,6 +84,47 @@ async fn an_operator_that_starts_while_discovery_fails_does_all_but_the_optional
 }
 
 #[tokio::test]
+async fn a_route_that_may_not_be_listed_is_missing_unless_it_was_there_before() {
+    let routes = "/apis/gateway.networking.k8s.io/v1/namespaces/media/httproutes";
+    let route = json!({"hostnames": ["media.example.com"], "parentRefs": [{"name": "gateway"}]});
+    let fake = cluster(json!({"signalling": {"httpRoute": route}}));
+    fake.fail(routes, 403);
+    let operator = Operator::start(&fake).await;
+    let message = becomes(&fake, "Degraded", "True", "DiscoveryUnknown").await;
+    assert!(message.contains("spec.signalling.httpRoute"), "{message}");
+    becomes(&fake, "Ready", "False", "SignallingNotReady").await;
+
+    fake.mend(routes);
+    operator.context.doubt.notify_one();
+    becomes(&fake, "Degraded", "False", "AsExpected").await;
+    fake.edit(&format!("{routes}/cam"), |route| {
+        let accepted = json!({"type": "Accepted", "status": "True", "message": ""});
+        route["status"] = json!({"parents": [{"conditions": [accepted]}]});
+    });
+    settled(&fake).await;
+    fake.fail(routes, 503);
+    operator.look(1).await;
+    becomes(&fake, "Degraded", "True", "DiscoveryUnknown").await;
+    assert_eq!(condition(&fake, SERVICE, "Ready").0, "True");
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_may_not_be_listed_degrades() {
+    let fake = cluster(json!({"signalling": {
+        "ingress": {"host": "media.example.com", "tlsSecretName": "tls"},
+        "certificateIssuerRef": {"name": "issuer"},
+    }}));
+    fake.fail("/apis/cert-manager.io", 403);
+    let operator = Operator::start(&fake).await;
+    let message = becomes(&fake, "Degraded", "True", "DiscoveryUnknown").await;
+    let field = "spec.signalling.certificateIssuerRef";
+    assert!(message.contains(field), "{message}");
+    becomes(&fake, "Ready", "True", "Accepting").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn a_refused_child_shows_in_the_api_servers_words_and_nothing_is_pruned_meanwhile() {
     let fake = cluster(json!({}));
     let operator = Operator::start(&fake).await;
