@@ -47,7 +47,7 @@ use self::build::meta;
 use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
-use self::pace::{Pause, Reports, next_look};
+use self::pace::{Pause, Reports, WORDS, next_look};
 use self::replace::ReplaceError;
 use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
@@ -359,8 +359,8 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         }
     };
     if valid.spec.paused {
-        report(context, &fetched, &Outcome::Paused { service: &valid }).await?;
-        return Ok(Action::requeue(RESYNC));
+        let reported = report(context, &fetched, &Outcome::Paused { service: &valid }).await?;
+        return Ok(Action::requeue(reported.look_by(RESYNC)));
     }
     let children = build::build(&valid);
     let writer = Writer {
@@ -397,7 +397,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     let set = &applied.stateful_set;
     let replaced = replace::advance(context, &fetched, set, &valid.spec_hash).await?;
     let update_pending = update_pending(&applied.stateful_set, &fetched);
-    let status = report(
+    let reported = report(
         context,
         &fetched,
         &Outcome::Applied {
@@ -408,13 +408,12 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     )
     .await?;
     let soon = replaced.look_again;
-    Ok(Action::requeue(
-        match soon.or_else(|| next_look(&status, Timestamp::now())) {
-            Some(soon) => soon,
-            _ if fetched.served.is_unclear() => UNCLEAR,
-            _ => RESYNC,
-        },
-    ))
+    let next = match soon.or_else(|| next_look(&reported.status, Timestamp::now())) {
+        Some(soon) => soon,
+        _ if fetched.served.is_unclear() => UNCLEAR,
+        _ => RESYNC,
+    };
+    Ok(Action::requeue(reported.look_by(next)))
 }
 
 /// Same spec hash, other template: only the operator's own version made the difference.
@@ -434,21 +433,45 @@ fn update_pending(set: &StatefulSet, fetched: &Fetched) -> bool {
     })
 }
 
+/// What a reconciliation found, and whether that could be said.
+struct Reported {
+    status: MediaServiceStatus,
+    /// It differs in words from the one that is there, which was written too shortly before.
+    held_back: bool,
+}
+
+impl Reported {
+    /// When to look again, if all else would wait for `otherwise`.
+    fn look_by(&self, otherwise: Duration) -> Duration {
+        match self.held_back {
+            true => otherwise.min(WORDS),
+            false => otherwise,
+        }
+    }
+}
+
 /// Writes the status, and an event for each condition whose word changed.
 async fn report(
     context: &Context,
     fetched: &Fetched,
     outcome: &Outcome<'_>,
-) -> Result<MediaServiceStatus, StatusError> {
+) -> Result<Reported, StatusError> {
     let status = status::describe(fetched, outcome, Timestamp::now());
     let old = fetched.service.status.as_ref();
     if old.is_some_and(|old| status::differs_in_words_only(old, &status))
         && !context.reports.words_are_due(&fetched.service)
     {
-        return Ok(status);
+        return Ok(Reported {
+            status,
+            held_back: true,
+        });
     }
+    let reported = |status| Reported {
+        status,
+        held_back: false,
+    };
     if !status::write(&context.reader.client, &fetched.service, &status).await? {
-        return Ok(status);
+        return Ok(reported(status));
     }
     context.metrics.wrote("MediaService");
     context.reports.note(&fetched.service);
@@ -460,7 +483,7 @@ async fn report(
     {
         publish(context, &*fetched.service, type_, &reason, note).await;
     }
-    Ok(status)
+    Ok(reported(status))
 }
 
 /// 1 s, doubling to 300 s, for each object by itself.

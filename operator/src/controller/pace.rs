@@ -40,7 +40,7 @@ fn is_true(status: &MediaServiceStatus, type_: &str) -> bool {
 }
 
 /// Messages carry words of the kubelet and of crashed programs, which may be other ones each time.
-const WORDS: Duration = Duration::from_secs(10);
+pub const WORDS: Duration = Duration::from_secs(10);
 
 /// When each status was written last.
 #[derive(Default)]

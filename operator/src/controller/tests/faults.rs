@@ -265,6 +265,39 @@ async fn a_pod_that_crashes_with_ever_other_last_words_is_no_hot_loop() {
 }
 
 #[tokio::test]
+async fn other_words_that_come_too_soon_are_written_soon_after_also_while_paused() {
+    let route = json!({"hostnames": ["media.example.com"], "parentRefs": [{"name": "gateway"}]});
+    let fake = cluster(json!({"signalling": {"httpRoute": route}}));
+    let operator = Operator::start(&fake).await;
+    becomes(&fake, "Progressing", "False", "UpToDate").await;
+    let routes = "/apis/gateway.networking.k8s.io/v1/namespaces/media/httproutes/cam";
+    let refuse = |words: &str| {
+        fake.edit(routes, |route| {
+            let refused = json!({"type": "Accepted", "status": "False", "message": words});
+            route["status"] = json!({"parents": [{"conditions": [refused]}]});
+        });
+    };
+    let says = async |words: &str| {
+        eventually(words, PATIENCE, || {
+            match condition(&fake, SERVICE, "Ready").2 {
+                message if message.ends_with(words) => Ok(()),
+                message => Err(message),
+            }
+        })
+        .await;
+    };
+    refuse("one");
+    says("one").await;
+    refuse("two");
+    says("two").await;
+    fake.edit(SERVICE, |service| service["spec"]["paused"] = true.into());
+    becomes(&fake, "Paused", "True", "Paused").await;
+    refuse("three");
+    says("three").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn a_pod_without_an_address_to_tell_clients_says_what_is_missing_and_no_more_is_written() {
     // This operator may not read nodes.
     let fake = cluster(json!({"media": {"exposure": "HostPort"}}));
