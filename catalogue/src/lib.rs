@@ -10,3 +10,4 @@ mod expr;
 pub mod families;
 pub mod operator;
 pub mod rules;
+pub mod samples;

@@ -368,6 +368,42 @@ mod tests {
     }
 
     #[test]
+    fn a_scrape_with_every_family_full_stays_below_the_limit_that_prometheus_is_told() {
+        let cap = 1000;
+        let metrics = Metrics::new(cap);
+        // More than there is room for, with every value of what stays when a family folds.
+        let ids: Vec<String> = (0..2 * cap).map(|id| id.to_string()).collect();
+        let kept: Vec<String> = (0..catalogue::families::CLOSE_REASONS.len())
+            .map(|value| value.to_string())
+            .collect();
+        for family in FAMILIES.iter().filter(|f| f.scope == Scope::Device) {
+            for (id, kept) in ids.iter().zip(kept.iter().cycle()) {
+                let labels: Vec<&str> = family.labels.iter().map(|_| kept.as_str()).collect();
+                let labels = [&[id.as_str()], &labels[1..]].concat();
+                metrics.touch(family.name, &labels, Instant::now());
+            }
+        }
+        for (path, method) in (0..240).map(|n| ((n / 8).to_string(), (n % 8).to_string())) {
+            for status in ["200", "201", "204", "400", "401", "404", "409", "503"] {
+                metrics.count("media_http_requests_total", &[&method, &path, status]);
+            }
+            metrics.observe("media_http_duration_seconds", &[&method, &path], 1.0);
+        }
+        let text = metrics.render(|family, room, text| {
+            if family.scope == Scope::Session {
+                for id in 0..=room {
+                    let labels = render_labels(&["session_id"], &[&id.to_string()]);
+                    Child::new(family).write(family, &labels, text);
+                }
+            }
+        });
+        let samples = text.lines().filter(|line| !line.starts_with('#')).count() as u64;
+        let most = catalogue::samples::most_samples(cap as u32);
+        assert!(samples <= most, "{samples} samples, {most} at the most");
+        assert!(samples > most / 2, "{samples} samples, {most} at the most");
+    }
+
+    #[test]
     fn device_series_go_a_quarter_of_an_hour_after_their_last_change() {
         let metrics = Metrics::new(10);
         metrics.count("media_sessions_created_total", &["cam-1"]);

@@ -1,6 +1,7 @@
 //! ServiceMonitor and PrometheusRule. Their expressions come from the metric catalogue.
 
 use catalogue::rules::{Options, Selector};
+use catalogue::samples::most_samples;
 use kube::api::DynamicObject;
 use serde_json::json;
 
@@ -62,8 +63,8 @@ pub fn build_prometheus_rule(service: &ValidService) -> DynamicObject {
     meta::dynamic(&capabilities::prometheus_rule(), metadata, spec)
 }
 
-/// Samples that a pod at its limits exposes, twice over: 24 a session, 40 a device, where every
-/// session may be a device's, and 2000 for the process. A scrape beyond this limit fails as a whole.
-fn sample_limit(service: &ValidService) -> i64 {
-    2 * (2000 + (24 + 40) * i64::from(service.spec.limits.sessions_per_pod))
+/// A scrape beyond this limit fails as a whole, so that the pod's own cap on each family bites first.
+fn sample_limit(service: &ValidService) -> u64 {
+    let cap = service.spec.monitoring.max_series_per_family;
+    most_samples(u32::try_from(cap).unwrap_or_default())
 }

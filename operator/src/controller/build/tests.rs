@@ -217,3 +217,18 @@ fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     assert!(children.service_monitor.is_none() && children.prometheus_rule.is_none());
     assert_eq!(children.dashboards.len(), 1);
 }
+
+#[test]
+fn prometheus_takes_as_many_samples_as_the_cap_on_each_family_lets_a_pod_have() {
+    let limit = |cap: u32| {
+        let manifest = MINIMAL.replace(
+            "{exposure: HostPort}",
+            &format!("{{exposure: HostPort}}, monitoring: {{maxSeriesPerFamily: {cap}}}, limits: {{sessionsPerPod: 1}}"),
+        );
+        let monitor = children(&manifest).service_monitor.unwrap();
+        monitor.data["spec"]["sampleLimit"].as_u64().unwrap()
+    };
+    for cap in [1000, 200_000] {
+        assert_eq!(limit(cap), catalogue::samples::most_samples(cap));
+    }
+}
