@@ -51,8 +51,7 @@ pub struct Ingress {
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub tls_secret_name: String,
-    /// Annotations for the Ingress, as your ingress controller knows them. Default: the time-outs of an
-    /// hour that event streams need, where className says nginx or haproxy; yours win.
+    /// Annotations for the Ingress, as your ingress controller knows them. Default: none.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }

@@ -1,7 +1,5 @@
 //! The Ingress, if the spec asks for one.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule,
     IngressServiceBackend, IngressSpec, IngressTLS, ServiceBackendPort,
@@ -10,35 +8,12 @@ use k8s_openapi::api::networking::v1::{
 use super::meta;
 use crate::controller::validate::ValidService;
 
-/// A part of a class's name, and what its controller reads of us. Event streams are quiet for long; both
-/// close a connection after a minute of silence by default.
-const STREAMS: &[(&str, &str, &str)] = &[
-    (
-        "nginx",
-        "nginx.ingress.kubernetes.io/proxy-read-timeout",
-        "3600",
-    ),
-    (
-        "nginx",
-        "nginx.ingress.kubernetes.io/proxy-send-timeout",
-        "3600",
-    ),
-    ("haproxy", "haproxy.org/timeout-server", "3600s"),
-    ("haproxy", "haproxy.org/timeout-tunnel", "3600s"),
-];
-
 /// Always with TLS: without a Secret of its own the controller serves its default certificate.
 pub fn build_ingress(service: &ValidService) -> Option<Ingress> {
     let asked = service.spec.signalling.ingress.as_ref()?;
     let mut metadata = meta::object(service, &service.name);
-    let mut annotations: BTreeMap<String, String> = STREAMS
-        .iter()
-        .filter(|(class, _, _)| asked.class_name.contains(class))
-        .map(|(_, key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    annotations.extend(asked.annotations.clone());
-    if !annotations.is_empty() {
-        metadata.annotations = Some(annotations);
+    if !asked.annotations.is_empty() {
+        metadata.annotations = Some(asked.annotations.clone());
     }
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
