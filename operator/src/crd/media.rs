@@ -18,7 +18,8 @@ pub struct Media {
     /// the same without a port mapping, with the pod in the node's network: one media pod for each node,
     /// and NetworkPolicies don't apply to it. HostPort and HostNetwork need a namespace with the Pod
     /// Security level `privileged`; the others live with `restricted`. Default LoadBalancer. A change
-    /// between LoadBalancer and NodePort reaches new sessions only; any other replaces the pod.
+    /// between LoadBalancer and NodePort keeps the pod and breaks off running sessions, which connect
+    /// again; any other replaces the pod.
     pub exposure: Exposure,
 
     /// UDP port that clients send to, on the load balancer or on the node, 1-65535. Default 8443. Not

@@ -1,4 +1,5 @@
-//! `status`: what the operator reports. Types only; written by `controller::status` alone.
+//! `status`: what the operator reports. Types only; `sessions` is written by `controller::sessions`, all
+//! else by `controller::status`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -25,7 +26,7 @@ pub struct MediaServiceStatus {
     pub addresses: Addresses,
     /// Replacement of pods that do not have the present spec.
     pub rollout: Rollout,
-    /// Ready, Progressing, Degraded, AddressesReady, MonitoringReady.
+    /// Ready, Progressing, Degraded, AddressesReady, MonitoringReady, Paused.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -34,9 +35,10 @@ pub struct MediaServiceStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(default)]
 pub struct Addresses {
-    /// Base URL of the API and the pages; empty without an Ingress.
+    /// Base URL of the API and the pages; empty without an Ingress or HTTPRoute.
     pub signalling: String,
-    /// `ip:port/udp` and `ip:port/tcp` of the pods that run, UDP first.
+    /// `host:port/udp` and `host:port/tcp` of the pods that run, UDP first. A host is an IP address or a
+    /// name, which pods resolve.
     pub media: Vec<String>,
 }
 

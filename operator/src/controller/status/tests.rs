@@ -3,6 +3,7 @@
 use super::*;
 use crate::controller::fetch::Nodes;
 use crate::controller::{offline, validate};
+use kube::CustomResourceExt;
 use serde_json::json;
 
 fn fetched(replicas: i32) -> Fetched {
@@ -68,6 +69,17 @@ fn a_ready_pod_with_an_address_makes_the_service_ready() {
         (1, 1, 1)
     );
     assert_eq!(status.observed_generation, Some(3));
+}
+
+#[test]
+fn the_definition_names_every_condition() {
+    let definition = serde_json::to_value(MediaService::crd()).unwrap();
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/conditions/description";
+    let described = definition.pointer(status).unwrap().as_str().unwrap();
+    let described: Vec<&str> = described.trim_end_matches('.').split(", ").collect();
+    let status = applied(&with_pod(fetched(1), true));
+    let types: Vec<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
+    assert_eq!(described, types);
 }
 
 #[test]
