@@ -1,9 +1,9 @@
 //! Says in `.status.sessions` how many sessions the pods have.
 //!
-//! Asks the pods every 10 s, beside the reconciliations and without one: these read the whole cluster.
+//! Asks the pods every 10 s, beside the reconciliations: these read all that belongs to a MediaService.
 //! Writes by server-side apply under its own field manager, at most every 30 s for a MediaService, and
-//! only when a number changed by 5 % or more: a count that moves a little is no reason to write. Started
-//! by the controller, which tells it of the pods.
+//! only when a number changed by 5 % or more: each write is a watch event of the MediaService, and the
+//! reconciliation that it causes finds nothing to do. Started by the controller, which tells it of the pods.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
