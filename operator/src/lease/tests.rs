@@ -106,7 +106,7 @@ async fn a_leader_whose_requests_hang_stops_before_its_lease_ends() {
 #[tokio::test]
 async fn writes_pass_only_while_the_lease_is_held_and_reads_always() {
     let fake = FakeLease::default();
-    let one = contender(&fake, "one");
+    let one = Contender::new(fake.client(), "system", "one", TIMINGS);
     let client = one.fence().around(fake.client());
     let leases: Api<Lease> = Api::namespaced(client, "system");
     let writes = async || {
@@ -120,7 +120,7 @@ async fn writes_pass_only_while_the_lease_is_held_and_reads_always() {
     let mut held = within(one.acquire()).await;
     held.lease = writes().await.expect("it leads");
     // As after SIGSTOP: nothing was renewed, and nothing has noticed.
-    tokio::time::sleep(FAST.deadline).await;
+    one.fence().open(Instant::now() - TIMINGS.deadline);
     let refused = writes().await.expect_err("it may not lead any more");
     assert!(format!("{refused:?}").contains("NotLeading"), "{refused:?}");
     assert_eq!(within(one.renew_once(&mut held)).await, None);
