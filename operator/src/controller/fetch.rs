@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -216,17 +217,15 @@ async fn unresolved(fetched: &Fetched) -> Vec<String> {
         &fetched.live,
         &fetched.nodes,
     );
-    let mut unresolved = Vec::new();
-    for name in table
-        .map(|table| addresses::names(&table))
-        .unwrap_or_default()
-    {
-        let asked = tokio::time::timeout(RESOLVE_WAIT, tokio::net::lookup_host((&*name, 0))).await;
-        if !asked.is_ok_and(|found| found.is_ok_and(|mut found| found.next().is_some())) {
-            unresolved.push(name);
-        }
-    }
-    unresolved
+    let names = table.map(|table| addresses::names(&table));
+    let asked = names.unwrap_or_default().into_iter().map(|name| async {
+        let found = tokio::net::lookup_host((&*name, 0));
+        let found = tokio::time::timeout(RESOLVE_WAIT, found).await;
+        let resolves = found.is_ok_and(|found| found.is_ok_and(|mut found| found.next().is_some()));
+        (!resolves).then_some(name)
+    });
+    let asked = future::join_all(asked).await;
+    asked.into_iter().flatten().collect()
 }
 
 /// A resolver that takes longer than this answers no client's pod in time either.
