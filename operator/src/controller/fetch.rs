@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -90,7 +91,8 @@ pub struct Warning {
 pub enum FetchError {
     #[error("failed to list {kind} of the MediaService")]
     List {
-        kind: &'static str,
+        /// In the plural, as in the path.
+        kind: String,
         source: kube::Error,
     },
     #[error("the nodes are not known yet: the operator needs list and watch on nodes")]
@@ -141,42 +143,14 @@ pub async fn fetch(
         disruption_budgets,
         pods,
     ) = tokio::try_join!(
-        list::<ServiceAccount>(
-            "ServiceAccounts",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<ConfigMap>(
-            "ConfigMaps",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<Service>(
-            "Services",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<StatefulSet>(
-            "StatefulSets",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<Ingress>(
-            "Ingresses",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<NetworkPolicy>(
-            "NetworkPolicies",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<PodDisruptionBudget>(
-            "PodDisruptionBudgets",
-            Api::namespaced(client.clone(), &namespace),
-            &children
-        ),
-        list::<Pod>("Pods", Api::namespaced(client.clone(), &namespace), &pods),
+        list::<ServiceAccount>(client, &namespace, &children),
+        list::<ConfigMap>(client, &namespace, &children),
+        list::<Service>(client, &namespace, &children),
+        list::<StatefulSet>(client, &namespace, &children),
+        list::<Ingress>(client, &namespace, &children),
+        list::<NetworkPolicy>(client, &namespace, &children),
+        list::<PodDisruptionBudget>(client, &namespace, &children),
+        list::<Pod>(client, &namespace, &pods),
     )?;
     let (served, optional) = optional_objects(client, &namespace, &children, served).await;
     let live = Live {
@@ -330,14 +304,22 @@ async fn nodes(reader: &Reader, spec: &MediaServiceSpec) -> Result<Nodes, FetchE
     }
 }
 
-async fn list<K>(kind: &'static str, api: Api<K>, params: &ListParams) -> Result<Vec<K>, FetchError>
+async fn list<K>(
+    client: &Client,
+    namespace: &str,
+    params: &ListParams,
+) -> Result<Vec<K>, FetchError>
 where
-    K: Resource + Clone + DeserializeOwned + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
-    let found = api
-        .list(params)
-        .await
-        .map_err(|source| FetchError::List { kind, source })?;
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let found = api.list(params).await.map_err(|source| FetchError::List {
+        kind: K::plural(&()).into_owned(),
+        source,
+    })?;
     Ok(found.items)
 }
 
@@ -358,12 +340,7 @@ async fn warnings(
         let params = ListParams::default()
             .fields(&format!("involvedObject.uid={uid},type=Warning"))
             .limit(100);
-        let mut events = list::<Event>(
-            "Events",
-            Api::namespaced(client.clone(), namespace),
-            &params,
-        )
-        .await?;
+        let mut events = list::<Event>(client, namespace, &params).await?;
         events.sort_by_key(|event| {
             event
                 .last_timestamp
