@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::controller::{apply, build_offline, offline};
 use crate::crd::MediaService;
@@ -50,51 +50,17 @@ fn documents(
     let mut fetched = offline(service, default_image.to_owned());
     // It may ask pods what they carry, whoever else may not.
     operator_namespace.clone_into(&mut fetched.operator_namespace);
-    let (_, children) = build_offline(&fetched)?;
+    let (_, mut children) = build_offline(&fetched)?;
+    if let Some(secret) = children.generated_secret.take() {
+        let filled = apply::fill_secret(secret).context("no random bytes")?;
+        children.generated_secret = Some(filled);
+    }
     let mut out = String::new();
-    if let Some(secret) = children.generated_secret {
-        push(
-            &mut out,
-            &apply::fill_secret(secret).context("no random bytes")?,
-        )?;
-    }
-    if let Some(account) = &children.service_account {
-        push(&mut out, account)?;
-    }
-    push(&mut out, &children.config)?;
-    push(&mut out, &children.pods_service)?;
-    push(&mut out, &children.service)?;
-    for service in &children.media_services {
-        push(&mut out, service)?;
-    }
-    push(&mut out, &children.addresses)?;
-    if let Some(policy) = &children.network_policy {
-        push(&mut out, policy)?;
-    }
-    push(&mut out, &children.disruption_budget)?;
-    push(&mut out, &children.stateful_set)?;
-    if let Some(ingress) = &children.ingress {
-        push(&mut out, ingress)?;
-    }
-    for object in children
-        .http_route
-        .iter()
-        .chain(&children.certificate)
-        .chain(&children.service_monitor)
-        .chain(&children.prometheus_rule)
-    {
-        push(&mut out, object)?;
-    }
-    for dashboard in &children.dashboards {
-        push(&mut out, dashboard)?;
+    for document in children.documents() {
+        out.push_str("---\n");
+        out.push_str(&serde_yaml::to_string(&document)?);
     }
     Ok(out)
-}
-
-fn push(out: &mut String, object: &impl Serialize) -> anyhow::Result<()> {
-    out.push_str("---\n");
-    out.push_str(&serde_yaml::to_string(object)?);
-    Ok(())
 }
 
 #[cfg(test)]

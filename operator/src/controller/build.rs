@@ -23,6 +23,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
+use serde::Serialize;
+use serde_yaml::Value;
 
 use super::validate::ValidService;
 use crate::capabilities::{Availability, OptionalApi};
@@ -57,6 +59,51 @@ pub struct Children<Stage> {
     pub prometheus_rule: Option<DynamicObject>,
     pub dashboards: Vec<ConfigMap>,
     pub stage: PhantomData<Stage>,
+}
+
+impl Children<Built> {
+    /// Each child as a YAML document, in the order in which they are applied.
+    pub fn documents(&self) -> Vec<Value> {
+        let Self {
+            generated_secret,
+            service_account,
+            config,
+            pods_service,
+            service,
+            media_services,
+            addresses,
+            network_policy,
+            disruption_budget,
+            stateful_set,
+            ingress,
+            http_route,
+            certificate,
+            service_monitor,
+            prometheus_rule,
+            dashboards,
+            stage: _,
+        } = self;
+        let mut all = Vec::new();
+        push(&mut all, generated_secret);
+        push(&mut all, service_account);
+        push(&mut all, [config]);
+        push(&mut all, [pods_service, service]);
+        push(&mut all, media_services);
+        push(&mut all, [addresses]);
+        push(&mut all, network_policy);
+        push(&mut all, [disruption_budget]);
+        push(&mut all, [stateful_set]);
+        push(&mut all, ingress);
+        let optional = [http_route, certificate, service_monitor, prometheus_rule];
+        push(&mut all, optional.into_iter().flatten());
+        push(&mut all, dashboards);
+        all
+    }
+}
+
+fn push<'a, K: Serialize + 'a>(all: &mut Vec<Value>, objects: impl IntoIterator<Item = &'a K>) {
+    let yaml = |object| serde_yaml::to_value(object).expect("Kubernetes objects are YAML");
+    all.extend(objects.into_iter().map(yaml));
 }
 
 /// Builds every child of `service`.

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::{Built, Children};
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::controller::fetch::Nodes;
@@ -25,44 +23,21 @@ fn children(manifest: &str) -> Children<Built> {
 }
 
 fn render(manifest: &str) -> String {
-    let children = children(manifest);
-    let mut out = String::new();
-    let mut push = |object: serde_yaml::Value| {
-        out.push_str("---\n");
-        out.push_str(&serde_yaml::to_string(&object).unwrap());
-    };
-    fn yaml(object: &impl Serialize) -> serde_yaml::Value {
-        serde_yaml::to_value(object).unwrap()
-    }
-    fn some<T: Serialize>(object: &Option<T>) -> impl Iterator<Item = serde_yaml::Value> {
-        object.iter().map(yaml).collect::<Vec<_>>().into_iter()
-    }
-    some(&children.generated_secret).for_each(&mut push);
-    some(&children.service_account).for_each(&mut push);
-    push(yaml(&children.config));
-    push(yaml(&children.pods_service));
-    push(yaml(&children.service));
-    children.media_services.iter().map(yaml).for_each(&mut push);
-    push(yaml(&children.addresses));
-    some(&children.network_policy).for_each(&mut push);
-    push(yaml(&children.disruption_budget));
-    push(yaml(&children.stateful_set));
-    some(&children.ingress).for_each(&mut push);
-    some(&children.http_route).for_each(&mut push);
-    some(&children.certificate).for_each(&mut push);
-    some(&children.service_monitor).for_each(&mut push);
+    let mut children = children(manifest);
     // The content of rules and dashboards is the catalogue's, and tested there.
-    if let Some(mut rule) = children.prometheus_rule {
+    if let Some(rule) = &mut children.prometheus_rule {
         rule.data["spec"]["groups"] = serde_json::json!("from the catalogue");
-        push(yaml(&rule));
     }
-    for mut dashboard in children.dashboards {
+    for dashboard in &mut children.dashboards {
         for content in dashboard.data.iter_mut().flat_map(BTreeMap::values_mut) {
             *content = "from the catalogue".into();
         }
-        push(yaml(&dashboard));
     }
-    out
+    let documents = children.documents();
+    let documents = documents.iter().map(serde_yaml::to_string);
+    documents
+        .map(|document| format!("---\n{}", document.unwrap()))
+        .collect()
 }
 
 fn compare(name: &str, found: &str) {
