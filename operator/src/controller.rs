@@ -31,13 +31,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DynamicObject};
+use kube::ResourceExt;
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::{EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
 
 pub use self::detached::{build_offline, offline};
@@ -56,6 +55,7 @@ use self::validate::ValidateError;
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
+use crate::scope;
 
 /// A MediaService, or why this operator can't read it: one such object must not end the watch of all
 /// the others. The CRD of a newer operator may let through what this one does not know.
@@ -160,13 +160,8 @@ async fn run_controllers(
     loop {
         let served = *changes.borrow_and_update();
         let (end, ended) = watch::channel(false);
-        let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
-            vec![None]
-        } else {
-            namespaces.iter().map(|ns| Some(ns.as_str())).collect()
-        };
         let controllers = future::join_all(
-            scopes
+            scope::places(namespaces)
                 .into_iter()
                 .map(|namespace| run_scope(context.clone(), namespace, served, ended.clone())),
         );
@@ -202,7 +197,7 @@ async fn run_scope(
         ))
     };
     let mut controller = Controller::new(
-        api::<Guarded>(&client, namespace),
+        scope::typed::<Guarded>(&client, namespace),
         watcher::Config::default(),
     )
     .with_config(
@@ -211,23 +206,23 @@ async fn run_scope(
             .concurrency(CONCURRENCY),
     )
     .trigger_backoff(Pause::default())
-    .owns(api::<ServiceAccount>(&client, namespace), owned())
-    .owns(api::<ConfigMap>(&client, namespace), owned())
-    .owns(api::<Service>(&client, namespace), owned())
-    .owns(api::<StatefulSet>(&client, namespace), owned())
-    .owns(api::<Ingress>(&client, namespace), owned())
-    .owns(api::<NetworkPolicy>(&client, namespace), owned())
-    .owns(api::<PodDisruptionBudget>(&client, namespace), owned())
-    .watches(api::<Pod>(&client, namespace), owned(), |pod| {
+    .owns(scope::typed::<ServiceAccount>(&client, namespace), owned())
+    .owns(scope::typed::<ConfigMap>(&client, namespace), owned())
+    .owns(scope::typed::<Service>(&client, namespace), owned())
+    .owns(scope::typed::<StatefulSet>(&client, namespace), owned())
+    .owns(scope::typed::<Ingress>(&client, namespace), owned())
+    .owns(scope::typed::<NetworkPolicy>(&client, namespace), owned())
+    .owns(
+        scope::typed::<PodDisruptionBudget>(&client, namespace),
+        owned(),
+    )
+    .watches(scope::typed::<Pod>(&client, namespace), owned(), |pod| {
         service_of(&pod)
     });
     let present = |api: &OptionalApi| served.get(*api) == Availability::Present;
     for api in OptionalApi::ALL.into_iter().filter(present) {
         for resource in api.kinds() {
-            let api: Api<DynamicObject> = match namespace {
-                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-                None => Api::all_with(client.clone(), &resource),
-            };
+            let api = scope::dynamic(&client, namespace, &resource);
             controller = controller.owns_with(api, resource, owned());
         }
     }
@@ -269,16 +264,6 @@ async fn run_scope(
             future::ready(())
         })
         .await;
-}
-
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }
 
 /// Whether no status was written for its present generation yet.

@@ -12,6 +12,7 @@ mod metrics;
 mod rbac;
 mod render;
 mod requests;
+mod scope;
 #[cfg(test)]
 mod testing;
 

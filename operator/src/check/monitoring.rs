@@ -16,6 +16,7 @@ use super::selection::{Kind, Obstacle, Subject, obstacles};
 use crate::capabilities;
 use crate::controller::build::meta;
 use crate::crd::Monitoring;
+use crate::scope;
 
 /// Compares, once the API is known to be there. `namespaces` empty: all of them.
 ///
@@ -31,7 +32,7 @@ pub async fn check(
             &GroupVersionKind::gvk("monitoring.coreos.com", "v1", "Prometheus"),
             "prometheuses",
         );
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let api = scope::dynamic(client, None, &resource);
         Some(api.list(&ListParams::default()).await?.items)
     } else {
         None
@@ -40,7 +41,7 @@ pub async fn check(
     for kind in Kind::ALL {
         let found = objects(client, namespaces, kind).await?;
         if let (true, Some(prometheuses)) = (found.is_empty(), &prometheuses) {
-            for namespace in namespaces_of_a_first_one(namespaces) {
+            for namespace in scope::places(namespaces) {
                 let subject = default_subject(kind, namespace, &labels);
                 let words = Words::defaults(kind, namespace);
                 tell(report, &words, prometheuses, &subject);
@@ -96,14 +97,6 @@ impl Words {
             of: " of your MediaServices".to_owned(),
         }
     }
-}
-
-/// Where nothing is there yet: each watched namespace, or just any.
-fn namespaces_of_a_first_one(namespaces: &[String]) -> Vec<Option<&str>> {
-    if namespaces.is_empty() {
-        return vec![None];
-    }
-    namespaces.iter().map(|name| Some(name.as_str())).collect()
 }
 
 /// Says what the object's status says, if it says anything.
@@ -192,11 +185,8 @@ async fn objects(
     let ours =
         ListParams::default().labels(&format!("{}={}", meta::MANAGED_BY_LABEL, meta::MANAGED_BY));
     let mut found = Vec::new();
-    for namespace in namespaces_of_a_first_one(namespaces) {
-        let api: Api<DynamicObject> = match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
+    for namespace in scope::places(namespaces) {
+        let api = scope::dynamic(client, namespace, &resource);
         match api.list(&ours).await {
             Ok(list) => found.extend(list.items),
             // A right that the report names already.

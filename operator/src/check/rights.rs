@@ -10,6 +10,7 @@ use kube::api::{Api, PostParams};
 use super::Report;
 use crate::lease;
 use crate::rbac::{RULES, Rule, Scope};
+use crate::scope;
 
 /// Whether the verb is allowed.
 ///
@@ -52,14 +53,7 @@ pub async fn check(
     namespaces: &[String],
     report: &mut Report,
 ) -> Result<(), kube::Error> {
-    let watched: Vec<Option<&str>> = if namespaces.is_empty() {
-        vec![None]
-    } else {
-        namespaces
-            .iter()
-            .map(|namespace| Some(namespace.as_str()))
-            .collect()
-    };
+    let watched = scope::places(namespaces);
     let mut asked = 0;
     let mut all_there = true;
     for rule in RULES {

@@ -8,6 +8,7 @@ use super::*;
 use crate::capabilities;
 use crate::testing::cluster::{FakeCluster, Write};
 use k8s_openapi::api::core::v1::Node;
+use kube::Client;
 use kube::runtime::reflector::Store;
 use serde_json::{Value, json};
 
