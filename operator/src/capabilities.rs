@@ -21,7 +21,7 @@ pub enum Availability {
 }
 
 /// An API that a cluster may lack, with the kinds of it that a MediaService may own. A new one is a
-/// variant here, a line in `ALL`, and its rights in `rbac`; all else follows.
+/// variant here, a line in `ALL`, and its rights in `rbac`; what else it needs does not compile before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionalApi {
     Monitoring,
@@ -41,6 +41,28 @@ impl OptionalApi {
         }
     }
 
+    /// What is not made without it, and what to do about that.
+    pub fn absence(self) -> Absence {
+        let (field, lost, fix) = match self {
+            Self::Monitoring => (
+                "spec.monitoring",
+                "no scraping and no alerts are set up",
+                "install Prometheus Operator, for instance by the chart kube-prometheus-stack, or scrape the headless Service",
+            ),
+            Self::Gateway => (
+                "spec.signalling.httpRoute",
+                "no route is made",
+                "install the Gateway API and a gateway, or use spec.signalling.ingress",
+            ),
+            Self::CertManager => (
+                "spec.signalling.certificateIssuerRef",
+                "no certificate is made",
+                "install cert-manager, or make the Secret of spec.signalling.ingress.tlsSecretName yourself",
+            ),
+        };
+        Absence { field, lost, fix }
+    }
+
     /// The kinds that are watched, listed and pruned. The API is present when all of them are served.
     pub fn kinds(self) -> Vec<ApiResource> {
         match self {
@@ -49,6 +71,14 @@ impl OptionalApi {
             Self::CertManager => vec![certificate()],
         }
     }
+}
+
+/// What it means that an API is absent, in words.
+pub struct Absence {
+    /// The field that needs it.
+    pub field: &'static str,
+    pub lost: &'static str,
+    pub fix: &'static str,
 }
 
 /// What is known of every optional API.

@@ -19,7 +19,7 @@ use kube::api::Api;
 use kube::{Client, CustomResourceExt, ResourceExt};
 
 use self::rights::may;
-use crate::capabilities::{self, Availability, OptionalApi};
+use crate::capabilities::{self, Absence, Availability, OptionalApi};
 use crate::crd::MediaService;
 use crate::lease;
 
@@ -216,8 +216,9 @@ async fn optional_apis(client: &Client, report: &mut Report) -> bool {
                 monitoring |= api == OptionalApi::Monitoring;
             }
             Availability::Absent => {
-                let (lost, fix) = without(name);
-                report.note(&format!("the API {name} is absent: {lost}"), fix);
+                let Absence { field, lost, fix } = api.absence();
+                let what = format!("the API {name}, which {field} needs, is absent: {lost}");
+                report.note(&what, &format!("fix: {fix}"));
             }
             Availability::Unknown => report.note(
                 &format!("can't find out whether the API {name} is served"),
@@ -226,28 +227,6 @@ async fn optional_apis(client: &Client, report: &mut Report) -> bool {
         }
     }
     monitoring
-}
-
-/// What is lost without an API, and how to get it.
-fn without(group_version: &str) -> (&'static str, &'static str) {
-    match group_version.split('/').next() {
-        Some("monitoring.coreos.com") => (
-            "no scraping and no alerts are set up",
-            "fix: install Prometheus Operator, for instance by the chart kube-prometheus-stack",
-        ),
-        Some("gateway.networking.k8s.io") => (
-            "spec.signalling.httpRoute is not made",
-            "fix: install a Gateway controller with its definitions, or route by spec.signalling.ingress",
-        ),
-        Some("cert-manager.io") => (
-            "spec.signalling.certificateIssuerRef gets no certificate",
-            "fix: install cert-manager, or make the Secret of spec.signalling.ingress.tlsSecretName yourself",
-        ),
-        _ => (
-            "what a MediaService asks of it is not made",
-            "fix: install its definitions",
-        ),
-    }
 }
 
 async fn pod_security(

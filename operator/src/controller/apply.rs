@@ -19,9 +19,10 @@ use serde_json::Value;
 use super::build::{Applied, Built, Children, meta};
 use super::fetch::Live;
 use super::live::{covers, only_desired};
-use crate::capabilities;
+use crate::capabilities::OptionalApi;
 use crate::hash;
 use crate::metrics::Metrics;
+use crate::scope;
 
 /// Field manager of every child.
 pub const FIELD_MANAGER: &str = "mediaservice-operator";
@@ -111,10 +112,6 @@ pub async fn apply(
     if let (true, Some(secret)) = (writer.create_secret, &generated_secret) {
         create_secret(writer, secret.clone()).await?;
     }
-    let monitor_api = || writer.dynamic(capabilities::service_monitor());
-    let rule_api = || writer.dynamic(capabilities::prometheus_rule());
-    let route_api = writer.dynamic(capabilities::http_route());
-    let certificate_api = writer.dynamic(capabilities::certificate());
     let applied = Children {
         generated_secret,
         service_account: writer
@@ -152,22 +149,10 @@ pub async fn apply(
         ingress: writer
             .option(writer.typed(), &live.ingresses, ingress)
             .await?,
-        http_route: writer
-            .option(route_api, live.of_kind("HTTPRoute"), http_route)
-            .await?,
-        certificate: writer
-            .option(certificate_api, live.of_kind("Certificate"), certificate)
-            .await?,
-        service_monitor: writer
-            .option(
-                monitor_api(),
-                live.of_kind("ServiceMonitor"),
-                service_monitor,
-            )
-            .await?,
-        prometheus_rule: writer
-            .option(rule_api(), live.of_kind("PrometheusRule"), prometheus_rule)
-            .await?,
+        http_route: writer.dynamic(live, http_route).await?,
+        certificate: writer.dynamic(live, certificate).await?,
+        service_monitor: writer.dynamic(live, service_monitor).await?,
+        prometheus_rule: writer.dynamic(live, prometheus_rule).await?,
         dashboards: {
             let mut applied = Vec::with_capacity(dashboards.len());
             for dashboard in dashboards {
@@ -190,70 +175,70 @@ async fn prune(
     live: &Live,
     wanted: &Children<Applied>,
 ) -> Result<(), ApplyError> {
-    let config_maps: Vec<String> = [&wanted.config, &wanted.addresses]
-        .into_iter()
-        .chain(&wanted.dashboards)
-        .map(ResourceExt::name_any)
-        .collect();
+    let Children {
+        // Never read, so never found: it goes with the MediaService.
+        generated_secret: _,
+        service_account,
+        config,
+        pods_service,
+        service,
+        media_services,
+        addresses,
+        network_policy,
+        disruption_budget,
+        stateful_set,
+        ingress,
+        http_route,
+        certificate,
+        service_monitor,
+        prometheus_rule,
+        dashboards,
+        stage: _,
+    } = wanted;
+    let accounts = names(service_account);
     writer
-        .prune(
-            writer.typed(),
-            &live.service_accounts,
-            &names(&wanted.service_account),
-        )
+        .prune(writer.typed(), &live.service_accounts, &accounts)
         .await?;
+    let config_maps = names([config, addresses].into_iter().chain(dashboards));
     writer
         .prune(writer.typed(), &live.config_maps, &config_maps)
         .await?;
-    let services: Vec<String> = [&wanted.pods_service, &wanted.service]
-        .into_iter()
-        .chain(&wanted.media_services)
-        .map(ResourceExt::name_any)
-        .collect();
+    let services = names([pods_service, service].into_iter().chain(media_services));
     writer
         .prune(writer.typed(), &live.services, &services)
         .await?;
     writer
-        .prune(
-            writer.typed(),
-            &live.stateful_sets,
-            &[wanted.stateful_set.name_any()],
-        )
+        .prune(writer.typed(), &live.stateful_sets, &names([stateful_set]))
         .await?;
     writer
-        .prune(writer.typed(), &live.ingresses, &names(&wanted.ingress))
+        .prune(writer.typed(), &live.ingresses, &names(ingress))
         .await?;
+    let policies = names(network_policy);
     writer
-        .prune(
-            writer.typed(),
-            &live.network_policies,
-            &names(&wanted.network_policy),
-        )
+        .prune(writer.typed(), &live.network_policies, &policies)
         .await?;
+    let budgets = names([disruption_budget]);
     writer
-        .prune(
-            writer.typed(),
-            &live.disruption_budgets,
-            &[wanted.disruption_budget.name_any()],
-        )
+        .prune(writer.typed(), &live.disruption_budgets, &budgets)
         .await?;
-    // A kind that could not be listed has nothing here to be pruned.
-    let optional = [
-        (capabilities::http_route(), &wanted.http_route),
-        (capabilities::certificate(), &wanted.certificate),
-        (capabilities::service_monitor(), &wanted.service_monitor),
-        (capabilities::prometheus_rule(), &wanted.prometheus_rule),
-    ];
-    for (kind, wanted) in optional {
+    let optional = [http_route, certificate, service_monitor, prometheus_rule];
+    for kind in OptionalApi::ALL.into_iter().flat_map(OptionalApi::kinds) {
+        let wanted = optional.into_iter().flatten();
+        let wanted = names(wanted.filter(|object| kind_of(object) == Some(&kind.kind)));
+        // A kind that could not be listed has nothing here to be pruned.
         let live = live.of_kind(&kind.kind);
-        let api = writer.dynamic(kind);
-        writer.prune(api, live, &names(wanted)).await?;
+        let api = scope::dynamic(writer.client, Some(writer.namespace), &kind);
+        writer.prune(api, live, &wanted).await?;
     }
     Ok(())
 }
 
-fn names<K: ResourceExt>(object: &Option<K>) -> Vec<String> {
-    object.iter().map(ResourceExt::name_any).collect()
+fn names<'a, K: ResourceExt + 'a>(objects: impl IntoIterator<Item = &'a K>) -> Vec<String> {
+    objects.into_iter().map(ResourceExt::name_any).collect()
+}
+
+fn kind_of(object: &DynamicObject) -> Option<&str> {
+    object.types.as_ref().map(|types| types.kind.as_str())
 }
 
 impl Writer<'_> {
@@ -263,10 +248,6 @@ impl Writer<'_> {
         K::DynamicType: Default,
     {
         Api::namespaced(self.client.clone(), self.namespace)
-    }
-
-    fn dynamic(&self, resource: kube::api::ApiResource) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), self.namespace, &resource)
     }
 
     async fn option<K>(
@@ -282,6 +263,27 @@ impl Writer<'_> {
             Some(desired) => self.one(api, live, desired).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// An object of an optional API. As built it says of which kind it is, and it does so as returned.
+    async fn dynamic(
+        &self,
+        live: &Live,
+        desired: Option<DynamicObject>,
+    ) -> Result<Option<DynamicObject>, ApplyError> {
+        let Some(desired) = desired else {
+            return Ok(None);
+        };
+        let types = desired.types.clone();
+        let kind = OptionalApi::ALL
+            .into_iter()
+            .flat_map(OptionalApi::kinds)
+            .find(|kind| kind_of(&desired) == Some(&kind.kind))
+            .expect("it was built from one of these kinds");
+        let api = scope::dynamic(self.client, Some(self.namespace), &kind);
+        let mut applied = self.one(api, live.of_kind(&kind.kind), desired).await?;
+        applied.types = types;
+        Ok(Some(applied))
     }
 
     /// Deletes the Service of another load balancer class, which can't be changed in place. Returns the

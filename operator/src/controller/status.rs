@@ -380,30 +380,31 @@ fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) ->
     let live = &fetched.live;
     let there = (live.of_kind("ServiceMonitor").len() == 1 || !wanted.service_monitor.enabled)
         && (live.of_kind("PrometheusRule").len() == 1 || !wanted.prometheus_rule.enabled);
-    match service.served.get(OptionalApi::Monitoring) {
-        Availability::Present if !applied && !there => condition(
-            "MonitoringReady",
+    let api = OptionalApi::Monitoring;
+    let name = api.group_version();
+    let (ready, reason, message) = match service.served.get(api) {
+        Availability::Present if !applied && !there => (
             false,
             "NotApplied",
-            "something else was refused before; see Degraded".into(),
+            "something else was refused before; see Degraded".to_owned(),
         ),
-        Availability::Present => {
-            condition("MonitoringReady", true, "Created", "the objects that spec.monitoring asks for exist".into())
-        }
-        Availability::Absent => condition(
-            "MonitoringReady",
+        Availability::Present => (
+            true,
+            "Created",
+            "the objects that spec.monitoring asks for exist".to_owned(),
+        ),
+        Availability::Absent => (
             false,
             "CRDAbsent",
-            "the cluster has no monitoring.coreos.com/v1: install Prometheus Operator, or scrape the headless Service"
-                .into(),
+            format!("the cluster has no {name}: {}", api.absence().fix),
         ),
-        Availability::Unknown => condition(
-            "MonitoringReady",
+        Availability::Unknown => (
             false,
             "DiscoveryUnknown",
-            "objects of monitoring.coreos.com/v1 can't be listed; see `operator check`".into(),
+            format!("objects of {name} can't be listed; see `operator check`"),
         ),
-    }
+    };
+    condition("MonitoringReady", ready, reason, message)
 }
 
 fn count(number: usize) -> i32 {

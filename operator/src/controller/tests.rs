@@ -275,6 +275,47 @@ async fn what_is_edited_or_deleted_comes_back_and_fields_of_others_stay() {
 }
 
 #[tokio::test]
+async fn objects_of_optional_apis_go_each_by_itself_when_they_are_asked_for_no_longer() {
+    let fake = cluster(json!({"signalling": {
+        "ingress": {"host": "media.example.com", "tlsSecretName": "tls"},
+        "certificateIssuerRef": {"name": "issuer"},
+        "httpRoute": {"hostnames": ["media.example.com"], "parentRefs": [{"name": "gateway"}]},
+    }}));
+    let kinds = OptionalApi::ALL.into_iter().flat_map(OptionalApi::kinds);
+    let paths: Vec<String> = kinds
+        .map(|kind| {
+            let start = format!("/apis/{}/namespaces/media", kind.api_version);
+            let is_certificate = kind.kind == "Certificate";
+            let name = if is_certificate { "cam-tls" } else { "cam" };
+            format!("{start}/{}/{name}", kind.plural)
+        })
+        .collect();
+    let there = || {
+        let there = paths.iter().filter(|path| !fake.get(path).is_null());
+        there.map(String::as_str).collect::<Vec<_>>()
+    };
+    let operator = Operator::start(&fake).await;
+    becomes(&fake, "Progressing", "False", "UpToDate").await;
+    assert_eq!(there(), paths);
+    let off = json!({"enabled": false});
+    let both_off = json!({"serviceMonitor": off, "prometheusRule": off});
+    let changes = [
+        ("monitoring", json!({"serviceMonitor": off}), &paths[1..]),
+        ("monitoring", both_off, &paths[2..]),
+        ("signalling", json!({}), &[]),
+    ];
+    for (field, spec, left) in changes {
+        fake.edit(SERVICE, |service| service["spec"][field] = spec.clone());
+        eventually("what is left", PATIENCE, || match there() {
+            found if found == left => Ok(()),
+            found => Err(format!("{found:?}")),
+        })
+        .await;
+    }
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_that_belongs_to_another_is_pruned_or_taken_over() {
     let fake = cluster(json!({}));
     let labels = json!({

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::fetch::{Fetched, is_ready};
 use super::validate::ValidService;
-use crate::capabilities::{Availability, OptionalApi};
+use crate::capabilities::{Absence, Availability, OptionalApi};
 
 /// Reason and message of the condition Degraded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,36 +30,31 @@ pub fn find(fetched: &Fetched, service: &ValidService) -> Option<Trouble> {
 /// An API that the spec asks for and the cluster has not, or whose objects it does not show.
 pub fn missing_api(service: &ValidService) -> Option<Trouble> {
     let signalling = &service.spec.signalling;
-    let asked = [
-        (
-            OptionalApi::Gateway,
-            signalling.http_route.is_some(),
-            "spec.signalling.httpRoute",
-            "no route is made; install the Gateway API and a gateway, or use spec.signalling.ingress",
-        ),
-        (
-            OptionalApi::CertManager,
-            signalling.certificate_issuer_ref.is_some(),
-            "spec.signalling.certificateIssuerRef",
-            "no certificate is made; install cert-manager, or make the Secret of the Ingress yourself",
-        ),
-    ];
-    let is_missing = |api| service.served.get(api) != Availability::Present;
-    let (api, _, field, what) = asked
+    let is_asked = |api: &OptionalApi| match api {
+        // Has a condition of its own.
+        OptionalApi::Monitoring => false,
+        OptionalApi::Gateway => signalling.http_route.is_some(),
+        OptionalApi::CertManager => signalling.certificate_issuer_ref.is_some(),
+    };
+    let found = |api: OptionalApi| (api, service.served.get(api));
+    let (api, availability) = OptionalApi::ALL
         .into_iter()
-        .find(|(api, asked, _, _)| *asked && is_missing(*api))?;
-    let name = api.group_version();
-    if service.served.get(api) == Availability::Unknown {
-        return Some(Trouble {
+        .filter(is_asked)
+        .map(found)
+        .find(|(_, availability)| *availability != Availability::Present)?;
+    let (name, Absence { field, lost, fix }) = (api.group_version(), api.absence());
+    Some(if availability == Availability::Absent {
+        Trouble {
+            reason: "CRDAbsent",
+            message: format!("the cluster has no {name}, which {field} needs: {lost}; {fix}"),
+        }
+    } else {
+        Trouble {
             reason: "DiscoveryUnknown",
             message: format!(
                 "objects of {name} can't be listed, which {field} needs; see `operator check`"
             ),
-        });
-    }
-    Some(Trouble {
-        reason: "CRDAbsent",
-        message: format!("the cluster has no {name}, which {field} needs: {what}"),
+        }
     })
 }
 
