@@ -2,6 +2,7 @@
 
 mod exposures;
 mod faults;
+mod optional;
 mod rollout;
 
 use super::*;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 pub const SERVICE: &str = "/apis/mediaservice.io/v1alpha1/namespaces/media/mediaservices/cam";
 pub const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/media/statefulsets/cam";
+pub const PODS_SERVICE: &str = "/api/v1/namespaces/media/services/cam-pods";
 pub const POD: &str = "/api/v1/namespaces/media/pods/cam-0";
 
 /// Enough for anything here on a busy machine.
@@ -271,47 +273,6 @@ async fn what_is_edited_or_deleted_comes_back_and_fields_of_others_stay() {
         .await;
     }
     settled(&fake).await;
-    operator.stop().await;
-}
-
-#[tokio::test]
-async fn objects_of_optional_apis_go_each_by_itself_when_they_are_asked_for_no_longer() {
-    let fake = cluster(json!({"signalling": {
-        "ingress": {"host": "media.example.com", "tlsSecretName": "tls"},
-        "certificateIssuerRef": {"name": "issuer"},
-        "httpRoute": {"hostnames": ["media.example.com"], "parentRefs": [{"name": "gateway"}]},
-    }}));
-    let kinds = OptionalApi::ALL.into_iter().flat_map(OptionalApi::kinds);
-    let paths: Vec<String> = kinds
-        .map(|kind| {
-            let start = format!("/apis/{}/namespaces/media", kind.api_version);
-            let is_certificate = kind.kind == "Certificate";
-            let name = if is_certificate { "cam-tls" } else { "cam" };
-            format!("{start}/{}/{name}", kind.plural)
-        })
-        .collect();
-    let there = || {
-        let there = paths.iter().filter(|path| !fake.get(path).is_null());
-        there.map(String::as_str).collect::<Vec<_>>()
-    };
-    let operator = Operator::start(&fake).await;
-    becomes(&fake, "Progressing", "False", "UpToDate").await;
-    assert_eq!(there(), paths);
-    let off = json!({"enabled": false});
-    let both_off = json!({"serviceMonitor": off, "prometheusRule": off});
-    let changes = [
-        ("monitoring", json!({"serviceMonitor": off}), &paths[1..]),
-        ("monitoring", both_off, &paths[2..]),
-        ("signalling", json!({}), &[]),
-    ];
-    for (field, spec, left) in changes {
-        fake.edit(SERVICE, |service| service["spec"][field] = spec.clone());
-        eventually("what is left", PATIENCE, || match there() {
-            found if found == left => Ok(()),
-            found => Err(format!("{found:?}")),
-        })
-        .await;
-    }
     operator.stop().await;
 }
 
