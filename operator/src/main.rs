@@ -1,6 +1,7 @@
 //! The operator's program: flags, start and stop in order, and the sub-commands for people.
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod capabilities;
 mod check;
 mod controller;

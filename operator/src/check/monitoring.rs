@@ -13,6 +13,7 @@ use kube::{Client, ResourceExt};
 use super::Report;
 use super::rights::may_list;
 use super::selection::{Kind, Obstacle, Subject, obstacles};
+use crate::bindings::{self, Binding};
 use crate::capabilities;
 use crate::controller::build::meta;
 use crate::crd::Monitoring;
@@ -101,38 +102,20 @@ impl Words {
 
 /// Says what the object's status says, if it says anything.
 fn tell_bindings(report: &mut Report, words: &Words, object: &DynamicObject) -> bool {
-    let bindings = object.data["status"]["bindings"].as_array();
-    let Some(bindings) = bindings.filter(|bindings| !bindings.is_empty()) else {
-        return false;
-    };
-    for binding in bindings {
-        let part = |name: &str| binding[name].as_str().unwrap_or("?");
-        let reader = format!(
-            "{} {}/{}",
-            part("resource"),
-            part("namespace"),
-            part("name")
-        );
-        let conditions = binding["conditions"].as_array();
-        let accepted = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == "Accepted");
-        match accepted {
-            Some(condition) if condition["status"] == "False" => report.note(
+    let bindings = bindings::of(object).unwrap_or_default();
+    for Binding { reader, refusal } in &bindings {
+        match refusal {
+            Some(said) => report.note(
                 &format!("{} is refused by {reader}", words.what),
-                &format!(
-                    "it says: {}",
-                    condition["message"].as_str().unwrap_or("nothing")
-                ),
+                &format!("it says: {said}"),
             ),
-            _ => report.ok(&format!(
+            None => report.ok(&format!(
                 "{} is read by {reader}, as its status says",
                 words.what
             )),
         }
     }
-    true
+    !bindings.is_empty()
 }
 
 fn tell(report: &mut Report, words: &Words, prometheuses: &[DynamicObject], subject: &Subject) {

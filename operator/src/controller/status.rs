@@ -4,6 +4,7 @@
 //! differs from what is there, so that a status never causes the next one.
 
 mod addresses;
+mod monitoring;
 mod signalling;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -19,7 +20,6 @@ use super::fetch::{Fetched, is_ready};
 use super::replace::{self, DRAIN_BOUND};
 use super::trouble::{self, Trouble};
 use super::validate::ValidService;
-use crate::capabilities::{Availability, OptionalApi};
 use crate::crd::{MediaService, MediaServiceStatus, Rollout, RolloutPhase};
 
 pub const FIELD_MANAGER: &str = "mediaservice-operator-status";
@@ -102,7 +102,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     ];
     conditions.extend(addresses_known.map(|known| known.condition));
     let applied = matches!(outcome, Outcome::Applied { .. });
-    conditions.extend(service.map(|service| monitoring_ready(fetched, service, applied)));
+    conditions.extend(service.map(|service| monitoring::ready(fetched, service, applied)));
     conditions.push(paused(spec.paused));
     let generation = fetched.service.metadata.generation;
     let old = fetched.service.status.as_ref();
@@ -365,46 +365,6 @@ fn steady(fetched: &Fetched, mut trouble: Trouble) -> Trouble {
 
 fn image_part(message: &str) -> &str {
     message.split_once(": ").map_or(message, |(part, _)| part)
-}
-
-fn monitoring_ready(fetched: &Fetched, service: &ValidService, applied: bool) -> Condition {
-    let wanted = &service.spec.monitoring;
-    if !wanted.service_monitor.enabled && !wanted.prometheus_rule.enabled {
-        return condition(
-            "MonitoringReady",
-            false,
-            "Disabled",
-            "spec.monitoring asks for neither object".into(),
-        );
-    }
-    let live = &fetched.live;
-    let there = (live.of_kind("ServiceMonitor").len() == 1 || !wanted.service_monitor.enabled)
-        && (live.of_kind("PrometheusRule").len() == 1 || !wanted.prometheus_rule.enabled);
-    let api = OptionalApi::Monitoring;
-    let name = api.group_version();
-    let (ready, reason, message) = match service.served.get(api) {
-        Availability::Present if !applied && !there => (
-            false,
-            "NotApplied",
-            "something else was refused before; see Degraded".to_owned(),
-        ),
-        Availability::Present => (
-            true,
-            "Created",
-            "the objects that spec.monitoring asks for exist".to_owned(),
-        ),
-        Availability::Absent => (
-            false,
-            "CRDAbsent",
-            format!("the cluster has no {name}: {}", api.absence().fix),
-        ),
-        Availability::Unknown => (
-            false,
-            "DiscoveryUnknown",
-            format!("objects of {name} can't be listed; see `operator check`"),
-        ),
-    };
-    condition("MonitoringReady", ready, reason, message)
 }
 
 fn count(number: usize) -> i32 {

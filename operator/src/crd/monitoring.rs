@@ -51,7 +51,8 @@ pub struct ServiceMonitor {
     /// and the condition MonitoringReady says so.
     pub enabled: bool,
     /// Labels by which your Prometheus selects. Default `release: kube-prometheus-stack`, what the
-    /// chart of that name asks for.
+    /// chart of that name asks for. The condition MonitoringReady is false with reason NotSelected while
+    /// no Prometheus takes the object, where Prometheus Operator says so in its status.bindings.
     pub labels: BTreeMap<String, String>,
     /// Seconds between scrapes, 1-3600. Default 15. A pod keeps the series of an ended session for two
     /// of them; it takes a new value when it starts the next time.

@@ -1,6 +1,7 @@
 //! Tests of the status: conditions and reasons for each state that a cluster can be in.
 
 use super::*;
+use crate::capabilities::{Availability, OptionalApi};
 use crate::controller::fetch::Nodes;
 use crate::controller::{offline, validate};
 use kube::CustomResourceExt;
@@ -288,6 +289,41 @@ fn an_absent_monitoring_api_shows_and_does_not_touch_ready() {
     let status = applied(&fetched);
     assert_eq!(word(&status, "MonitoringReady"), is("False", "CRDAbsent"));
     assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+}
+
+#[test]
+fn objects_for_prometheus_that_nobody_takes_show_where_their_status_says_so() {
+    let mut fetched = with_pod(fetched(1), true);
+    let mut state = |kind: &str, of_object: serde_json::Value| {
+        fetched.live.optional.clear();
+        let object = json!({"metadata": {"name": "cam"}, "status": of_object});
+        let objects = vec![serde_json::from_value(object).unwrap()];
+        fetched.live.optional.insert(kind.into(), objects);
+        let status = applied(&fetched);
+        assert_eq!(word(&status, "Ready"), is("True", "Accepting"));
+        assert_eq!(word(&status, "Degraded"), is("False", "AsExpected"));
+        let message = message(&status, "MonitoringReady");
+        (word(&status, "MonitoringReady"), message)
+    };
+    let binding = |name: &str, accepted: &str| {
+        let condition = json!({"type": "Accepted", "status": accepted, "message": "bad label"});
+        json!({"resource": "prometheuses", "namespace": "ops", "name": name, "conditions": [condition]})
+    };
+    let created = is("True", "Created");
+    for nothing_said in [json!(null), json!({})] {
+        assert_eq!(state("ServiceMonitor", nothing_said).0, created);
+    }
+    let taken = json!({"bindings": [binding("a", "False"), binding("b", "True")]});
+    assert_eq!(state("ServiceMonitor", taken).0, created);
+    for kind in ["ServiceMonitor", "PrometheusRule"] {
+        let (words, message) = state(kind, json!({"bindings": [binding("a", "False")]}));
+        assert_eq!(words, is("False", "NotSelected"));
+        let refused = format!("{kind} cam is refused by prometheuses ops/a: bad label");
+        assert_eq!(message, refused);
+        let (words, message) = state(kind, json!({"bindings": []}));
+        assert_eq!(words, is("False", "NotSelected"));
+        assert!(message.contains("`operator check`"), "{message}");
+    }
 }
 
 #[test]

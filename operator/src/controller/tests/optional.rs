@@ -161,3 +161,30 @@ async fn objects_of_optional_apis_go_each_by_itself_when_they_are_asked_for_no_l
     }
     operator.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_monitor_that_its_prometheus_refuses_shows_until_it_is_taken() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    let before = writes(&fake).len();
+    let says = |accepted: &str| {
+        let condition =
+            json!({"type": "Accepted", "status": accepted, "message": "bad relabeling"});
+        let binding = json!({"resource": "prometheuses", "namespace": "ops", "name": "main",
+            "conditions": [condition]});
+        fake.edit(MONITOR, |monitor| {
+            monitor["status"] = json!({"bindings": [binding]})
+        });
+    };
+    says("False");
+    let message = becomes(&fake, "MonitoringReady", "False", "NotSelected").await;
+    assert!(message.contains("bad relabeling"), "{message}");
+    assert_eq!(condition(&fake, SERVICE, "Ready").0, "True");
+    says("True");
+    becomes(&fake, "MonitoringReady", "True", "Created").await;
+    let after = writes(&fake).split_off(before);
+    let of_status = |write: &Write| write.path.ends_with("/status");
+    assert!(after.iter().all(of_status), "{after:?}");
+    operator.stop().await;
+}
