@@ -22,11 +22,19 @@ async fn sessions_are_counted_while_open_and_gone_when_closed() {
     metric_becomes(&server, "media_active_sessions", &[], 4.0).await;
     let device = [("device_id", "cam-1")];
     metric_becomes(&server, "media_sessions_created_total", &device, 4.0).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 20, 1).await;
+    received(&viewers[0], Codec::Vp8, sent.len()).await;
+    wait_for("what is cached to be told", PATIENCE, || async {
+        let cached = server.metrics().await.sum("media_cache_bytes", &[]);
+        if cached > 0.0 { Ok(()) } else { Err(cached) }
+    })
+    .await;
     for watching in viewers {
         watching.viewer.close().await.expect("a viewer can leave");
     }
     metric_becomes(&server, "media_active_sessions", &[], 1.0).await;
     publisher.close().await.expect("the device can leave");
+    metric_becomes(&server, "media_cache_bytes", &[], 0.0).await;
     metric_becomes(&server, "media_active_sessions", &[], 0.0).await;
     let normal = [("device_id", "cam-1"), ("reason", "normal_close")];
     metric_becomes(&server, CLOSED, &normal, 4.0).await;

@@ -130,6 +130,7 @@ impl Worker {
             more = input && state.handle_input(&mut receiver);
             state.handle_tcp(&ready, &mut buffer);
             state.handle_timers();
+            state.bound_cache(start);
             state.flush();
             state.deliver_events();
             state.worker.cells.add_busy(start.elapsed());

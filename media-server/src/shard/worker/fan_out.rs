@@ -127,7 +127,6 @@ impl State {
         if share {
             self.share_bandwidth(now, device);
         }
-        self.bound_cache(now);
     }
 
     fn request_keyframes(&mut self, now: Instant, device: &str, layers: u8, cause: KeyframeCause) {
@@ -283,7 +282,7 @@ impl State {
     }
 
     /// Looks now and then whether all rings together hold too much.
-    fn bound_cache(&mut self, now: Instant) {
+    pub(super) fn bound_cache(&mut self, now: Instant) {
         if now < self.cache_looked_at + CACHE_INTERVAL {
             return;
         }
