@@ -28,7 +28,7 @@ pub async fn check(
     namespaces: &[String],
     report: &mut Report,
 ) -> Result<(), kube::Error> {
-    let prometheuses = if may_list(client, "monitoring.coreos.com", "prometheuses").await? {
+    let prometheuses = if may_list(client, None, "monitoring.coreos.com", "prometheuses").await? {
         let resource = ApiResource::from_gvk_with_plural(
             &GroupVersionKind::gvk("monitoring.coreos.com", "v1", "Prometheus"),
             "prometheuses",
@@ -168,13 +168,11 @@ async fn objects(
     let ours =
         ListParams::default().labels(&format!("{}={}", meta::MANAGED_BY_LABEL, meta::MANAGED_BY));
     let mut found = Vec::new();
-    for namespace in scope::places(namespaces) {
-        let api = scope::dynamic(client, namespace, &resource);
-        match api.list(&ours).await {
-            Ok(list) => found.extend(list.items),
-            // A right that the report names already.
-            Err(kube::Error::Api(status)) if status.code == 403 => {}
-            Err(error) => return Err(error),
+    for place in scope::places(namespaces) {
+        // Where it may not, the report names that right already.
+        if may_list(client, place, &resource.group, &resource.plural).await? {
+            let list = scope::dynamic(client, place, &resource).list(&ours).await?;
+            found.extend(list.items);
         }
     }
     Ok(found)
@@ -184,7 +182,7 @@ type Labels = BTreeMap<String, String>;
 
 /// Labels of every namespace; none where they may not be read.
 async fn namespace_labels(client: &Client) -> Result<BTreeMap<String, Labels>, kube::Error> {
-    if !may_list(client, "", "namespaces").await? {
+    if !may_list(client, None, "", "namespaces").await? {
         return Ok(BTreeMap::new());
     }
     let api: Api<Namespace> = Api::all(client.clone());

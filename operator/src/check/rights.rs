@@ -29,12 +29,18 @@ pub async fn may(client: &Client, attributes: ResourceAttributes) -> Result<bool
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
-/// Whether objects can be listed, everywhere.
+/// Whether objects can be listed in one place, see [`scope::places`].
 ///
 /// # Errors
 /// If the API server does not say.
-pub async fn may_list(client: &Client, group: &str, resource: &str) -> Result<bool, kube::Error> {
+pub async fn may_list(
+    client: &Client,
+    place: Option<&str>,
+    group: &str,
+    resource: &str,
+) -> Result<bool, kube::Error> {
     let attributes = ResourceAttributes {
+        namespace: place.map(Into::into),
         group: Some(group.into()),
         resource: Some(resource.into()),
         verb: Some("list".into()),
