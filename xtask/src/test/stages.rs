@@ -365,13 +365,18 @@ pub fn scale(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
         bail!("not run: {reason}");
     }
     gate.cluster.down()?;
+    let result = scale_on_new_cluster(gate, counts);
+    // Also one that came up in parts only: the stages after this one want the machine for themselves.
+    let down = gate.cluster.down();
+    result.and(down)
+}
+
+fn scale_on_new_cluster(gate: &Gate, counts: &mut Counts) -> anyhow::Result<()> {
     gate.cluster.up(1)?;
     gate.cluster.add("tools")?;
     gate.cluster.load(&gate.archives)?;
     let limited = gate.cluster.outside("timeout")?;
-    let result = with_cluster(gate, counts, "scale", limited);
-    gate.cluster.down()?;
-    result
+    with_cluster(gate, counts, "scale", limited)
 }
 
 /// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
