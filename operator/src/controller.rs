@@ -19,6 +19,7 @@ mod replace;
 mod sessions;
 mod status;
 mod trouble;
+mod turns;
 pub mod validate;
 
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ use self::replace::ReplaceError;
 use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
+use self::turns::Turns;
 use self::validate::ValidateError;
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
@@ -106,6 +108,7 @@ pub struct Context {
     /// Failures in a row, by object.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
     reports: Reports,
+    turns: Turns,
 }
 
 impl Context {
@@ -126,6 +129,7 @@ impl Context {
             sessions: SessionCounts::default(),
             failures: Mutex::default(),
             reports: Reports::default(),
+            turns: Turns::default(),
         }
     }
 }
@@ -227,6 +231,7 @@ async fn run_scope(
         }
     }
     let store = controller.store();
+    context.turns.follow(namespace, store.clone());
     context.metrics.queue(namespace, move || {
         let services = store.state();
         services
@@ -282,6 +287,9 @@ fn service_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
 
 async fn reconcile(service: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
+    if let Some(wait) = context.turns.put_off(&service, started) {
+        return Ok(Action::requeue(wait));
+    }
     let _under_way = context.metrics.begin();
     let key = ObjectRef::from_obj(&*service);
     let result = match decoded(&service) {
