@@ -9,20 +9,19 @@
 
 mod api;
 mod node;
+mod requests;
+mod services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use serde_json::{Value, json};
-use tests::operator::NAMESPACE;
-use tests::{audit, operator, wait_for};
+use anyhow::Context;
+use serde_json::Value;
+use tests::operator::{self, NAMESPACE};
 
 use api::Api;
-
-const ACCOUNT: &str = "system:serviceaccount:mediaservice-system:mediaservice-operator";
-const MEDIA_SERVICES: &str = "/apis/mediaservice.io/v1alpha1";
+use services::{FIRST, MEDIA_SERVICES};
 
 /// Enough for an API server that shares two cores with all else.
 const MADE: Duration = Duration::from_secs(1200);
@@ -33,33 +32,8 @@ const LISTS: u64 = 8;
 /// Everything is looked at again after this time; `RESYNC` in the operator.
 const RESYNC: Duration = Duration::from_secs(600);
 
-/// What the operator watches here, where no optional API is served.
-const WATCHED: [&str; 10] = [
-    "mediaservices",
-    "serviceaccounts",
-    "configmaps",
-    "services",
-    "statefulsets",
-    "ingresses",
-    "networkpolicies",
-    "poddisruptionbudgets",
-    "pods",
-    "nodes",
-];
-
 /// Long enough for what follows a new watch: two rounds over a thousand services.
 const AFTER_CUT: Duration = Duration::from_secs(120);
-
-/// Until the cluster is ready for all of them.
-const BEGUN: Duration = Duration::from_secs(120);
-
-/// Namespace of the one that is made before all others.
-const FIRST: &str = "scale-first";
-
-const FIRST_PORT: u64 = 30100;
-
-/// Applied at the same time, as a few people with `kubectl apply` would.
-const APPLIERS: u64 = 8;
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -68,52 +42,6 @@ fn number(name: &str, default: u64) -> u64 {
             .unwrap_or_else(|_| panic!("{name} is {text}, not a number")),
         Err(_) => default,
     }
-}
-
-/// A namespace has fifty of them: a list by label reads all objects of its namespace.
-fn namespace(n: u64) -> String {
-    format!("scale-{}", n / 50)
-}
-
-fn service(n: u64) -> Value {
-    let selector = json!({"kubernetes.io/hostname": node::NAME});
-    json!({
-        "apiVersion": "mediaservice.io/v1alpha1", "kind": "MediaService",
-        "metadata": {"name": format!("cam-{n}"), "namespace": namespace(n)},
-        "spec": {
-            // Of all exposures the one that a thousand pods of one node can have.
-            "media": {"exposure": "NodePort", "nodePort": FIRST_PORT + n, "externalAddresses": ["203.0.113.1"]},
-            "pod": {"nodeSelector": selector, "tolerations": [{"key": node::TAINT, "operator": "Exists"}]},
-        },
-    })
-}
-
-/// The operator's requests after `mark`, and the last of them.
-fn requests_since(mark: &str) -> anyhow::Result<(Vec<Value>, String)> {
-    let requests = audit::requests_since(ACCOUNT, mark)?;
-    let last = requests.iter().map(audit::time).max();
-    let last = last.unwrap_or(mark).to_owned();
-    Ok((requests, last))
-}
-
-/// How many of each verb, for the report.
-fn by_verb(requests: &[Value]) -> String {
-    let mut verbs: BTreeMap<&str, usize> = BTreeMap::new();
-    for event in requests {
-        *verbs
-            .entry(event["verb"].as_str().unwrap_or_default())
-            .or_default() += 1;
-    }
-    format!("{} requests {verbs:?}", requests.len())
-}
-
-/// Those that change something, the Lease apart.
-fn writes(requests: &[Value]) -> Vec<String> {
-    let changes = |event: &&Value| {
-        let verb = event["verb"].as_str().unwrap_or_default();
-        !["get", "list", "watch"].contains(&verb) && event["objectRef"]["resource"] != "leases"
-    };
-    requests.iter().filter(changes).map(audit::line).collect()
 }
 
 /// Memory in MiB and CPU seconds of the operator, as its kubelet counts them.
@@ -138,6 +66,15 @@ async fn usage(api: &Api) -> anyhow::Result<(f64, f64)> {
     };
     let memory = value("container_memory_working_set_bytes")? / f64::from(1 << 20);
     Ok((memory, value("container_cpu_usage_seconds_total")?))
+}
+
+/// How often the operator was started again: it ends itself if it can't renew its Lease for ten seconds.
+async fn restarts(api: &Api) -> anyhow::Result<u64> {
+    let pods = api
+        .get(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))
+        .await?;
+    let count = &pods["items"][0]["status"]["containerStatuses"][0]["restartCount"];
+    count.as_u64().context("a number of restarts")
 }
 
 /// Ready, and nothing under way.
@@ -197,60 +134,6 @@ async fn rest(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Addresses for three thousand Services: the cluster's own range has 254.
-async fn add_service_addresses(api: &Api) {
-    let range = json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "scale"},
-        "spec": {"cidrs": ["198.19.0.0/19"]},
-    });
-    let path = "/apis/networking.k8s.io/v1/servicecidrs";
-    api.create(path, &range).await.expect("it is new");
-    wait_for("the addresses for Services", BEGUN, || async {
-        let range = api.get(&format!("{path}/scale")).await?;
-        let conditions = &range["status"]["conditions"];
-        let ready = conditions[0]["type"] == "Ready" && conditions[0]["status"] == "True";
-        ensure!(ready, "{conditions}");
-        Ok(())
-    })
-    .await;
-}
-
-/// One service of its own: for half a minute after the definition was made, the API server refuses
-/// children because it does not know their owner's kind yet. That is not what is measured here.
-async fn wait_for_the_first(api: &Api) {
-    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": FIRST}});
-    let made = api.create("/api/v1/namespaces", &body).await;
-    made.expect("it is new");
-    let path = format!("{MEDIA_SERVICES}/namespaces/{FIRST}/mediaservices");
-    let mut first = service(0);
-    first["metadata"] = json!({"name": "first", "namespace": FIRST});
-    first["spec"]["replicas"] = json!(0);
-    first["spec"]["media"]["nodePort"] = json!(FIRST_PORT - 1);
-    let made = api.create(&path, &first).await;
-    made.expect("the manifest is right");
-    let set = format!("/apis/apps/v1/namespaces/{FIRST}/statefulsets/first");
-    wait_for("the first StatefulSet", BEGUN, || api.get(&set)).await;
-}
-
-async fn apply(api: &Arc<Api>, count: u64) {
-    let appliers: Vec<_> = (0..APPLIERS)
-        .map(|first| {
-            let api = api.clone();
-            tokio::spawn(async move {
-                for n in (first..count).step_by(APPLIERS as usize) {
-                    let path =
-                        format!("{MEDIA_SERVICES}/namespaces/{}/mediaservices", namespace(n));
-                    let made = api.create(&path, &service(n)).await;
-                    made.expect("the manifest is right");
-                }
-            })
-        })
-        .collect();
-    for applier in appliers {
-        applier.await.expect("all were made");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_every_watch_was_cut() {
     let count = number("SCALE_SERVICES", 1000);
@@ -258,18 +141,13 @@ async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_eve
     operator::install();
     let api = Arc::new(Api::start().await);
     node::create(&api).await.expect("a node can be made");
-    add_service_addresses(&api).await;
-    wait_for_the_first(&api).await;
+    services::add_addresses(&api).await;
+    services::wait_for_the_first(&api).await;
     let kubelet = tokio::spawn(node::run(api.clone()));
-    for first in (0..count).step_by(50) {
-        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace(first)}});
-        api.create("/api/v1/namespaces", &body)
-            .await
-            .expect("it is new");
-    }
+    services::create_namespaces(&api, count).await;
 
     let applied = Instant::now();
-    apply(&api, count).await;
+    services::apply(&api, count).await;
     println!("{count} MediaServices applied in {:?}", applied.elapsed());
     loop {
         let all = api.get(&format!("{MEDIA_SERVICES}/mediaservices")).await;
@@ -300,44 +178,34 @@ async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_eve
     println!("the operator: {memory:.0} MiB, {cpu:.1} s of CPU for making them");
 
     // What is still under way ends: the last status, and the garbage of the start.
-    let (_, mut mark) = requests_since("").expect("the log can be read");
+    let (_, mut mark) = requests::since("");
     loop {
         rest(Duration::from_secs(60)).await;
-        let (requests, last) = requests_since(&mark).expect("the log can be read");
-        let wrote = writes(&requests);
-        if wrote.is_empty() {
+        let (requests, last) = requests::since(&mark);
+        if requests::writes(&requests).is_empty() {
             break;
         }
         mark = last;
-        assert!(
-            applied.elapsed() < 2 * MADE,
-            "{} writes in a minute: {:?}",
-            wrote.len(),
-            &wrote[..wrote.len().min(10)]
-        );
+        if applied.elapsed() >= 2 * MADE {
+            requests::assert_no_writes(&requests);
+        }
     }
 
     let (started, (_, before)) = (
         Instant::now(),
         usage(&api).await.expect("the kubelet counts"),
     );
-    let (_, mark) = requests_since("").expect("the log can be read");
+    let (_, mark) = requests::since("");
     rest(quiet).await;
     let (memory, after) = usage(&api).await.expect("the kubelet counts");
-    let (requests, mark) = requests_since(&mark).expect("the log can be read");
+    let (requests, mark) = requests::since(&mark);
     let share = (after - before) / started.elapsed().as_secs_f64() * 1000.0;
     println!(
         "in {:?}: {}, {share:.0} millicores, {memory:.0} MiB",
         started.elapsed(),
-        by_verb(&requests)
+        requests::by_verb(&requests)
     );
-    let wrote = writes(&requests);
-    assert!(
-        wrote.is_empty(),
-        "{} writes: {:?}",
-        wrote.len(),
-        &wrote[..wrote.len().min(10)]
-    );
+    requests::assert_no_writes(&requests);
     assert!(
         requests
             .iter()
@@ -349,47 +217,30 @@ async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_eve
     assert!(
         requests.len() as u64 <= count * LISTS * rounds + 2 * quiet.as_secs() + 200,
         "{}",
-        by_verb(&requests)
+        requests::by_verb(&requests)
     );
 
     api::end_server();
     let cut = Instant::now();
     loop {
         rest(Duration::from_secs(5)).await;
-        let (requests, _) = requests_since(&mark).expect("the log can be read");
-        let is_watched = |resource: &&str| {
-            let mut watches = requests.iter().filter(|event| event["verb"] == "watch");
-            watches.any(|event| event["objectRef"]["resource"] == *resource)
-        };
-        if WATCHED.iter().all(|resource| is_watched(&resource)) {
+        let (requests, _) = requests::since(&mark);
+        if requests::all_watched(&requests) {
             break;
         }
-        assert!(cut.elapsed() < MADE, "{}", by_verb(&requests));
+        assert!(cut.elapsed() < MADE, "{}", requests::by_verb(&requests));
     }
     println!("every watch was there again after {:?}", cut.elapsed());
     // In this time each service is looked at, once or twice.
     rest(AFTER_CUT).await;
     let (memory, _) = usage(&api).await.expect("the kubelet counts");
-    let (requests, _) = requests_since(&mark).expect("the log can be read");
-    let wrote = writes(&requests);
-    assert!(
-        wrote.is_empty(),
-        "{} writes: {:?}",
-        wrote.len(),
-        &wrote[..wrote.len().min(10)]
-    );
-    let lists =
-        |event: &&Value| event["verb"] == "list" && event["objectRef"]["namespace"].is_null();
-    let relists = requests.iter().filter(lists).count();
-    let mut by_second: BTreeMap<&str, usize> = BTreeMap::new();
-    for event in &requests {
-        let second = audit::time(event).get(..19).unwrap_or_default();
-        *by_second.entry(second).or_default() += 1;
-    }
-    let peak = by_second.values().max().copied().unwrap_or(0);
+    let restarts = restarts(&api).await.expect("it has a pod");
+    let (requests, _) = requests::since(&mark);
+    requests::assert_no_writes(&requests);
+    let (relists, peak) = (requests::relists(&requests), requests::peak(&requests));
     println!(
-        "after every watch was cut: {}, {relists} lists of everything, {peak} a second at most, {memory:.0} MiB",
-        by_verb(&requests)
+        "after every watch was cut: {}, {relists} lists of everything, {peak} a second at most, {memory:.0} MiB, {restarts} restarts",
+        requests::by_verb(&requests)
     );
     // Each watch lists once; the pages of a thousand are a few, and the first tries meet a closed port.
     assert!(relists <= 100, "{relists} lists of everything");
@@ -397,7 +248,7 @@ async fn a_thousand_services_are_made_and_then_nothing_is_written_also_after_eve
     assert!(
         requests.len() as u64 <= count * 2 * LISTS + 1000,
         "{}",
-        by_verb(&requests)
+        requests::by_verb(&requests)
     );
     kubelet.abort();
 }
