@@ -221,9 +221,16 @@ mod tests {
             poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta));
         assert_eq!(received.await.expect("received"), 1);
         let arrived = arrival.last().expect("Linux says it");
-        // Two clocks are read one after the other.
-        let slack = Duration::from_millis(20);
-        assert!(arrived <= sent + slack, "{:?} late", arrived - sent);
-        assert!(arrived + slack >= before, "{:?} early", before - arrived);
+        assert!(
+            arrived <= sent + Duration::from_millis(20),
+            "{:?} late",
+            arrived - sent
+        );
+        // Two clocks are read one after the other, and on a busy machine that takes a while.
+        assert!(
+            arrived + Duration::from_secs(10) >= before,
+            "{:?} early",
+            before - arrived
+        );
     }
 }
