@@ -25,6 +25,11 @@ impl Server {
         server
     }
 
+    /// Where the operator finds it.
+    fn loads(&self) -> Loads {
+        Loads::at(self.address.port())
+    }
+
     fn says(&self, state: &str, viewers: u32) {
         *self.says.lock().unwrap() =
             json!({"v": 1, "state": state, "publishers": 1, "viewers": viewers, "later": true});
@@ -39,13 +44,46 @@ fn uid(fake: &FakeCluster) -> Value {
     fake.get(POD)["metadata"]["uid"].clone()
 }
 
-#[tokio::test]
-async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
-    let server = Server::start("Accepting", 3).await;
+/// A cluster at rest, whose pod has that many viewers; the uid is the pod's.
+struct Running {
+    server: Server,
+    fake: FakeCluster,
+    operator: Operator,
+    first: Value,
+}
+
+async fn running(viewers: u32) -> Running {
+    let server = Server::start("Accepting", viewers).await;
     let fake = cluster(json!({}));
-    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
+    let operator = Operator::with(&fake, fake.client(), server.loads()).await;
     settled(&fake).await;
     let first = uid(&fake);
+    Running {
+        server,
+        fake,
+        operator,
+        first,
+    }
+}
+
+/// Waits for another pod, for less than a drain takes that nothing ends before its bound.
+async fn is_replaced(fake: &FakeCluster, first: &Value) {
+    let within = replace::DRAIN_BOUND / 2;
+    eventually("another pod", within, || match uid(fake) {
+        now if now != *first => Ok(()),
+        now => Err(now.to_string()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
     fake.edit(SERVICE, |service| {
         service["spec"]["limits"] = json!({"sessionsPerPod": 50})
     });
@@ -61,13 +99,8 @@ async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
     operator.look(3).await;
     assert_eq!(uid(&fake), first, "it still has sessions");
     server.says("Drained", 0);
-    eventually("another pod", PATIENCE, || match uid(&fake) {
-        now if now != first => Ok(()),
-        now => Err(now.to_string()),
-    })
-    .await;
+    is_replaced(&fake, &first).await;
     settled(&fake).await;
-    assert_eq!(drain(&fake), Value::Null);
     let rollout = fake.get(SERVICE)["status"]["rollout"].clone();
     assert_eq!(rollout, json!({"phase": "Idle", "updated": 1}));
     operator.stop().await;
@@ -75,11 +108,12 @@ async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
 
 #[tokio::test]
 async fn a_spec_that_is_changed_back_ends_the_drain_and_the_pod_stays() {
-    let server = Server::start("Accepting", 3).await;
-    let fake = cluster(json!({}));
-    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
-    settled(&fake).await;
-    let first = uid(&fake);
+    let Running {
+        fake,
+        operator,
+        first,
+        ..
+    } = running(3).await;
     let change =
         |sessions: Value| fake.edit(SERVICE, |service| service["spec"]["limits"] = sessions);
     change(json!({"sessionsPerPod": 50}));
@@ -92,11 +126,12 @@ async fn a_spec_that_is_changed_back_ends_the_drain_and_the_pod_stays() {
 
 #[tokio::test]
 async fn while_paused_only_the_status_is_written_and_a_drain_stands_still() {
-    let server = Server::start("Accepting", 3).await;
-    let fake = cluster(json!({}));
-    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
-    settled(&fake).await;
-    let first = uid(&fake);
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
     fake.edit(SERVICE, |service| {
         service["spec"]["limits"] = json!({"sessionsPerPod": 50});
     });
@@ -122,11 +157,7 @@ async fn while_paused_only_the_status_is_written_and_a_drain_stands_still() {
     assert!(meanwhile.iter().all(of_status), "{meanwhile:?}");
     assert_eq!((uid(&fake), drain(&fake)), (first.clone(), json!("true")));
     fake.edit(SERVICE, |service| service["spec"]["paused"] = false.into());
-    eventually("another pod", PATIENCE, || match uid(&fake) {
-        now if now != first => Ok(()),
-        now => Err(now.to_string()),
-    })
-    .await;
+    is_replaced(&fake, &first).await;
     settled(&fake).await;
     assert_ne!(fake.get(child), Value::Null);
     operator.stop().await;
@@ -134,12 +165,12 @@ async fn while_paused_only_the_status_is_written_and_a_drain_stands_still() {
 
 #[tokio::test]
 async fn a_drain_goes_on_where_the_operator_before_has_left_it() {
-    let server = Server::start("Accepting", 3).await;
-    let fake = cluster(json!({}));
-    let loads = || Loads::at(server.address.port());
-    let operator = Operator::with(&fake, fake.client(), loads()).await;
-    settled(&fake).await;
-    let first = uid(&fake);
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
     fake.edit(SERVICE, |service| {
         service["spec"]["limits"] = json!({"sessionsPerPod": 50})
     });
@@ -150,12 +181,8 @@ async fn a_drain_goes_on_where_the_operator_before_has_left_it() {
         pod["metadata"]["annotations"]["mediaservice.io/drain-since"] =
             "2026-01-01T00:00:00Z".into();
     });
-    let operator = Operator::with(&fake, fake.client(), loads()).await;
-    eventually("another pod", PATIENCE, || match uid(&fake) {
-        now if now != first => Ok(()),
-        now => Err(now.to_string()),
-    })
-    .await;
+    let operator = Operator::with(&fake, fake.client(), server.loads()).await;
+    is_replaced(&fake, &first).await;
     settled(&fake).await;
     operator.stop().await;
 }
@@ -197,10 +224,7 @@ async fn a_bad_image_shows_and_its_correction_replaces_the_pod_at_once() {
 
 #[tokio::test]
 async fn session_counts_are_in_the_status_and_cause_no_other_write() {
-    let server = Server::start("Accepting", 7).await;
-    let fake = cluster(json!({}));
-    let operator = Operator::with(&fake, fake.client(), Loads::at(server.address.port())).await;
-    settled(&fake).await;
+    let Running { fake, operator, .. } = running(7).await;
     eventually(
         "the counts",
         PATIENCE,
