@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use tests::process::{Process, program};
 use tests::{Kubectl, Metrics, wait_for};
 
-use crate::{CRD, Clean, MEDIA, NAMESPACE, START, helm, install, kubectl, ok, ready};
+use crate::{CRD, Clean, MEDIA, NAMESPACE, START, install, kubectl, ok, ready, uninstall};
 
 /// A scrape of a pod, and some hundred packets more.
 const FLOWS: Duration = Duration::from_secs(30);
@@ -41,13 +41,7 @@ async fn upgrade_and_uninstall_keep_the_definition_and_a_stream_that_runs() {
     ]));
     stream.goes_on("after the upgrade").await;
 
-    ok(helm(&[
-        "uninstall",
-        "one",
-        "--namespace",
-        NAMESPACE,
-        "--wait",
-    ]));
+    ok(uninstall("one"));
     ok(kubectl(&["get", "crd", CRD]));
     cam.get(&["mediaservice", "cam"])
         .expect("the MediaService stays");
@@ -60,15 +54,8 @@ async fn upgrade_and_uninstall_keep_the_definition_and_a_stream_that_runs() {
 
     ok(install("install", "one", &[]));
     let change = r#"{"spec":{"monitoring":{"serviceMonitor":{"intervalSeconds":30}}}}"#;
-    cam.run(&[
-        "patch",
-        "mediaservice",
-        "cam",
-        "--type=merge",
-        "--patch",
-        change,
-    ])
-    .expect("the patch is right");
+    cam.merge(&["mediaservice", "cam"], change)
+        .expect("the patch is right");
     wait_for("the new operator to take up a change", START, || async {
         let monitor = cam.get(&["servicemonitor", "cam"])?;
         let interval = &monitor["spec"]["endpoints"][0]["interval"];

@@ -12,15 +12,14 @@ mod kept;
 mod scoped;
 mod variants;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::Value;
-use tests::process::program;
+use tests::process::{piped, program};
 use tests::{Kubectl, Prometheus, wait_for};
 
 use variants::VARIANTS;
@@ -53,14 +52,7 @@ impl Clean<'_> {
 
     fn sweep(&self) {
         for release in ["one", "two", scoped::RELEASE] {
-            helm(&[
-                "uninstall",
-                release,
-                "--namespace",
-                NAMESPACE,
-                "--ignore-not-found",
-                "--wait",
-            ]);
+            uninstall(release);
         }
         ok(kubectl(&[
             "delete",
@@ -134,6 +126,18 @@ fn install(verb: &str, release: &str, settings: &[&str]) -> Output {
         args.extend(["--set", setting]);
     }
     helm(&args)
+}
+
+/// Harmless when there is no such release.
+fn uninstall(release: &str) -> Output {
+    helm(&[
+        "uninstall",
+        release,
+        "--namespace",
+        NAMESPACE,
+        "--ignore-not-found",
+        "--wait",
+    ])
 }
 
 /// A MediaService `cam` that an operator for one namespace can run too.
@@ -286,28 +290,17 @@ fn every_object_is_accepted_by_the_api_server() {
             args.extend(["--set", setting]);
         }
         let manifests = ok(helm(&args));
-        let mut apply = Command::new("kubectl")
-            .args([
-                "apply",
-                "--server-side",
-                "--force-conflicts",
-                "--dry-run=server",
-                "--validate=strict",
-                "-f",
-                "-",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is on PATH");
-        apply
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(manifests.as_bytes())
-            .expect("kubectl reads its input");
-        let output = apply.wait_with_output().expect("kubectl ends");
+        let mut apply = Command::new("kubectl");
+        apply.args([
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ]);
+        let output = piped(&mut apply, &manifests).expect("kubectl reads its input");
         let said = text(&output);
         assert!(output.status.success(), "{what}: {said}");
         assert!(!said.contains("Warning:"), "{what}: {said}");
@@ -351,13 +344,7 @@ fn kubectl_may_apply_the_definition_after_the_chart() {
 fn the_definition_outlives_its_release_and_another_is_told_whose_it_is() {
     let _clean = Clean::start();
     ok(install("install", "one", &[]));
-    ok(helm(&[
-        "uninstall",
-        "one",
-        "--namespace",
-        NAMESPACE,
-        "--wait",
-    ]));
+    ok(uninstall("one"));
     ok(kubectl(&["get", "crd", CRD]));
     let refused = install("install", "two", &[]);
     assert!(!refused.status.success(), "{}", text(&refused));

@@ -56,15 +56,8 @@ async fn an_operator_for_one_namespace_does_its_work_with_its_role_alone_and_att
         .await;
     }
     let less = r#"{"spec":{"signalling":{"ingress":null},"monitoring":{"dashboards":{"enabled":false}},"pod":{"labels":{"a":"b"}}}}"#;
-    cam.run(&[
-        "patch",
-        "mediaservice",
-        "cam",
-        "--type=merge",
-        "--patch",
-        less,
-    ])
-    .expect("the patch is right");
+    cam.merge(&["mediaservice", "cam"], less)
+        .expect("the patch is right");
     for (kind, name) in [("ingress", "cam"), ("configmap", "cam-dashboard-overview")] {
         wait_for(&format!("{kind} {name} to be gone"), BACK, || async {
             match cam

@@ -291,16 +291,10 @@ fn pod_uid(kubectl: &Kubectl) -> Value {
 /// Writes what a cloud's controller would.
 fn gives(kubectl: &Kubectl, service: &str, ip: &str) {
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}).to_string();
-    let args = [
-        "patch",
-        "service",
-        service,
-        "--subresource=status",
-        "--type=merge",
-        "--patch",
-        &status,
-    ];
-    kubectl.run(&args).expect("the status can be written");
+    let target = ["service", service, "--subresource=status"];
+    kubectl
+        .merge(&target, &status)
+        .expect("the status can be written");
 }
 
 /// Makes a name of the cluster's DNS that stands for `ip`.

@@ -212,7 +212,7 @@ async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
         let at = |object: &Value| object.pointer(field).cloned();
         service
             .kubectl
-            .run(&["patch", kind, name, "--type=merge", "--patch", edit])
+            .merge(&[kind, name], edit)
             .expect("the edit is accepted");
         let edited = Instant::now();
         wait_for(

@@ -1,12 +1,11 @@
 //! `operator render` prints what the controller applies.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use tests::process::program;
+use tests::process::{piped, program};
 use tests::{Kubectl, operator, wait_for};
 
 use crate::service::{NAME, START, Service};
@@ -60,10 +59,11 @@ async fn render_prints_exactly_what_the_controller_applies_for_both_examples() {
 /// The documents that `operator render` prints for the object as it is in the cluster.
 fn render(service: &Value) -> anyhow::Result<Vec<Value>> {
     let mut render = Command::new(program("OPERATOR", "operator"));
-    let text = piped(
-        render.args(["render", "--file", "-", "--namespace", operator::NAMESPACE]),
-        &service.to_string(),
-    )?;
+    render.args(["render", "--file", "-", "--namespace", operator::NAMESPACE]);
+    let output = piped(&mut render, &service.to_string())?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{complaint}");
+    let text = String::from_utf8(output.stdout)?;
     text.split("\n---\n")
         .map(|document| Ok(serde_yaml::from_str(document.trim_start_matches("---\n"))?))
         .collect()
@@ -85,25 +85,18 @@ fn served(kubectl: &Kubectl, objects: Vec<Value>) -> anyhow::Result<Vec<Value>> 
 
 /// What the API server would store if the controller applied this.
 fn dry_run(kubectl: &Kubectl, object: &Value) -> anyhow::Result<Value> {
-    let mut command = Command::new("kubectl");
-    command
-        .args([
-            "--namespace",
-            &kubectl.namespace,
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-        ])
-        .args([
-            "--field-manager=mediaservice-operator",
-            "--dry-run=server",
-            "--output=json",
-        ])
-        .args(["--filename", "-"]);
-    Ok(serde_json::from_str(&piped(
-        &mut command,
-        &object.to_string(),
-    )?)?)
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--field-manager=mediaservice-operator",
+        "--dry-run=server",
+        "--output=json",
+        "--filename=-",
+    ];
+    Ok(serde_json::from_str(
+        &kubectl.run_with(&apply, &object.to_string())?,
+    )?)
 }
 
 fn comparable(mut object: Value) -> Value {
@@ -146,24 +139,4 @@ fn live(kubectl: &Kubectl) -> anyhow::Result<BTreeSet<String>> {
     );
     let found = kubectl.get(&[KINDS, &selector])?;
     Ok(names(found["items"].as_array().context("a list")?))
-}
-
-fn piped(command: &mut Command, input: &str) -> anyhow::Result<String> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("piped")?
-        .write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
 }

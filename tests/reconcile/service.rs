@@ -34,15 +34,10 @@ impl Service {
     }
 
     pub fn patch(&self, patch: &str) {
-        let args = [
-            "patch",
-            "mediaservice",
-            NAME,
-            "--type=merge",
-            "--patch",
-            patch,
-        ];
-        self.kubectl.run(&args).expect("the patch is right");
+        let target = ["mediaservice", NAME];
+        self.kubectl
+            .merge(&target, patch)
+            .expect("the patch is right");
     }
 
     /// Waits until the condition `kind` is `status` and returns it.

@@ -1,10 +1,11 @@
 //! The real kubectl, with JSON out.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+
+use crate::process::piped;
 
 /// A kubectl bound to one namespace; the cluster comes from `KUBECONFIG`.
 #[derive(Debug, Clone)]
@@ -47,25 +48,30 @@ impl Kubectl {
         Ok(serde_json::from_str(&self.run(&args)?)?)
     }
 
+    /// The same, with `input` on its stdin.
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr.
+    pub fn run_with(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        let output = piped(&mut self.command(args), input).context("kubectl cannot be run")?;
+        text(args, output)
+    }
+
     /// `kubectl apply -f -` of a manifest, as a person would.
     ///
     /// # Errors
     /// What kubectl wrote to stderr.
     pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
-        let args = ["apply", "-f", "-"];
-        let mut child = self
-            .command(&args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("kubectl cannot be started")?;
-        child
-            .stdin
-            .take()
-            .context("stdin is piped")?
-            .write_all(manifest.as_bytes())?;
-        text(&args, child.wait_with_output()?)
+        self.run_with(&["apply", "-f", "-"], manifest)
+    }
+
+    /// `kubectl patch` of `target`, as kind, name and options, with a merge patch (RFC 7396).
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr.
+    pub fn merge(&self, target: &[&str], patch: &str) -> anyhow::Result<String> {
+        let how = ["--type=merge", "--patch", patch];
+        self.run(&[&["patch"][..], target, &how].concat())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Child processes and folders that end with the test that made them.
 
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder of its own, removed on drop; kept, and named, when the test panics.
@@ -105,6 +106,22 @@ impl Drop for Process {
             eprintln!("---");
         }
     }
+}
+
+/// Runs `command` to its end, with `input` on its stdin.
+///
+/// # Errors
+/// If it can't be started, or does not read all of its input.
+pub fn piped(command: &mut Command, input: &str) -> io::Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes())?;
+    drop(stdin);
+    child.wait_with_output()
 }
 
 /// A program of this workspace: named by `variable`, else beside the test's own target folder.
