@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde_json::Value;
-use tests::operator::NAMESPACE;
+use tests::operator::{CHILD_KINDS, NAMESPACE};
 use tests::page::Source;
 use tests::{Kubectl, Page, wait_for};
 
@@ -15,9 +15,10 @@ const SOON: Duration = Duration::from_secs(90);
 /// For as long the operator is watched doing nothing.
 const QUIET: Duration = Duration::from_secs(120);
 
-/// Every kind that a MediaService owns, and itself.
-const KINDS: &str = "mediaservices,statefulsets,services,configmaps,secrets,serviceaccounts,ingresses,\
-    servicemonitors,prometheusrules";
+/// Every object of a MediaService, and itself.
+fn kinds() -> String {
+    format!("mediaservices,{CHILD_KINDS}")
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_leaves_nothing() {
@@ -116,7 +117,7 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
         let selector = format!("--selector=app.kubernetes.io/instance={NAME}");
         let left = service
             .kubectl
-            .get(&[&format!("{KINDS},pods"), &selector])?;
+            .get(&[&format!("{},pods", kinds()), &selector])?;
         let names: Vec<_> = left["items"]
             .as_array()
             .into_iter()
@@ -140,7 +141,7 @@ async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_l
 /// Kind and name → resourceVersion, of all that carries the service's label, of the service, and of the
 /// operator's events.
 fn versions(kubectl: &Kubectl) -> anyhow::Result<BTreeMap<String, String>> {
-    let objects = kubectl.get(&[&format!("{KINDS},events")])?;
+    let objects = kubectl.get(&[&format!("{},events", kinds())])?;
     let own = |object: &&Value| {
         object["kind"] == "MediaService"
             || object["reportingComponent"] == "mediaservice-operator"

@@ -10,10 +10,6 @@ use tests::{Kubectl, operator, wait_for};
 
 use crate::service::{NAME, START, Service};
 
-/// Every kind that a MediaService may own in this cluster.
-const KINDS: &str = "statefulsets,services,configmaps,secrets,serviceaccounts,ingresses,networkpolicies,\
-    poddisruptionbudgets,servicemonitors,prometheusrules";
-
 /// The controller's bookkeeping, which belongs to no spec.
 const HASH: &str = "/metadata/annotations/mediaservice.io~1applied-hash";
 
@@ -137,6 +133,6 @@ fn live(kubectl: &Kubectl) -> anyhow::Result<BTreeSet<String>> {
     let selector = format!(
         "--selector=app.kubernetes.io/managed-by=mediaservice-operator,app.kubernetes.io/instance={NAME}"
     );
-    let found = kubectl.get(&[KINDS, &selector])?;
+    let found = kubectl.get(&[operator::CHILD_KINDS, &selector])?;
     Ok(names(found["items"].as_array().context("a list")?))
 }

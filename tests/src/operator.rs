@@ -7,6 +7,11 @@ use std::sync::Once;
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "mediaservice-system";
 
+/// Every kind that a MediaService owns on a cluster without Gateway API and cert-manager, as kubectl
+/// takes a list of them.
+pub const CHILD_KINDS: &str = "statefulsets,services,configmaps,secrets,serviceaccounts,ingresses,networkpolicies,\
+    poddisruptionbudgets,servicemonitors,prometheusrules";
+
 /// Installs the chart once for each test binary. Harmless when the release is there already.
 ///
 /// # Panics
