@@ -96,6 +96,8 @@ fn dry_run(kubectl: &Kubectl, object: &Value) -> anyhow::Result<Value> {
 }
 
 fn comparable(mut object: Value) -> Value {
+    // Kubernetes' own controllers write it between the two reads.
+    object.as_object_mut().expect("an object").remove("status");
     let metadata = object["metadata"].as_object_mut().expect("metadata");
     for field in ["managedFields", "resourceVersion"] {
         metadata.remove(field);
