@@ -136,10 +136,12 @@ async fn a_pod_that_dies_while_no_operator_runs_comes_back_and_the_next_operator
         service.kubectl.get(&["configmap", "cam-config"])
     })
     .await;
+    // No input of the pod: once this is told, the operator has judged the pod that came meanwhile.
+    service.patch(r#"{"spec":{"monitoring":{"dashboards":{"enabled":false}}}}"#);
     service.settled().await;
     let pod = service.kubectl.get(&["pod", "cam-0"]).expect("it is there");
-    assert_eq!(
-        pod["metadata"]["uid"], next,
-        "nothing is rolled back or rolled out"
-    );
+    let metadata = &pod["metadata"];
+    assert_eq!(metadata["uid"], next, "nothing is rolled back or out");
+    let drain = &metadata["annotations"]["mediaservice.io/drain"];
+    assert!(drain.is_null(), "nor about to be: {drain}");
 }
