@@ -1,15 +1,12 @@
 //! Children that somebody edits or deletes come back.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{bail, ensure};
 use serde_json::Value;
 use tests::wait_for;
 
-use crate::service::{NAME, START, Service};
-
-/// What the product promises, for each child but the generated Secret.
-const BACK: Duration = Duration::from_secs(10);
+use crate::service::{BACK, NAME, START, Service};
 
 /// Kind, name, an edit of a field that the operator sets, and where to look for it.
 const CHILDREN: &[(&str, &str, &str, &str)] = &[
@@ -228,20 +225,7 @@ async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
         println!("{kind} {name}: edit undone after {:?}", edited.elapsed());
     }
     for (kind, name, _, _) in CHILDREN {
-        let uid = |object: &Value| object["metadata"]["uid"].clone();
-        let before = service.kubectl.get(&[kind, name]).expect("it is there");
-        service
-            .kubectl
-            .run(&["delete", kind, name, "--wait=false"])
-            .expect("it can be deleted");
-        let deleted = Instant::now();
-        wait_for(&format!("{kind} {name} to be back"), BACK, || async {
-            let now = service.kubectl.get(&[kind, name])?;
-            ensure!(uid(&now) != uid(&before), "the old one is still there");
-            Ok::<_, anyhow::Error>(())
-        })
-        .await;
-        println!("{kind} {name}: back after {:?}", deleted.elapsed());
+        service.restores(kind, name).await;
     }
     service.settled().await;
 }

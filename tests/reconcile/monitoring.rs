@@ -1,16 +1,14 @@
 //! An API that a cluster may lack comes and goes while the operator runs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::ensure;
 use serde_json::{Value, json};
-use tests::{Kubectl, operator, wait_for};
+use tests::{Kubectl, operator};
 
-use crate::service::{Service, operator_pods};
+use crate::service::{BACK, Service, operator_pods};
 
 /// Discovery is asked every minute, and at once when a watch fails.
 const NOTICED: Duration = Duration::from_secs(120);
-const BACK: Duration = Duration::from_secs(10);
 
 const DEFINITION: &str = "prometheusrules.monitoring.coreos.com";
 
@@ -55,24 +53,6 @@ impl Drop for Deleted {
     }
 }
 
-/// A child that is deleted comes back in time: nothing waits for the API that is gone.
-async fn is_restored(service: &Service, kind: &str, name: &str) {
-    let uid = |object: &Value| object["metadata"]["uid"].clone();
-    let before = service.kubectl.get(&[kind, name]).expect("it is there");
-    service
-        .kubectl
-        .run(&["delete", kind, name])
-        .expect("it can be deleted");
-    let deleted = Instant::now();
-    wait_for(&format!("{kind} {name} to be back"), BACK, || async {
-        let now = service.kubectl.get(&[kind, name])?;
-        ensure!(uid(&now) != uid(&before), "the old one is still there");
-        Ok::<_, anyhow::Error>(())
-    })
-    .await;
-    println!("{kind} {name}: back after {:?}", deleted.elapsed());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_vanishes_and_appears_again_restarts_no_operator_and_nothing_else_waits_for_it()
 {
@@ -81,16 +61,17 @@ async fn an_api_that_vanishes_and_appears_again_restarts_no_operator_and_nothing
     service.condition("MonitoringReady", "True", NOTICED).await;
     let running = operator_pods().expect("the operator runs");
 
+    // Nothing waits for the API that is gone.
     let definition = Deleted::new(DEFINITION);
-    is_restored(&service, "service", "cam-pods").await;
+    service.restores("service", "cam-pods").await;
     let missing = service.condition("MonitoringReady", "False", NOTICED).await;
     assert_eq!(missing["reason"], "CRDAbsent", "{missing}");
     service.condition("Ready", "True", BACK).await;
-    is_restored(&service, "configmap", "cam-addresses").await;
+    service.restores("configmap", "cam-addresses").await;
 
     definition.put_back().expect("it can be made again");
     service.condition("MonitoringReady", "True", NOTICED).await;
-    is_restored(&service, "prometheusrule", "cam").await;
+    service.restores("prometheusrule", "cam").await;
     assert_eq!(
         operator_pods().expect("the operator runs"),
         running,

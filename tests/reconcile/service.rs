@@ -1,14 +1,16 @@
 //! One MediaService in a namespace of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use serde_json::Value;
 use tests::{Kubectl, operator, wait_for};
 
 pub const NAME: &str = "cam";
 /// Enough for images that are there to start on a busy machine.
 pub const START: Duration = Duration::from_secs(180);
+/// Until a child is as it should be again: what the product promises for each but the generated Secret.
+pub const BACK: Duration = Duration::from_secs(10);
 
 pub struct Service {
     pub kubectl: Kubectl,
@@ -72,6 +74,23 @@ impl Service {
             }
         })
         .await
+    }
+
+    /// Deletes a child and waits for the next of that name, for no longer than the product promises.
+    pub async fn restores(&self, kind: &str, name: &str) {
+        let uid = |object: &Value| object["metadata"]["uid"].clone();
+        let before = self.kubectl.get(&[kind, name]).expect("it is there");
+        // A wait of kubectl's for the old one to be gone would not count.
+        let delete = ["delete", kind, name, "--wait=false"];
+        self.kubectl.run(&delete).expect("it can be deleted");
+        let deleted = Instant::now();
+        wait_for(&format!("{kind} {name} to be back"), BACK, || async {
+            let now = self.kubectl.get(&[kind, name])?;
+            ensure!(uid(&now) != uid(&before), "the old one is still there");
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        println!("{kind} {name}: back after {:?}", deleted.elapsed());
     }
 
     /// Waits until it is ready and nothing is under way.

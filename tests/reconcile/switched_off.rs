@@ -1,17 +1,13 @@
 //! What a spec no longer asks for goes, kind by kind, and comes back when it is asked for again.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::{Value, json};
 use tests::operator::CHILD_KINDS;
 use tests::wait_for;
 
-use crate::service::{START, Service};
-
-/// What the product promises.
-const SOON: Duration = Duration::from_secs(10);
+use crate::service::{BACK, START, Service};
 
 /// Kind and name, the patch that does without, and the patch that asks for it again.
 const PARTS: &[(&str, &str, &str, &str)] = &[
@@ -54,7 +50,7 @@ async fn what_is_switched_off_goes_and_comes_back_when_it_is_switched_on() {
     service.condition("Progressing", "False", START).await;
     for (kind, name, off, on) in PARTS {
         let there = async |wanted: bool| {
-            wait_for(&format!("{kind} {name}: {wanted}"), SOON, || async {
+            wait_for(&format!("{kind} {name}: {wanted}"), BACK, || async {
                 let args = ["get", kind, name, "--ignore-not-found", "--output=name"];
                 let found = service.kubectl.run(&args)?;
                 match found.is_empty() {
@@ -96,7 +92,7 @@ async fn a_copy_of_a_child_goes_because_nobody_asked_for_it() {
             .expect("it can be copied");
         wait_for(
             &format!("the {kind} nobody asked for to be gone"),
-            SOON,
+            BACK,
             || async {
                 let args = ["get", kind, COPY, "--ignore-not-found", "--output=name"];
                 match service.kubectl.run(&args)?.as_str() {
