@@ -123,9 +123,7 @@ async fn a_namespace_that_forbids_host_ports_shows_and_an_exposure_by_service_li
         let spec = json!({"spec": {"replicas": 1, "media": {"exposure": exposure}}});
         service.patch(&spec.to_string());
         let message = wait_for(&format!("{exposure} to be refused"), START, || async {
-            let message = service
-                .reason("Degraded", "True", "PodSecurityConflict")
-                .await;
+            let message = service.reason_now("Degraded", "True", "PodSecurityConflict")?;
             ensure!(
                 message.contains(&format!("exposure {exposure} needs")),
                 "{message}"

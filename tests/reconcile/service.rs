@@ -42,23 +42,37 @@ impl Service {
             .expect("the patch is right");
     }
 
+    /// The condition `kind`, if it is `status` for the present spec.
+    ///
+    /// # Errors
+    /// What the status is instead.
+    pub fn condition_now(&self, kind: &str, status: &str) -> anyhow::Result<Value> {
+        let resource = self.kubectl.get(&["mediaservice", NAME])?;
+        let found = &resource["status"];
+        let current = found["observedGeneration"] == resource["metadata"]["generation"];
+        let mut conditions = found["conditions"].as_array().into_iter().flatten();
+        match conditions.find(|condition| condition["type"] == kind) {
+            Some(condition) if current && condition["status"] == status => Ok(condition.clone()),
+            _ => bail!("{found}"),
+        }
+    }
+
+    /// The message of the condition `kind`, if it is `status` for that reason.
+    ///
+    /// # Errors
+    /// What the condition or the status is instead.
+    pub fn reason_now(&self, kind: &str, status: &str, reason: &str) -> anyhow::Result<String> {
+        let condition = self.condition_now(kind, status)?;
+        match condition["message"].as_str() {
+            Some(message) if condition["reason"] == reason => Ok(message.to_owned()),
+            _ => bail!("{condition}"),
+        }
+    }
+
     /// Waits until the condition `kind` is `status` and returns it.
     pub async fn condition(&self, kind: &str, status: &str, within: Duration) -> Value {
         wait_for(&format!("{kind} to be {status}"), within, || async {
-            let resource = self.kubectl.get(&["mediaservice", NAME])?;
-            let found = &resource["status"];
-            let current = found["observedGeneration"] == resource["metadata"]["generation"];
-            let conditions = found["conditions"].as_array();
-            let condition = conditions
-                .into_iter()
-                .flatten()
-                .find(|condition| condition["type"] == kind);
-            match condition {
-                Some(condition) if current && condition["status"] == status => {
-                    Ok(condition.clone())
-                }
-                _ => bail!("{found}"),
-            }
+            self.condition_now(kind, status)
         })
         .await
     }
@@ -67,11 +81,7 @@ impl Service {
     /// come first, as for the seconds in which a new definition is not yet known to all of the API server.
     pub async fn reason(&self, kind: &str, status: &str, reason: &str) -> String {
         wait_for(&format!("{kind} to say {reason}"), START, || async {
-            let condition = self.condition(kind, status, START).await;
-            match condition["message"].as_str() {
-                Some(message) if condition["reason"] == reason => Ok(message.to_owned()),
-                _ => bail!("{condition}"),
-            }
+            self.reason_now(kind, status, reason)
         })
         .await
     }
