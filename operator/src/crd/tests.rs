@@ -92,6 +92,25 @@ fn what_is_right_breaks_no_rule() {
     }
 }
 
+/// Fields without words for `kubectl explain`.
+fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        if field["description"].as_str().is_none_or(str::is_empty) {
+            found.push(path.clone());
+        }
+        undescribed(field, &path, found);
+        undescribed(&field["items"], &path, found);
+    }
+}
+
+#[test]
+fn every_field_of_the_spec_has_a_description() {
+    let mut found = Vec::new();
+    undescribed(&schema()["properties"]["spec"], "spec", &mut found);
+    assert_eq!(found, [""; 0]);
+}
+
 #[test]
 fn the_crd_stays_below_100_kib() {
     let size = serde_json::to_string(&definition()).unwrap().len();
