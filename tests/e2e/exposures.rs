@@ -59,7 +59,7 @@ async fn load_balancer() {
     .await;
     gives(&service.kubectl, "cam-media-udp", FIRST);
     gives(&service.kubectl, "cam-media-tcp", TCP);
-    ready(&service.kubectl).await;
+    service.ready().await;
     let told = [format!("{FIRST}:8443/udp"), format!("{TCP}:443/tcp")];
     wait_for("the status to tell both", SOON, || async {
         let found = told_addresses(&service.kubectl);
@@ -93,7 +93,7 @@ async fn a_host_name_is_resolved_by_the_pod_and_clients_get_its_address() {
     })
     .await;
     assert_eq!(name_in_cluster(&service.kubectl, "outside", &address), name);
-    ready(&service.kubectl).await;
+    service.ready().await;
     streams(&service, &[&address], 8443, 8443).await;
 }
 
@@ -124,7 +124,7 @@ fn with_exposure(media: &Value) -> Value {
 
 /// Publishes and views over UDP and over TCP, once answers have exactly these addresses.
 async fn streams(service: &Service, ips: &[&str], udp: u16, tcp: u16) {
-    ready(&service.kubectl).await;
+    service.ready().await;
     let of = |port: u16| -> Vec<String> { ips.iter().map(|ip| format!("{ip}:{port}")).collect() };
     streams_to(service, &of(udp), &of(tcp)).await;
 }
@@ -247,20 +247,6 @@ fn signalling(kubectl: &Kubectl) -> anyhow::Result<String> {
         Some(ip) => Ok(format!("http://{ip}")),
         None => bail!("{service}"),
     }
-}
-
-async fn ready(kubectl: &Kubectl) {
-    wait_for("the MediaService to be Ready", START, || async {
-        let ready = condition(kubectl, "Ready")?;
-        ensure!(ready["status"] == "True", "{ready}");
-        let pod = kubectl.get(&["pod", "cam-0"])?;
-        let conditions = pod["status"]["conditions"].as_array().cloned();
-        let ready =
-            |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-        ensure!(conditions.iter().flatten().any(ready), "{}", pod["status"]);
-        Ok(())
-    })
-    .await;
 }
 
 /// That condition, of the present spec.

@@ -23,7 +23,7 @@ fn kinds() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_the_operator_which_then_writes_nothing_and_deletion_leaves_nothing() {
     let service = Service::apply("e2e-operator", None);
-    service.ready().await;
+    service.reachable().await;
     let token = service.token("cam-1");
     let (sender, receiver) = tokio::join!(service.browser(), service.browser());
     let sending = Page::open(&sender, &service.url(), Some(&token)).await;

@@ -124,6 +124,11 @@ impl Service {
             )
         })
         .await;
+    }
+
+    /// Waits until it is ready and its page is there.
+    pub async fn reachable(&self) {
+        self.ready().await;
         wait_for("the Ingress to answer over https", START, || async {
             let client = reqwest::Client::builder()
                 .danger_accept_invalid_certs(true)

@@ -20,7 +20,7 @@ async fn an_applied_media_service_streams_from_browser_to_browser_and_prometheus
     // Two sessions and no more, so that a third is answered with an honest 503.
     let limit = r#"{"spec":{"limits":{"sessionsPerPod":2}}}"#;
     let service = Service::apply("e2e-thread", Some(limit));
-    service.ready().await;
+    service.reachable().await;
     let token = service.token("cam-1");
     let prometheus = service::prometheus();
     let namespace = service.kubectl.namespace.clone();

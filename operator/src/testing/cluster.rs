@@ -32,7 +32,7 @@ pub struct FakeCluster {
     changed: watch::Sender<u64>,
 }
 
-/// A write that was let through, or refused by a fault.
+/// A write that was asked for, whatever the answer was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub method: Method,
