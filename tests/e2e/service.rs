@@ -194,11 +194,7 @@ impl Drop for Service {
                 }
             }
         }
-        let namespace = self.kubectl.namespace.clone();
-        if let Err(error) = self
-            .kubectl
-            .run(&["delete", "namespace", &namespace, "--timeout=120s"])
-        {
+        if let Err(error) = operator::leave(&self.kubectl) {
             eprintln!("{error:#}");
         }
     }

@@ -146,12 +146,7 @@ impl Drop for Service {
                 }
             }
         }
-        // Waits until it is gone: the next test wants the same port of the node.
-        let namespace = self.kubectl.namespace.clone();
-        if let Err(error) = self
-            .kubectl
-            .run(&["delete", "namespace", &namespace, "--timeout=120s"])
-        {
+        if let Err(error) = operator::leave(&self.kubectl) {
             eprintln!("{error:#}");
         }
     }

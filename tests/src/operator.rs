@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
+use crate::Kubectl;
+
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "mediaservice-system";
 
@@ -39,6 +41,19 @@ pub fn install() {
             String::from_utf8_lossy(&output.stderr)
         );
     });
+}
+
+/// Deletes the namespace, and waits until what only one test can have is free: ports of the node and hosts
+/// of the Ingress. The rest takes the namespace controller another ten seconds and more, in which the next
+/// test can go on; nothing can be made in the namespace meanwhile.
+///
+/// # Errors
+/// What kubectl wrote to stderr.
+pub fn leave(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.run(&["delete", "namespace", &kubectl.namespace, "--wait=false"])?;
+    let free = "mediaservices,services,ingresses,pods";
+    kubectl.run(&["delete", free, "--all", "--timeout=120s"])?;
+    Ok(())
 }
 
 /// The workspace.
