@@ -17,9 +17,13 @@ const SCRAPED: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applied_media_service_streams_from_browser_to_browser_and_prometheus_sees_it() {
-    // Two sessions and no more, so that a third is answered with an honest 503.
-    let limit = r#"{"spec":{"limits":{"sessionsPerPod":2}}}"#;
-    let service = Service::apply("e2e-thread", Some(limit));
+    // Two sessions and no more, so that a third is answered with an honest 503. A scrape every 5 s: most of
+    // this test waits for the next one, a dozen times.
+    let patch = r#"{"spec":{
+        "limits":{"sessionsPerPod":2},
+        "monitoring":{"serviceMonitor":{"intervalSeconds":5,"scrapeTimeoutSeconds":5}}
+    }}"#;
+    let service = Service::apply("e2e-thread", Some(patch));
     service.reachable().await;
     let token = service.token("cam-1");
     let prometheus = service::prometheus();
