@@ -452,7 +452,9 @@ async fn report(
     let status = status::describe(fetched, outcome, Timestamp::now());
     let old = fetched.service.status.as_ref();
     if old.is_some_and(|old| status::differs_in_words_only(old, &status))
-        && !context.reports.words_are_due(&fetched.service)
+        && !context
+            .reports
+            .words_are_due(&fetched.service, Instant::now())
     {
         return Ok(Reported {
             status,
@@ -467,7 +469,7 @@ async fn report(
         return Ok(reported(status));
     }
     context.metrics.wrote("MediaService");
-    context.reports.note(&fetched.service);
+    context.reports.note(&fetched.service, Instant::now());
     for Told {
         type_,
         reason,

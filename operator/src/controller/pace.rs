@@ -48,18 +48,18 @@ pub struct Reports(Mutex<HashMap<(String, String), Instant>>);
 
 impl Reports {
     /// Whether a status that differs in nothing but words may be written.
-    pub fn words_are_due(&self, service: &MediaService) -> bool {
+    pub fn words_are_due(&self, service: &MediaService, now: Instant) -> bool {
         let reported = self.0.lock().expect("no panic while it is held");
         let last = reported.get(&name_of(service));
-        last.is_none_or(|last| last.elapsed() >= WORDS)
+        last.is_none_or(|last| now.duration_since(*last) >= WORDS)
     }
 
     /// It was written now.
-    pub fn note(&self, service: &MediaService) {
+    pub fn note(&self, service: &MediaService, now: Instant) {
         let mut reported = self.0.lock().expect("no panic while it is held");
         // Those of deleted objects may not pile up.
-        reported.retain(|_, last| last.elapsed() < WORDS);
-        reported.insert(name_of(service), Instant::now());
+        reported.retain(|_, last| now.duration_since(*last) < WORDS);
+        reported.insert(name_of(service), now);
     }
 }
 
@@ -120,5 +120,35 @@ mod tests {
         assert_eq!([after(99), after(101), after(130)], [Some(5); 3]);
         assert_eq!([after(220), after(10_000)], [Some(20), Some(30)]);
         assert_eq!(next_look(&MediaServiceStatus::default(), start), None);
+    }
+
+    #[test]
+    fn other_words_are_due_ten_seconds_after_the_last_status_of_that_service() {
+        let service = |name: &str| -> MediaService {
+            serde_json::from_value(
+                json!({"metadata": {"namespace": "media", "name": name}, "spec": {}}),
+            )
+            .unwrap()
+        };
+        let (cam, other) = (service("cam"), service("other"));
+        let (reports, start) = (Reports::default(), Instant::now());
+        let due = |service: &MediaService, ms: u64| {
+            reports.words_are_due(service, start + Duration::from_millis(ms))
+        };
+        assert!(due(&cam, 0), "nothing was written yet");
+        reports.note(&cam, start);
+        assert_eq!(
+            [due(&cam, 0), due(&cam, 9_999), due(&cam, 10_000)],
+            [false, false, true]
+        );
+        assert!(due(&other, 0));
+        reports.note(&other, start + Duration::from_secs(9));
+        assert_eq!([due(&cam, 9_999), due(&other, 18_999)], [false, false]);
+        reports.note(&other, start + Duration::from_secs(19));
+        assert_eq!(
+            reports.0.lock().unwrap().len(),
+            1,
+            "what is over is forgotten"
+        );
     }
 }
