@@ -20,6 +20,17 @@ pub fn scrape() -> anyhow::Result<Metrics> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_metrics_say_that_it_leads_what_it_asks_and_what_it_could_not_do() {
+    operator::install();
+    // One that is about to end may still do the work that the other is asked for here.
+    let operators = Kubectl::new(operator::NAMESPACE);
+    wait_for("a single operator", START, || async {
+        let selector = "--selector=app.kubernetes.io/component=operator";
+        let pods = operators.get(&["pods", selector])?;
+        let count = pods["items"].as_array().map_or(0, Vec::len);
+        ensure!(count == 1, "{count} pods");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
     let service = Service::apply(
         "reconcile-metrics",
         "{media: {exposure: HostPort}, replicas: 0}",
