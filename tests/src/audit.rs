@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Value;
 
-/// Every request of `account`, each answered one, in the order of the files. What somebody did with its
-/// rights (`--as`) is not among them.
+/// Every request of `account` as the log has it, in the order of the files: a watch when it begins, and
+/// again when it ends. What somebody did with its rights (`--as`) is not among them.
 ///
 /// # Errors
 /// If the log can't be read: `CLUSTER_DIR` says where the cluster keeps its state.
