@@ -183,14 +183,14 @@ async fn view(service: &Service, device: &str, transport: Transport) -> Viewer {
     .await
 }
 
-fn over(transport: Transport) -> Options {
+pub fn over(transport: Transport) -> Options {
     Options {
         transport,
         ..Options::default()
     }
 }
 
-fn http(service: &Service, device: &str) -> anyhow::Result<Http> {
+pub fn http(service: &Service, device: &str) -> anyhow::Result<Http> {
     let token = Some(service.token(device));
     Ok(Http::new(&HttpOptions {
         token,
@@ -220,8 +220,11 @@ async fn send(publisher: &Publisher) -> u64 {
     sent
 }
 
+/// Where media goes over UDP, and over TCP.
+pub type Candidates = (Vec<String>, Vec<String>);
+
 /// Addresses of an answer's candidates: UDP, and TCP passive, each once.
-fn candidates(answer: &str) -> (Vec<String>, Vec<String>) {
+pub fn candidates(answer: &str) -> Candidates {
     let mut found = (Vec::new(), Vec::new());
     for line in answer
         .lines()
@@ -241,7 +244,7 @@ fn candidates(answer: &str) -> (Vec<String>, Vec<String>) {
 }
 
 /// Base URL of the Service, which the outside network routes to the node.
-fn signalling(kubectl: &Kubectl) -> anyhow::Result<String> {
+pub fn signalling(kubectl: &Kubectl) -> anyhow::Result<String> {
     let service = kubectl.get(&["service", NAME])?;
     match service["spec"]["clusterIP"].as_str() {
         Some(ip) => Ok(format!("http://{ip}")),
@@ -264,7 +267,7 @@ fn condition(kubectl: &Kubectl, kind: &str) -> anyhow::Result<Value> {
     }
 }
 
-fn told_addresses(kubectl: &Kubectl) -> Vec<String> {
+pub fn told_addresses(kubectl: &Kubectl) -> Vec<String> {
     let resource = kubectl.get(&["mediaservice", NAME]).expect("it is there");
     serde_json::from_value(resource["status"]["addresses"]["media"].clone()).expect("a list")
 }
