@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hash;
+use crate::testing::cluster::ready_status;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -243,6 +244,10 @@ async fn session_counts_are_in_the_status_and_cause_no_other_write() {
     operator.stop().await;
 }
 
+/// Dumped from a cluster where the release before ran, with all that the API server, the definition of that
+/// time and the StatefulSet controller added. The others are what it rendered.
+const LIVE: &str = "live";
+
 /// The objects that the release before made, as it wrote them, with the pod that came of them.
 fn before(name: &str) -> (FakeCluster, String, String) {
     let read = |file: &str| {
@@ -276,14 +281,19 @@ fn before(name: &str) -> (FakeCluster, String, String) {
         } else {
             format!("/apis/{version}")
         };
-        // As it was applied: with the hash, which the golden file leaves out.
-        let applied = hash::of(&object);
-        object["metadata"]["annotations"]["mediaservice.io/applied-hash"] = applied.into();
         let child = object["metadata"]["name"].as_str().unwrap().to_owned();
-        fake.put(
-            &format!("{api}/namespaces/{namespace}/{plural}/{child}"),
-            object,
-        );
+        let path = format!("{api}/namespaces/{namespace}/{plural}/{child}");
+        if kind == "pod" {
+            // In place of the one that the StatefulSet just got, and of the same revision.
+            let made = fake.get(&path)["metadata"]["labels"]["controller-revision-hash"].clone();
+            object["metadata"]["labels"]["controller-revision-hash"] = made;
+            object["status"] = ready_status("127.0.0.1");
+        } else if name != LIVE {
+            // As it was applied: with the hash, which `operator render` leaves out.
+            let applied = hash::of(&object);
+            object["metadata"]["annotations"]["mediaservice.io/applied-hash"] = applied.into();
+        }
+        fake.put(&path, object);
     }
     let pod = format!("/api/v1/namespaces/{namespace}/pods/{instance}-0");
     (fake, at, pod)
@@ -291,7 +301,7 @@ fn before(name: &str) -> (FakeCluster, String, String) {
 
 #[tokio::test]
 async fn an_upgrade_of_the_operator_deletes_no_pod_and_says_that_an_update_is_pending() {
-    for name in ["minimal", "full"] {
+    for name in ["minimal", "full", LIVE] {
         let (fake, at, pod) = before(name);
         let old = fake.get(&pod);
         assert_ne!(old, Value::Null, "the release before had a pod");
