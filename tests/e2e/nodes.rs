@@ -16,7 +16,7 @@ use tests::operator::{self, NAMESPACE};
 use tests::{Kubectl, wait_for};
 use tokio::task::JoinHandle;
 
-use crate::exposures::{Candidates, candidates, http, over, ready, signalling, told_addresses};
+use crate::exposures::{Candidates, candidates, http, over, signalling, told_addresses};
 use crate::service::{START, Service, condition};
 
 const FIRST: &str = "node1";
@@ -39,7 +39,7 @@ async fn a_drained_node_ends_its_sessions_within_the_bound_and_the_other_serves_
     nodes.run(&["cordon", FIRST]);
     let service = Service::apply("e2e-nodes", None);
     nodes.takes_the_operator().await;
-    ready(&service.kubectl).await;
+    service.ready().await;
     nodes.run(&["uncordon", FIRST]);
     let of_first = nodes.addresses(FIRST);
     let of_second = nodes.addresses(SECOND);
