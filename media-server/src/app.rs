@@ -468,13 +468,18 @@ async fn expire_series(app: Arc<App>) {
     let mut every = tokio::time::interval(EXPIRE_EVERY);
     loop {
         every.tick().await;
-        expire(&app.metrics, &app.registry, Instant::now());
+        let grace = app.config.series.session_grace;
+        expire(&app.metrics, &app.registry, grace, Instant::now());
     }
 }
 
 /// Forgets the series of devices that had no session for a while. A session that lasts changes none
-/// of them, so those of devices that have one are kept by hand.
-fn expire(metrics: &Metrics, registry: &Registry, now: Instant) {
+/// of them, so those of devices that have one are kept by hand. Forgets ended sessions too, which a scrape
+/// does as well: where nobody scrapes they would stay, up to their bound.
+fn expire(metrics: &Metrics, registry: &Registry, grace: Duration, now: Instant) {
+    if let Some(limit) = now.checked_sub(grace) {
+        registry.expire(limit);
+    }
     for view in registry.devices() {
         births(metrics, &view.device, now);
     }
@@ -544,7 +549,7 @@ mod tests {
         let shown = |minutes: std::ops::Range<u64>| {
             for minute in minutes {
                 let now = start + Duration::from_secs(60 * minute);
-                expire(&metrics, &registry, now);
+                expire(&metrics, &registry, Duration::from_secs(30), now);
             }
             metrics
                 .render(|_, _, _| {})
@@ -552,7 +557,9 @@ mod tests {
         };
         assert!(shown(1..60), "an hour into the session");
         registry.remove(record.id).expect("known");
+        assert_eq!(registry.ended().len(), 1);
         assert!(shown(60..70), "some minutes after it");
+        assert!(registry.ended().is_empty(), "though nobody scraped");
         assert!(!shown(70..90));
     }
 }
