@@ -268,12 +268,8 @@ async fn every_expression_of_rules_and_panels_is_understood_by_prometheus() {
 fn every_object_is_accepted_by_the_api_server() {
     let _clean = Clean::start();
     ok(apply_definition());
-    ok(kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        &format!("crd/{CRD}"),
-    ]));
+    let served = Kubectl::new(NAMESPACE).established(&["crd", CRD]);
+    served.expect("the definition is served");
     for (what, settings) in VARIANTS {
         let mut args = vec![
             "template",

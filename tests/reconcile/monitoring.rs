@@ -39,9 +39,7 @@ impl Deleted {
 
     fn put_back(&self) -> anyhow::Result<()> {
         self.kubectl.apply(&self.manifest)?;
-        let established = ["wait", "--for=condition=Established", "crd", DEFINITION];
-        self.kubectl.run(&established)?;
-        Ok(())
+        self.kubectl.established(&["crd", DEFINITION])
     }
 }
 

@@ -32,14 +32,8 @@ impl Definition {
         let path = path.display().to_string();
         let args = ["apply", "--server-side", "--filename", &path];
         kubectl.run(&args).expect("the definition is right");
-        let args = [
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "--filename",
-            &path,
-        ];
-        kubectl.run(&args).expect("it is served");
+        let definition = ["--filename", &path];
+        kubectl.established(&definition).expect("it is served");
     }
 
     fn remove(&self, kubectl: &Kubectl) {

@@ -1,6 +1,7 @@
 //! The real kubectl, with JSON out.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -37,6 +38,24 @@ impl Kubectl {
             .output()
             .context("kubectl cannot be started")?;
         text(args, output)
+    }
+
+    /// Waits until definitions are served; `kubectl wait` gives up at once at a new one, which has no
+    /// conditions yet.
+    ///
+    /// # Errors
+    /// What kubectl wrote to stderr last, after a minute.
+    pub fn established(&self, definitions: &[&str]) -> anyhow::Result<()> {
+        let wait = ["wait", "--for=condition=Established", "--timeout=10s"];
+        let args = [&wait, definitions].concat();
+        let started = Instant::now();
+        loop {
+            match self.run(&args) {
+                Ok(_) => return Ok(()),
+                Err(error) if started.elapsed() > Duration::from_secs(60) => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
     }
 
     /// `kubectl get … -o json`.
