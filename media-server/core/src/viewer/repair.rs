@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 /// Times that one packet is sent again. A viewer that lost it as often will get a keyframe earlier.
 const MAX_TIMES: u8 = 3;
-/// Packets whose count is remembered: what a viewer that loses a tenth asks for in a second.
-const MAX_COUNTED: usize = 64;
+/// Packets whose count is remembered, the newest: what a viewer that loses a tenth asks for in seconds.
+const MAX_COUNTED: usize = 256;
 /// Bytes at hand at first and at most: two frames of 10 Mbit/s.
 const MAX_ALLOWANCE: usize = 64 * 1024;
 /// One byte may be sent again for so many sent: more would feed the congestion that lost them.
@@ -19,8 +19,10 @@ pub(super) struct Repair {
     pub(super) ssrc: u32,
     next_seq: u64,
     allowance: usize,
-    /// Index of the packet, and how often it was sent again.
+    /// Index of the packet, in order, and how often it was sent again.
     counted: VecDeque<(u64, u8)>,
+    /// The count of a packet before this one is forgotten, so it is not sent again.
+    oldest: u64,
 }
 
 impl Repair {
@@ -30,6 +32,7 @@ impl Repair {
             next_seq: random % MAX_FIRST_SEQ,
             allowance: MAX_ALLOWANCE,
             counted: VecDeque::new(),
+            oldest: 0,
         }
     }
 
@@ -46,17 +49,22 @@ impl Repair {
 
     /// The index to send the packet of `index` under, if it may be sent again.
     pub(super) fn spend(&mut self, index: u64, bytes: usize) -> Option<u64> {
-        let known = self.counted.iter().position(|(known, _)| *known == index);
-        if bytes > self.allowance || known.is_some_and(|at| self.counted[at].1 >= MAX_TIMES) {
+        if bytes > self.allowance || index < self.oldest {
             return None;
         }
-        match known {
-            Some(at) => self.counted[at].1 += 1,
-            None => {
-                if self.counted.len() == MAX_COUNTED {
-                    self.counted.pop_front();
+        match self
+            .counted
+            .binary_search_by_key(&index, |(known, _)| *known)
+        {
+            Ok(at) if self.counted[at].1 >= MAX_TIMES => return None,
+            Ok(at) => self.counted[at].1 += 1,
+            Err(at) => {
+                self.counted.insert(at, (index, 1));
+                if self.counted.len() > MAX_COUNTED
+                    && let Some((forgotten, _)) = self.counted.pop_front()
+                {
+                    self.oldest = forgotten + 1;
                 }
-                self.counted.push_back((index, 1));
             }
         }
         self.allowance -= bytes;
@@ -81,6 +89,21 @@ mod tests {
         let own: Vec<_> = (0..5).map(|_| repair.spend(9, 100)).collect();
         assert_eq!(own, [Some(7), Some(8), Some(9), None, None]);
         assert_eq!(repair.spend(10, 100), Some(10), "another one may");
+    }
+
+    #[test]
+    fn no_packet_is_sent_again_more_often_however_many_others_are_asked_for() {
+        let mut repair = Repair::new(1, 7);
+        let mut sent = vec![0; 3 * MAX_COUNTED];
+        for _ in 0..10 {
+            for index in (0..sent.len()).chain((0..sent.len()).rev()) {
+                repair.earn(1_000);
+                sent[index] += usize::from(repair.spend(index as u64, 100).is_some());
+            }
+        }
+        assert!(sent.iter().all(|times| *times <= 3), "{sent:?}");
+        let newest = &sent[sent.len() - MAX_COUNTED..];
+        assert!(newest.iter().all(|times| *times == 3), "{newest:?}");
     }
 
     #[test]
