@@ -31,6 +31,8 @@ pub struct Target {
     pub token: Option<String>,
     /// Takes any TLS certificate.
     pub insecure_tls: bool,
+    /// Origin whose pages the server should let in; without one, that of a page that it need not know.
+    pub origin: Option<String>,
 }
 
 /// One of the two protocols.
@@ -64,13 +66,14 @@ pub async fn run(target: &Target) -> Result<Report, ClientError> {
         insecure_tls: target.insecure_tls,
         resolve: Vec::new(),
     })?;
+    let origin = target.origin.as_deref();
     let mut report = Report::default();
     // Before anything is published.
     if let Some(url) = &whep {
         endpoint::without_publisher(&mut report, &caller, url).await;
     }
     if let Some(url) = &whip {
-        let mut checks = Checks::new(&mut report, &caller, Protocol::Whip, url);
+        let mut checks = Checks::new(&mut report, &caller, Protocol::Whip, url, origin);
         endpoint::check(&mut checks).await;
         resource::check(&mut checks).await;
     }
@@ -79,7 +82,7 @@ pub async fn run(target: &Target) -> Result<Report, ClientError> {
         None => None,
     };
     if let Some(url) = &whep {
-        let mut checks = Checks::new(&mut report, &caller, Protocol::Whep, url);
+        let mut checks = Checks::new(&mut report, &caller, Protocol::Whep, url, origin);
         endpoint::check(&mut checks).await;
         if publisher.is_some() {
             resource::check(&mut checks).await;
@@ -93,7 +96,7 @@ pub async fn run(target: &Target) -> Result<Report, ClientError> {
     }
     for (url, protocol) in [(&whip, Protocol::Whip), (&whep, Protocol::Whep)] {
         if let Some(url) = url {
-            let mut checks = Checks::new(&mut report, &caller, protocol, url);
+            let mut checks = Checks::new(&mut report, &caller, protocol, url, origin);
             endpoint::check_rate(&mut checks).await;
             endpoint::check_redirects(&mut checks);
         }
@@ -108,6 +111,7 @@ struct Checks<'a> {
     caller: &'a Caller,
     protocol: Protocol,
     url: &'a Url,
+    origin: Option<&'a str>,
 }
 
 impl<'a> Checks<'a> {
@@ -116,12 +120,14 @@ impl<'a> Checks<'a> {
         caller: &'a Caller,
         protocol: Protocol,
         url: &'a Url,
+        origin: Option<&'a str>,
     ) -> Checks<'a> {
         Checks {
             report,
             caller,
             protocol,
             url,
+            origin,
         }
     }
 

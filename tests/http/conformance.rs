@@ -11,6 +11,7 @@ async fn checked(server: &MediaServer, token: Option<String>) -> Report {
         whep: Some(server.url("/whep/cam-1")),
         token,
         insecure_tls: false,
+        origin: Some("https://player.example".to_owned()),
     };
     run(&target).await.expect("the checks can be run")
 }
@@ -55,6 +56,25 @@ async fn every_row_passes_with_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lets_no_page_in_is_asked_about_none_unless_one_is_named() {
+    let server = MediaServer::open(&[]).await;
+    let mut target = Target {
+        whep: Some(server.url("/whep/cam-1")),
+        ..Target::default()
+    };
+    let preflights = |report: &Report, outcome| {
+        let cors = report.with(outcome).filter(|c| c.name.contains("CORS"));
+        cors.count()
+    };
+    let report = run(&target).await.expect("the checks can be run");
+    assert!(report.conforms(), "\n{report}");
+    assert_eq!(preflights(&report, Outcome::Skip), 1, "\n{report}");
+    target.origin = Some("https://portal.example".to_owned());
+    let report = run(&target).await.expect("the checks can be run");
+    assert_eq!(preflights(&report, Outcome::Fail), 1, "\n{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_gets_things_wrong_is_found_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -66,6 +86,7 @@ async fn a_server_that_gets_things_wrong_is_found_out() {
     let target = Target {
         whip: Some(format!("http://{address}/whip")),
         whep: Some(format!("http://{address}/whep")),
+        origin: Some("https://player.example".to_owned()),
         ..Target::default()
     };
     let report = run(&target).await.expect("the checks can be run");

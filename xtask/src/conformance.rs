@@ -22,6 +22,9 @@ pub struct Args {
     /// Take any TLS certificate
     #[arg(long)]
     insecure: bool,
+    /// Origin whose pages the server lets in (CORS)
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
 }
 
 /// Runs the checks; their table goes to standard output.
@@ -30,7 +33,11 @@ pub struct Args {
 /// If a MUST failed, or the checks could not be run.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut command = Command::new(sh::program("media-conformance")?);
-    for (flag, value) in [("--whip", args.whip), ("--whep", args.whep)] {
+    for (flag, value) in [
+        ("--whip", args.whip),
+        ("--whep", args.whep),
+        ("--origin", args.origin),
+    ] {
         command.args(value.iter().flat_map(|value| [flag, value.as_str()]));
     }
     if let Some(token) = args.token {

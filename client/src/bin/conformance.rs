@@ -31,6 +31,9 @@ struct Args {
     /// Take any TLS certificate
     #[arg(long)]
     insecure: bool,
+    /// Origin whose pages the server lets in (CORS)
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         whep: args.whep,
         token: args.token,
         insecure_tls: args.insecure,
+        origin: args.origin,
     };
     let report = tokio::runtime::Runtime::new()
         .map_err(anyhow::Error::from)
