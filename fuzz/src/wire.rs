@@ -3,7 +3,7 @@
 use media_core::framing::{Framed, MAX_FRAME, PREFIX, prefix, split};
 use media_core::ids::{SessionId, Ufrag};
 use media_core::negotiated::{Codec, Extensions};
-use media_core::rtcp as control;
+use media_core::rtcp::{self as control, twcc};
 use media_core::rtp::keyframe::starts_keyframe;
 use media_core::rtp::numbering::{Numbering, Numbers};
 use media_core::rtp::size::picture_size;
@@ -215,6 +215,13 @@ pub fn rtcp(data: &[u8]) {
         "{items} of {} bytes",
         data.len()
     );
+
+    let mut statuses = 0;
+    twcc::read(data, |feedback| {
+        // Malformed ones say so behind what they said before.
+        let _ = feedback.for_each(|_, _| statuses += 1);
+    });
+    assert!(statuses <= twcc::MAX_READ, "{statuses} of one datagram");
 
     let mut lost: Vec<u16> = data
         .chunks_exact(2)

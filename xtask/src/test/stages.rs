@@ -11,7 +11,7 @@ use super::{Args, Gate, long, packages, rights};
 use crate::clients::Which;
 use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
-use crate::{clients, cluster, r#gen, image, tidy};
+use crate::{clients, cluster, fuzz, r#gen, image, tidy};
 
 pub struct Stage {
     pub name: &'static str,
@@ -56,6 +56,10 @@ pub fn all(args: Args) -> Vec<Stage> {
         Stage {
             name: "programs",
             run: programs,
+        },
+        Stage {
+            name: "fuzz, 20 s",
+            run: |_, _| fuzz::run(fuzz::Args::default()),
         },
         Stage {
             name: "web clients",

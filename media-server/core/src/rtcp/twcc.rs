@@ -14,7 +14,7 @@ const TICK_MICROS: i64 = 250;
 const REFERENCE_TICKS: i64 = 256;
 /// Packets that the feedback of a compound may be about. Receivers send one for every 50 to 250 ms; a few
 /// bytes can claim 65 535 packets, which would cost more to read than they cost to send.
-const MAX_READ: u16 = 2048;
+pub const MAX_READ: u16 = 2048;
 /// Packets that one written feedback is about: with two bytes for each it still fits a datagram.
 const MAX_WRITTEN: u64 = 512;
 const MAX_RUN: usize = 0x1fff;
