@@ -107,13 +107,14 @@ fn check_rate(app: &App, principal: &Principal) -> Result<(), ApiError> {
         })
 }
 
-/// A device is named by 1 to 128 of `A-Z a-z 0-9 . _ -`.
+/// A device is named by 1 to 128 of `A-Z a-z 0-9 . _ -`, but for the two names that clients take out of
+/// paths (RFC 3986 §5.2.4): they would never find their session again.
 fn device_name(device: &str) -> Result<Arc<str>, ApiError> {
     let right = (1..=128).contains(&device.len())
         && device
             .bytes()
             .all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
-    if right {
+    if right && !matches!(device, "." | "..") {
         Ok(device.into())
     } else {
         Err(ApiError::DeviceName)
@@ -145,5 +146,20 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
         Ok(Err(_)) => Err(ApiError::BodyCut),
         Err(_) => Err(ApiError::BodySlow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_name;
+
+    #[test]
+    fn a_device_has_a_name_that_stays_in_a_path() {
+        for name in ["cam-1", "a.b", "...", &"x".repeat(128)] {
+            assert_eq!(device_name(name).as_deref().ok(), Some(name));
+        }
+        for name in ["", ".", "..", "a b", "a/b", "ä", &"x".repeat(129)] {
+            assert!(device_name(name).is_err(), "{name}");
+        }
     }
 }

@@ -107,6 +107,7 @@ impl Listener {
                     Ok((stream, _)) => stream,
                     Err(error) => {
                         tracing::warn!(%error, "failed to accept a connection");
+                        app.metrics.count("media_errors_total", &["http", "accept"]);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }

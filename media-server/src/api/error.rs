@@ -20,7 +20,7 @@ pub enum ApiError {
     NoRoute { path: String },
     #[error("this path does not take the method; OPTIONS or the Allow header tell which it takes")]
     Method,
-    #[error("a device is named by 1 to 128 of the characters A-Z a-z 0-9 . _ -")]
+    #[error("a device is named by 1 to 128 of the characters A-Z a-z 0-9 . _ -, and not . or ..")]
     DeviceName,
     #[error("the body is {given:?}; send it with Content-Type: {wanted}")]
     MediaType { given: String, wanted: &'static str },
