@@ -36,6 +36,8 @@ pub(super) enum Variant {
     Plain,
     /// Two video m-lines.
     TwoVideos,
+    /// Two m-lines of a MediaStream each.
+    TwoStreams,
     /// An audio m-line whose only codec exists nowhere.
     UnknownAudio,
     /// Three layers by RID (RFC 8853).
@@ -81,7 +83,11 @@ pub(super) fn offer(protocol: Protocol, credentials: &Credentials, variant: Vari
             Protocol::Whep => "a=recvonly\r\n",
         };
         if protocol == Protocol::Whip {
-            sdp += &format!("a=msid:stream {kind}{mid}\r\n");
+            let stream = match variant {
+                Variant::TwoStreams => kind,
+                _ => "stream",
+            };
+            sdp += &format!("a=msid:{stream} {kind}{mid}\r\n");
         }
         sdp += "a=rtcp-mux\r\na=rtcp-mux-only\r\na=rtcp-rsize\r\n";
         sdp += codecs;

@@ -538,18 +538,29 @@ async fn variants(checks: &mut Checks<'_>) {
     if checks.protocol == Protocol::Whep {
         return;
     }
-    let (session, answer) = post(checks, Variant::TwoVideos).await;
-    let status = session.as_ref().map_or(0, |session| session.answer.status);
-    let status = answer.as_ref().map_or(status, |answer| answer.status);
-    checks.expect(
-        10,
-        Level::Must,
-        "two tracks of a kind are refused with 422 or 400",
-        matches!(status, 400 | 422),
-        answer.map_or_else(|| status.to_string(), |answer| answer.seen()),
-    );
-    if let Some(session) = session {
-        delete(checks.caller, &session.answer).await;
+    for (variant, name) in [
+        (
+            Variant::TwoVideos,
+            "two tracks of a kind are refused with 422 or 400",
+        ),
+        (
+            Variant::TwoStreams,
+            "two MediaStreams are refused with 422 or 400",
+        ),
+    ] {
+        let (session, answer) = post(checks, variant).await;
+        let status = session.as_ref().map_or(0, |session| session.answer.status);
+        let status = answer.as_ref().map_or(status, |answer| answer.status);
+        checks.expect(
+            10,
+            Level::Must,
+            name,
+            matches!(status, 400 | 422),
+            answer.map_or_else(|| status.to_string(), |answer| answer.seen()),
+        );
+        if let Some(session) = session {
+            delete(checks.caller, &session.answer).await;
+        }
     }
     let (session, answer) = post(checks, Variant::UnknownAudio).await;
     let name = "no m-line of an offer is refused alone";

@@ -55,6 +55,8 @@ pub struct OfferedMedia {
     ssrc: Option<u32>,
     /// Layers that it offers to send.
     rids: Vec<Box<str>>,
+    /// MediaStreams that its track belongs to (RFC 8830 §2).
+    streams: Vec<String>,
 }
 
 /// An offer within the limits and with everything that ICE and DTLS need.
@@ -158,6 +160,9 @@ impl Offer {
         cname: String,
     ) -> Result<Agreement, OfferError> {
         check_kinds(&self.media)?;
+        if role == Role::Publisher {
+            check_streams(&self.media)?;
+        }
         let mut tracks: Vec<Track> = Vec::new();
         let mut of_media = Vec::with_capacity(self.media.len());
         let mut no_codec = None;
@@ -341,12 +346,23 @@ fn read_media(
         codecs: codecs::read(description),
         extensions: extensions::read(description, session.has_attribute("extmap-allow-mixed")),
         rids: simulcast::read(description),
+        streams: streams(description),
         ssrc: description
             .attributes
             .iter()
             .filter(|a| a.key == "ssrc")
             .find_map(|a| a.value.as_deref()?.split(' ').next()?.parse().ok()),
     })
+}
+
+/// The first words of its `a=msid` lines; `-` is no stream.
+fn streams(description: &MediaDescription) -> Vec<String> {
+    let msids = description.attributes.iter().filter(|a| a.key == "msid");
+    msids
+        .filter_map(|a| a.value.as_deref()?.split(' ').next())
+        .filter(|stream| *stream != "-")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn direction(session: &SessionDescription, description: &MediaDescription) -> Direction {
@@ -376,6 +392,21 @@ fn check_kinds(media: &[OfferedMedia]) -> Result<(), OfferError> {
         }
     }
     Ok(())
+}
+
+/// What is published is one MediaStream (RFC 9725 §4.4.2).
+fn check_streams(media: &[OfferedMedia]) -> Result<(), OfferError> {
+    let mut streams = media
+        .iter()
+        .filter(|m| m.kind.is_some() && !m.stopped)
+        .flat_map(|m| &m.streams);
+    let first = streams.next();
+    match streams.find(|stream| Some(*stream) != first) {
+        None => Ok(()),
+        Some(_) => Err(unsupported(
+            "the a=msid lines name more than one MediaStream; a session publishes one",
+        )),
+    }
 }
 
 fn check_direction(role: Role, media: &OfferedMedia) -> Result<(), OfferError> {

@@ -383,8 +383,10 @@ fn what_is_no_offer_is_malformed_and_the_message_says_why() {
 #[test]
 fn what_cannot_be_served_is_refused_with_what_would_be_right() {
     let two_videos = PUBLISH.replace("m=audio", "m=video");
+    let two_streams = PUBLISH.replacen("a=msid:7b2f", "a=msid:8b2f", 1);
     let cases = [
         (two_videos, Role::Publisher, "more than one video"),
+        (two_streams, Role::Publisher, "one MediaStream"),
         (
             PUBLISH.replace("setup:actpass", "setup:passive"),
             Role::Publisher,
