@@ -3,6 +3,8 @@
 //! The sessions belong to no connection; what they answer to is the checks of `stun.rs`. Real media is
 //! in `media.rs`.
 
+mod variants;
+
 use super::http::{Answer, Caller, Request};
 use super::offers::{
     CANDIDATE, Credentials, FRAGMENT, ODD_CANDIDATES, RIDS, SDP, Variant, fragment, offer,
@@ -55,7 +57,7 @@ pub(super) async fn check(checks: &mut Checks<'_>) {
     if let Some(second) = second {
         delete(checks.caller, &second.answer).await;
     }
-    variants(checks).await;
+    variants::check(checks).await;
 }
 
 /// Ends the session of a 201, if it is one.
@@ -531,75 +533,4 @@ async fn end_and_open_another(checks: &mut Checks<'_>, first: Session) -> Option
         again.seen(),
     );
     Some(session)
-}
-
-/// Rows 10, 11 and 14: offers that are not the usual.
-async fn variants(checks: &mut Checks<'_>) {
-    if checks.protocol == Protocol::Whep {
-        return;
-    }
-    for (variant, name) in [
-        (
-            Variant::TwoVideos,
-            "two tracks of a kind are refused with 422 or 400",
-        ),
-        (
-            Variant::TwoStreams,
-            "two MediaStreams are refused with 422 or 400",
-        ),
-    ] {
-        let (session, answer) = post(checks, variant).await;
-        let status = session.as_ref().map_or(0, |session| session.answer.status);
-        let status = answer.as_ref().map_or(status, |answer| answer.status);
-        checks.expect(
-            10,
-            Level::Must,
-            name,
-            matches!(status, 400 | 422),
-            answer.map_or_else(|| status.to_string(), |answer| answer.seen()),
-        );
-        if let Some(session) = session {
-            delete(checks.caller, &session.answer).await;
-        }
-    }
-    let (session, answer) = post(checks, Variant::UnknownAudio).await;
-    let name = "no m-line of an offer is refused alone";
-    match (&session, answer) {
-        (Some(session), _) => {
-            let refused = session.sdp().refused();
-            let seen = format!("201 with {refused} m-lines refused");
-            checks.expect(14, Level::Should, name, refused == 0, seen);
-            delete(checks.caller, &session.answer).await;
-        }
-        (None, answer) => {
-            let (right, seen) = answer.map_or((false, String::new()), |answer| {
-                (answer.is_refusal(), answer.seen())
-            });
-            checks.expect(14, Level::Should, name, right, seen);
-        }
-    }
-    let (session, answer) = post(checks, Variant::Simulcast).await;
-    let name = "an offer of simulcast is taken, with no layer that was not offered";
-    let Some(session) = session else {
-        let seen = answer.map_or_else(String::new, |answer| answer.seen());
-        return checks.expect(11, Level::Must, name, false, seen);
-    };
-    let simulcast = session
-        .sdp()
-        .value("simulcast")
-        .unwrap_or("none")
-        .to_owned();
-    let layers = simulcast.strip_prefix("recv ").unwrap_or_default();
-    let offered = layers
-        .split([';', ','])
-        .filter(|layer| !layer.is_empty())
-        .all(|layer| RIDS.contains(&layer.trim_start_matches('~')));
-    checks.expect(
-        11,
-        Level::Must,
-        name,
-        offered && !simulcast.starts_with("send"),
-        format!("simulcast: {simulcast}"),
-    );
-    delete(checks.caller, &session.answer).await;
 }
