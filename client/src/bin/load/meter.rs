@@ -45,6 +45,8 @@ impl Meter {
 /// What one viewer sees.
 pub struct Eye {
     meter: Arc<Meter>,
+    /// When its first packet came, on the clock of the stamps.
+    began: OnceLock<Duration>,
     seen: Mutex<Seen>,
     picture: OnceLock<Instant>,
 }
@@ -60,6 +62,7 @@ impl Eye {
     pub fn new(meter: Arc<Meter>) -> Self {
         Self {
             meter,
+            began: OnceLock::new(),
             seen: Mutex::default(),
             picture: OnceLock::new(),
         }
@@ -87,8 +90,10 @@ impl PacketSink for Eye {
         let Some(stamp) = Stamp::read(packet.payload) else {
             return;
         };
-        if self.meter.recording.load(Ordering::Relaxed) {
-            let at = packet.at.saturating_duration_since(self.meter.start);
+        let at = packet.at.saturating_duration_since(self.meter.start);
+        // What was sent before comes from a server's cache: how old it is says nothing of forwarding.
+        let is_forwarded = stamp.sent >= *self.began.get_or_init(|| at);
+        if is_forwarded && self.meter.recording.load(Ordering::Relaxed) {
             self.meter.latency.add(at.saturating_sub(stamp.sent));
         }
         if self.picture.get().is_none() {
@@ -213,5 +218,39 @@ mod tests {
         assert!((percentiles.p99 - 1.0).abs() < 0.04, "{percentiles:?}");
         assert_eq!(percentiles.max, 400_000.0);
         assert_eq!(histogram.len(), 101);
+    }
+
+    #[test]
+    fn what_a_viewer_gets_from_a_cache_is_no_latency() {
+        let meter = Arc::new(Meter::new());
+        meter.record(true);
+        let eye = Eye::new(meter.clone());
+        let arrives = |at: u64, sent: u64| {
+            let stamp = Stamp {
+                frame: 0,
+                index: 0,
+                last: 9,
+                keyframe: false,
+                sent: Duration::from_millis(sent),
+            };
+            let mut payload = vec![0; Stamp::LEN];
+            assert!(stamp.write(&mut payload));
+            eye.packet(&ReceivedPacket {
+                at: meter.start + Duration::from_millis(at),
+                codec: None,
+                payload_type: 96,
+                ssrc: 1,
+                sequence: 1,
+                timestamp: 1,
+                marker: false,
+                payload: &payload.into(),
+            });
+        };
+        // Two of the cache, of which the later is read behind the first one that was forwarded.
+        for (at, sent) in [(1_000, 100), (1_010, 1_005), (1_020, 900)] {
+            arrives(at, sent);
+        }
+        let (percentiles, samples) = meter.latency().expect("one was forwarded");
+        assert_eq!((samples, percentiles.max), (1, 5.0));
     }
 }
