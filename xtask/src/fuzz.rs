@@ -3,7 +3,7 @@
 //!
 //! Owns the compiler flags and the limits of a run; what is asserted is in `fuzz/src`. New inputs are kept
 //! in `target/fuzz/corpus`, what breaks a target in `target/fuzz/found`; the seeds in `fuzz/corpus` are
-//! changed by people only. Called by people and by the long gate.
+//! changed by people only. Called by people and by the gate, which with `--long` takes minutes for it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};

@@ -141,7 +141,7 @@ async fn safe_methods(checks: &mut Checks<'_>) {
     let allowed = preflight.header("access-control-allow-origin").to_owned();
     let name = "a preflight is answered with CORS";
     if preflight.is_success() && allowed.is_empty() && checks.origin.is_none() {
-        let why = "it lets no page of https://player.example in; name one with --origin";
+        let why = format!("it lets no page of {ORIGIN} in; name one with --origin");
         checks.skip(3, Level::Must, name, why);
     } else {
         checks.expect(

@@ -17,7 +17,7 @@ use crate::rtcp;
 use crate::rtp::numbering::Numbering;
 use crate::rtp::size::picture_size;
 use crate::rtp::{self, keyframe};
-use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
+use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
 use feedback::{Arrivals, Limit};
@@ -449,7 +449,7 @@ impl Session for Publisher {
             Received::Nothing => {}
             Received::Keyed(keys) => {
                 self.opener = Some(Opener::new(keys.theirs));
-                self.tick = Some(self.transport.clock.slot(now + TICK));
+                self.tick = Some(self.transport.next_tick(now));
                 self.rates.roll(now);
                 let layers = self.tracks.iter_mut().flat_map(|t| &mut t.layers);
                 for layer in layers {
@@ -469,7 +469,7 @@ impl Session for Publisher {
         self.transport.handle_timeout(now, out);
         if self.tick.is_some_and(|at| now >= at) {
             self.tick(now, out);
-            self.tick = Some(self.transport.clock.slot(now + TICK));
+            self.tick = Some(self.transport.next_tick(now));
         }
         if self.keyframe_due().is_some_and(|at| now >= at) {
             self.ask_for_keyframes(now, out);

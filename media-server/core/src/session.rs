@@ -14,7 +14,7 @@ use crate::ids::{IcePwd, SessionId, Ufrag};
 use crate::negotiated::Negotiated;
 use crate::output::Output;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a session is made from.
 pub struct SessionConfig {
@@ -26,9 +26,6 @@ pub struct SessionConfig {
     pub identity: Identity,
     pub clock: WallClock,
 }
-
-/// Reports, figures and liveness are looked at this often once media can flow.
-pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// One WebRTC session on the virtual clock of its caller. All calls come from one thread; none
 /// blocks. Results are left in [`Output`], whose events belong to the session last called.

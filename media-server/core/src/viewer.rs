@@ -29,7 +29,7 @@ use crate::output::{End, Output, SessionEvent};
 use crate::ring::Ring;
 use crate::rtcp;
 use crate::rtp::{self, Outgoing, Passed};
-use crate::session::{Credentials, Received, Session, SessionConfig, TICK, Transport};
+use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
 use behind::Beginning;
@@ -490,7 +490,7 @@ impl Session for Viewer {
             Received::Nothing => {}
             Received::Keyed(keys) => {
                 self.sealer = Some(Sealer::new(keys.ours));
-                self.tick = Some(self.transport.clock.slot(now + TICK));
+                self.tick = Some(self.transport.next_tick(now));
                 self.rates.roll(now);
                 self.begins = Some(now + KEYS_READY);
             }
@@ -511,7 +511,7 @@ impl Session for Viewer {
         }
         if self.tick.is_some_and(|at| now >= at) {
             self.tick(now, out);
-            self.tick = Some(self.transport.clock.slot(now + TICK));
+            self.tick = Some(self.transport.next_tick(now));
         }
         if self.congestion.probe_due().is_some_and(|at| now >= at) {
             self.probe(now, out);

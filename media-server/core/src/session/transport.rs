@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Reports, figures and liveness are looked at this often once media can flow.
+const TICK: Duration = Duration::from_secs(1);
 /// From opening to keys.
 const SETUP_LIMIT: Duration = Duration::from_secs(15);
 /// Consent: an ICE-lite server sends no checks, so the peer's are the liveness (RFC 7675 §5.1). So are its
@@ -136,6 +138,11 @@ impl Transport {
     pub(crate) fn restart(&mut self, credentials: Credentials) {
         let before = std::mem::replace(&mut self.credentials, credentials);
         self.previous.get_or_insert_with(|| Box::new(before));
+    }
+
+    /// When the session looks at its reports, figures and liveness next.
+    pub(crate) fn next_tick(&self, now: Instant) -> Instant {
+        self.clock.slot(now + TICK)
     }
 
     pub(crate) fn is_keyed(&self) -> bool {

@@ -17,6 +17,16 @@ pub(super) struct Beginning {
     again: u8,
 }
 
+impl Beginning {
+    fn new(now: Instant) -> Self {
+        Beginning {
+            at: now,
+            sent: now,
+            again: 0,
+        }
+    }
+}
+
 impl Viewer {
     /// Starts with the last keyframe, if the viewer needs one and the ring of its
     /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
@@ -61,12 +71,7 @@ impl Viewer {
             // What is held back comes when there is room for it.
             return true;
         }
-        let beginning = Beginning {
-            at: now,
-            sent: now,
-            again: 0,
-        };
-        self.beginning.is_some() && self.send_again(now, beginning, rings, out)
+        self.beginning.is_some() && self.send_again(now, Beginning::new(now), rings, out)
     }
 
     fn send_again(
@@ -111,13 +116,8 @@ impl Viewer {
     pub(super) fn begin(&mut self, now: Instant, served: Served, out: &mut Output) {
         self.behind = Some(now);
         self.congestion.resume(now);
-        let beginning = Beginning {
-            at: now,
-            sent: now,
-            again: 0,
-        };
         // Later ones are no joins.
-        if self.beginning.replace(beginning).is_none() {
+        if self.beginning.replace(Beginning::new(now)).is_none() {
             out.cells().count_join(served);
         }
     }

@@ -217,7 +217,7 @@ impl State {
         };
         // One that was sent a picture asks because it can't go on from what it has, or has none yet.
         if !starts {
-            if !self.is_served_again(now, index, cause) {
+            if !self.serve_again(now, index, cause) {
                 self.request_keyframe(now, &device, layer, cause);
             }
         } else if let Some(target) = self.join(now, index) {
@@ -225,8 +225,9 @@ impl State {
         }
     }
 
-    /// Sends a viewer the cached keyframe once more, if that is what it lacks.
-    fn is_served_again(&mut self, now: Instant, index: Index, cause: KeyframeCause) -> bool {
+    /// Sends a viewer the cached keyframe once more, if that is what it lacks; returns whether the device
+    /// need not be asked.
+    fn serve_again(&mut self, now: Instant, index: Index, cause: KeyframeCause) -> bool {
         let Some(entry) = self.table.entry(index) else {
             return false;
         };

@@ -193,6 +193,10 @@ fn a_viewer_whose_path_moved_goes_on_with_the_cached_keyframe_at_any_time() {
     assert_eq!(again[0].0, before.last().expect("sent").0.wrapping_add(1));
     assert!(again.windows(2).all(|w| w[1].0 == w[0].0.wrapping_add(1)));
     assert_eq!(stage.bench.shard.joins(Served::Again), 1);
+    stage.viewer.congested = true;
+    assert!(stage.go_on(), "it gets one when there is room");
+    assert_eq!(stage.video(), []);
+    stage.viewer.congested = false;
     (0..30).for_each(|_| camera.live(&mut stage));
     assert!(!stage.go_on(), "a new keyframe is cheaper by now");
 }
