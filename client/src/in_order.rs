@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
     TokioRuntime, Transmit,
@@ -25,11 +26,13 @@ use webrtc::runtime::{
 #[derive(Debug, Default)]
 pub(crate) struct InOrder {
     arrival: Arc<Arrival>,
+    due: Arc<Notify>,
 }
 
 impl InOrder {
-    pub fn new(arrival: Arc<Arrival>) -> Self {
-        Self { arrival }
+    /// With `due` the connection looks at its timers at once instead of sleeping on.
+    pub fn new(arrival: Arc<Arrival>, due: Arc<Notify>) -> Self {
+        Self { arrival, due }
     }
 }
 
@@ -87,7 +90,13 @@ impl Runtime for InOrder {
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
-        TokioRuntime.sleep(duration)
+        let due = self.due.clone();
+        Box::pin(async move {
+            tokio::select! {
+                () = TokioRuntime.sleep(duration) => {}
+                () = due.notified() => {}
+            }
+        })
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -208,7 +217,7 @@ mod tests {
         let (from, to) = (bind(), bind());
         let address = to.local_addr().expect("an address");
         let arrival = Arc::new(Arrival::default());
-        let socket = InOrder::new(arrival.clone()).wrap_udp_socket(to);
+        let socket = InOrder::new(arrival.clone(), Arc::default()).wrap_udp_socket(to);
         let socket = socket.expect("a socket");
         assert_eq!(arrival.last(), None);
         let before = Instant::now();
@@ -232,5 +241,23 @@ mod tests {
             "{:?} early",
             before - arrived
         );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_something_due_does_not_sleep_on() {
+        let due = Arc::new(Notify::new());
+        let runtime = InOrder::new(Arc::default(), due.clone());
+        let sleep =
+            |duration| tokio::time::timeout(Duration::from_secs(10), runtime.sleep(duration));
+        let long = Duration::from_secs(3_600);
+        let (slept, ()) = tokio::join!(sleep(long), async { due.notify_one() });
+        slept.expect("woken from it");
+        // Said between two sleeps it is not lost.
+        due.notify_one();
+        sleep(long).await.expect("woken at once");
+        let start = Instant::now();
+        let short = Duration::from_millis(20);
+        sleep(short).await.expect("over");
+        assert!(start.elapsed() >= short, "it was said once too often");
     }
 }
