@@ -218,6 +218,7 @@ impl Server {
             ufrag_key,
             cache_bytes: cache_bytes(),
             video_kbps: config.limits.video_kbps,
+            idle_publisher_kbps: config.limits.idle_publisher_kbps,
         })?;
         let limits = config.limits;
         let app = Arc::new(App {

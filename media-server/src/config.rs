@@ -39,6 +39,7 @@
 //! sessions_per_pod = 2000
 //! viewers_per_device = 8000
 //! video_kbps = 12000               # b=AS of answers
+//! idle_publisher_kbps = 0          # asked of who has had no viewer for 30 s; 0: nothing is asked
 //! max_session_seconds = 0          # 0: sessions may last for ever
 //!
 //! [turn]
@@ -311,6 +312,8 @@ pub struct Limits {
     pub sessions_per_pod: u32,
     pub viewers_per_device: u32,
     pub video_kbps: u32,
+    /// What a publisher without viewers is asked to keep to; `None`: it is left alone.
+    pub idle_publisher_kbps: Option<u32>,
     /// `None`: for ever.
     pub max_session: Option<Duration>,
 }
@@ -461,6 +464,7 @@ impl Config {
                     .or(file.limits.viewers_per_device)
                     .unwrap_or(8000),
                 video_kbps: file.limits.video_kbps.unwrap_or(12_000),
+                idle_publisher_kbps: file.limits.idle_publisher_kbps.filter(|kbps| *kbps > 0),
                 max_session: args
                     .max_session_seconds
                     .or(file.limits.max_session_seconds)

@@ -62,6 +62,8 @@ pub struct ShardConfig {
     pub cache_bytes: usize,
     /// Bandwidth of one video that publishers are asked to keep.
     pub video_kbps: u32,
+    /// The same for all video of a publisher that nobody watches; `None`: it is left alone.
+    pub idle_publisher_kbps: Option<u32>,
 }
 
 /// A session as signalling agreed on it.
@@ -251,6 +253,9 @@ impl Shards {
                 ufrag_key: config.ufrag_key,
                 cache_bytes: config.cache_bytes / usize::from(config.shards),
                 video_limit: u64::from(config.video_kbps) * 1_000,
+                idle_limit: config
+                    .idle_publisher_kbps
+                    .map(|kbps| u64::from(kbps) * 1_000),
             };
             std::thread::Builder::new()
                 .name(format!("shard-{shard}"))

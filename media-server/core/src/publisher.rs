@@ -20,6 +20,7 @@ use crate::rtp::{self, keyframe};
 use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
+pub use feedback::Wanted;
 use feedback::{Arrivals, Limit};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -314,20 +315,22 @@ impl Publisher {
         });
     }
 
-    /// Asks the device to send no more than its viewers can take, `wanted` bits per second, and `most` if
-    /// they take anything. One with several layers has one for each. Called about once a second.
-    pub fn limit_bandwidth(
-        &mut self,
-        now: Instant,
-        wanted: Option<u64>,
-        most: u64,
-        out: &mut Output,
-    ) {
+    /// Asks the device to send no more than is `wanted`, and `most` bits per second if that is anything.
+    /// One with several layers has one for each viewer, and is asked for less only while nobody watches:
+    /// it leaves out its upper ones then. One that does not take REMB is asked for nothing. Called about
+    /// once a second.
+    pub fn limit_bandwidth(&mut self, now: Instant, wanted: Wanted, most: u64, out: &mut Output) {
         let Some(media) = self.video_or_any().map(|stream| stream.ssrc) else {
             return;
         };
-        let simulcast = self.tracks.iter().any(Track::is_simulcast);
-        let limit = self.limit.as_mut().filter(|_| !simulcast);
+        let simulcast = self.tracks.iter().find(|track| track.is_simulcast());
+        let (wanted, most) = match (simulcast, wanted) {
+            (None, wanted) => (wanted, most),
+            // The limit is one of the whole transport.
+            (Some(track), Wanted::Idle(_)) => (wanted, most * track.layers.len() as u64),
+            (Some(track), _) => (Wanted::Any, most * track.layers.len() as u64),
+        };
+        let limit = self.limit.as_mut();
         let Some(bits_per_second) = limit.and_then(|limit| limit.next(now, wanted, most)) else {
             return;
         };

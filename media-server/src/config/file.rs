@@ -65,6 +65,7 @@ pub(super) struct FileLimits {
     pub(super) sessions_per_pod: Option<u32>,
     pub(super) viewers_per_device: Option<u32>,
     pub(super) video_kbps: Option<u32>,
+    pub(super) idle_publisher_kbps: Option<u32>,
     pub(super) max_session_seconds: Option<u32>,
 }
 

@@ -27,6 +27,11 @@ impl Bandwidth {
         due
     }
 
+    /// What holds for the viewers has changed: it is time to look.
+    pub(super) fn look_now(&mut self) {
+        self.looked_at = None;
+    }
+
     pub(super) fn note(&mut self, shard: u8, wanted: Box<[u64]>) {
         self.forget(shard);
         self.others.push((shard, wanted));

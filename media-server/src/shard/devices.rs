@@ -5,12 +5,14 @@ use super::table::Index;
 use media_core::layers::{Layers, MAX_LAYERS};
 use media_core::media::MediaBatch;
 use media_core::negotiated::Kind;
+use media_core::publisher::Wanted;
 use media_core::ring::{IDLE_BYTES, Ring, WATCHED_BYTES};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A ring that nobody watched for this long holds less.
+/// A ring that nobody watched for this long holds less, and its publisher may be asked to send less. What
+/// is shorter is a viewer that loads its page again.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 /// A layer that no viewer is on any more is kept for what they may still ask for again.
 const UNUSED_AFTER: Duration = Duration::from_secs(2);
@@ -34,7 +36,7 @@ pub(super) struct Device {
     /// When a viewer here last had a use for each layer.
     used: [Option<Instant>; MAX_LAYERS],
     pub(super) bandwidth: Bandwidth,
-    /// Since when nobody watches; `None` while somebody does, or before anybody did.
+    /// Since when it is there and nobody watches; `None` while somebody does.
     idle: Option<Instant>,
 }
 
@@ -42,7 +44,9 @@ impl Device {
     /// Notes whether anybody watches now, here or elsewhere.
     pub(super) fn watched(&mut self, now: Instant) {
         if !self.viewers.is_empty() || self.subscribers != 0 {
-            self.idle = None;
+            if self.idle.take().is_some() {
+                self.bandwidth.look_now();
+            }
             self.limit(WATCHED_BYTES);
         } else {
             self.idle.get_or_insert(now);
@@ -71,9 +75,14 @@ impl Device {
         {
             ring.push(batch);
         }
-        if self.idle.is_some_and(|since| now >= since + IDLE_AFTER) {
+        if self.is_idle(now) {
             self.limit(IDLE_BYTES);
         }
+    }
+
+    /// Whether nobody has watched for a while.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.idle.is_some_and(|since| now >= since + IDLE_AFTER)
     }
 
     fn forget_unused(&mut self, now: Instant) {
@@ -136,12 +145,12 @@ impl Device {
         }
     }
 
-    /// What its publisher should send for its viewers, `own` ones here and those elsewhere; `None` if
-    /// they take anything. One with layers sends all of them: who can't take one gets a lesser one.
-    pub(super) fn wanted_bandwidth(&self, own: &[u64]) -> Option<u64> {
-        match self.layers {
-            Some(_) => None,
-            None => self.bandwidth.wanted(own),
+    /// What its publisher should send for its viewers, `own` ones here and those elsewhere. One with layers
+    /// sends all of them: who can't take one gets a lesser one.
+    pub(super) fn wanted_bandwidth(&self, own: &[u64]) -> Wanted {
+        match (&self.layers, self.bandwidth.wanted(own)) {
+            (None, Some(limit)) => Wanted::AtMost(limit),
+            _ => Wanted::Any,
         }
     }
 
@@ -245,23 +254,46 @@ mod tests {
     fn viewers_that_left_limit_nobody() {
         let mut device = Device::default();
         device.note_bandwidth(2, [300].into());
-        assert_eq!(device.wanted_bandwidth(&[]), None, "none are there");
+        let wanted = device.wanted_bandwidth(&[]);
+        assert_eq!(wanted, Wanted::Any, "none are there");
         device.subscribers = 1 << 2;
         device.note_bandwidth(2, [300].into());
-        assert_eq!(device.wanted_bandwidth(&[]), Some(300));
+        assert_eq!(device.wanted_bandwidth(&[]), Wanted::AtMost(300));
+    }
+
+    #[test]
+    fn a_device_is_idle_half_a_minute_after_its_last_viewer_or_its_publisher_came_and_not_from_the_next_on()
+     {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut device = Device {
+            publisher: Some(0),
+            ..Device::default()
+        };
+        device.watched(at(0));
+        assert!(!device.is_idle(at(29)));
+        assert!(device.is_idle(at(30)), "nobody ever watched");
+        assert!(device.bandwidth.is_due(at(40)));
+        device.viewers.push(1);
+        device.watched(at(40));
+        assert!(!device.is_idle(at(100)));
+        assert!(device.bandwidth.is_due(at(40)), "the publisher is told now");
+        device.viewers.clear();
+        device.watched(at(100));
+        assert!(!device.is_idle(at(129)) && device.is_idle(at(130)));
+        device.subscribers = 1 << 2;
+        device.watched(at(130));
+        assert!(!device.is_idle(at(200)), "watched on another shard");
     }
 
     #[test]
     fn a_device_with_layers_is_not_asked_to_send_less() {
         let mut device = Device::default();
-        assert_eq!(device.wanted_bandwidth(&[700]), Some(700));
+        assert_eq!(device.wanted_bandwidth(&[700]), Wanted::AtMost(700));
         device.layers = Some(Arc::default());
-        assert_eq!(device.wanted_bandwidth(&[700]), None);
+        assert_eq!(device.wanted_bandwidth(&[700]), Wanted::Any);
         device.clear();
-        assert_eq!(
-            device.wanted_bandwidth(&[700]),
-            Some(700),
-            "another publisher"
-        );
+        let wanted = device.wanted_bandwidth(&[700]);
+        assert_eq!(wanted, Wanted::AtMost(700), "another publisher");
     }
 }

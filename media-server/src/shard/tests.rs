@@ -20,6 +20,7 @@ fn start(shards: u8) -> (Shards, mpsc::Receiver<Event>) {
         ufrag_key: KEY,
         cache_bytes: 1 << 20,
         video_kbps: 12_000,
+        idle_publisher_kbps: None,
     })
     .expect("starts")
 }
@@ -233,6 +234,7 @@ fn impossible_configurations_are_refused() {
             ufrag_key: KEY,
             cache_bytes: 1 << 20,
             video_kbps: 12_000,
+            idle_publisher_kbps: None,
         })
         .err()
     };

@@ -67,6 +67,8 @@ pub(super) struct Worker {
     pub(super) cache_bytes: usize,
     /// Bits per second that a publisher is asked for at most.
     pub(super) video_limit: u64,
+    /// The same for one that nobody watches; `None`: it is left alone.
+    pub(super) idle_limit: Option<u64>,
 }
 
 struct State {
@@ -462,6 +464,7 @@ impl State {
             known.publisher = Some(index);
             known.remote_publisher = None;
             known.clear();
+            known.watched(now);
             self.set_publisher_live(now, &device, true);
             self.notify_others(Notice::Publisher {
                 device,

@@ -89,22 +89,46 @@ impl Arrivals {
     }
 }
 
+/// What those who watch a device have a use for, in bits per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Whatever the device sends.
+    Any,
+    /// What most of them can take.
+    AtMost(u64),
+    /// Nobody watches: so much is enough to have a picture for whoever comes.
+    Idle(u64),
+}
+
 /// The bandwidth that a publisher is asked to keep.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    told: Option<(u64, Instant)>,
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    limit: u64,
+    at: Instant,
+    idle: bool,
 }
 
 impl Limit {
     /// The limit to tell now, if `wanted` is worth it. `most` holds without viewers that need less.
-    pub(super) fn next(&mut self, now: Instant, wanted: Option<u64>, most: u64) -> Option<u64> {
-        let limit = wanted.unwrap_or(most).max(MIN_LIMIT).min(most);
-        let tell = match self.told {
+    pub(super) fn next(&mut self, now: Instant, wanted: Wanted, most: u64) -> Option<u64> {
+        let (limit, idle) = match wanted {
+            Wanted::Any => (most, false),
+            Wanted::AtMost(limit) => (limit.max(MIN_LIMIT).min(most), false),
+            Wanted::Idle(limit) => (limit.min(most), true),
+        };
+        let tell = match &self.told {
             // Nothing was limited yet, and nothing is to be.
             None => limit < most,
-            Some((before, at)) => {
-                let changed = limit.abs_diff(before) * 10 >= before;
-                now >= at
+            // Somebody has come, and each second of a poor picture is one that they see.
+            Some(told) if told.idle && !idle => true,
+            Some(told) => {
+                let changed = limit.abs_diff(told.limit) * 10 >= told.limit;
+                now >= told.at
                     + if changed {
                         LIMIT_INTERVAL
                     } else {
@@ -113,7 +137,11 @@ impl Limit {
             }
         };
         tell.then(|| {
-            self.told = Some((limit, now));
+            self.told = Some(Told {
+                limit,
+                at: now,
+                idle,
+            });
             limit
         })
     }
@@ -179,15 +207,32 @@ mod tests {
     fn the_limit_is_told_when_it_moved_by_a_tenth_and_a_second_has_passed() {
         let (start, mut limit) = (Instant::now(), Limit::default());
         let most = 12_000_000;
-        assert_eq!(limit.next(start, None, most), None, "nothing is limited");
-        assert_eq!(limit.next(start, Some(2_000_000), most), Some(2_000_000));
-        assert_eq!(limit.next(start + ms(999), Some(900_000), most), None);
-        assert_eq!(limit.next(start + ms(2_000), Some(1_900_000), most), None);
-        let at = start + ms(2_000);
-        assert_eq!(limit.next(at, Some(10_000), most), Some(MIN_LIMIT));
-        let at = start + ms(4_000);
-        assert_eq!(limit.next(at, None, most), Some(most), "the last one left");
-        assert_eq!(limit.next(start + ms(8_999), None, most), None);
-        assert_eq!(limit.next(start + ms(9_000), None, most), Some(most));
+        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most);
+        assert_eq!(next(0, Wanted::Any), None, "nothing is limited");
+        assert_eq!(next(0, Wanted::AtMost(2_000_000)), Some(2_000_000));
+        assert_eq!(next(999, Wanted::AtMost(900_000)), None);
+        assert_eq!(next(2_000, Wanted::AtMost(1_900_000)), None);
+        assert_eq!(next(2_000, Wanted::AtMost(10_000)), Some(MIN_LIMIT));
+        assert_eq!(next(4_000, Wanted::Any), Some(most), "the last one left");
+        assert_eq!(next(8_999, Wanted::Any), None);
+        assert_eq!(next(9_000, Wanted::Any), Some(most));
+    }
+
+    #[test]
+    fn an_idle_publisher_is_told_its_own_limit_and_is_released_from_it_at_once() {
+        let (start, mut limit) = (Instant::now(), Limit::default());
+        let most = 12_000_000;
+        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most);
+        assert_eq!(next(0, Wanted::Idle(100_000)), Some(100_000), "no floor");
+        assert_eq!(next(4_999, Wanted::Idle(100_000)), None);
+        assert_eq!(next(5_000, Wanted::Idle(100_000)), Some(100_000));
+        assert_eq!(next(5_001, Wanted::AtMost(90_000)), Some(MIN_LIMIT));
+        assert_eq!(next(7_000, Wanted::Idle(100_000)), Some(100_000));
+        assert_eq!(next(7_001, Wanted::Any), Some(most), "the cap is back");
+        assert_eq!(
+            next(9_000, Wanted::Idle(most * 2)),
+            None,
+            "as much as it has"
+        );
     }
 }

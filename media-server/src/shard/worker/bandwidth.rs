@@ -5,6 +5,7 @@ use super::State;
 use crate::shard::bandwidth::ANY;
 use crate::shard::link::Parcel;
 use crate::shard::table::Peer;
+use media_core::publisher::Wanted;
 use std::time::Instant;
 
 impl State {
@@ -20,7 +21,10 @@ impl State {
             }
         }
         if let Some(index) = known.publisher {
-            let wanted = known.wanted_bandwidth(&own);
+            let wanted = match self.worker.idle_limit {
+                Some(limit) if known.is_idle(now) => Wanted::Idle(limit),
+                _ => known.wanted_bandwidth(&own),
+            };
             let most = self.worker.video_limit;
             if let Some(Peer::Publisher(publisher)) = self.table.entry(index).map(|e| &mut e.peer) {
                 publisher.limit_bandwidth(now, wanted, most, &mut self.out);

@@ -13,9 +13,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::of(false)
+    }
+
+    /// With a device that takes REMB, or does not.
+    fn of(remb: bool) -> Scene {
         let mut bench = Bench::new();
         let mut peer = Peer::new(1, &[GCM, SHA1], ms(100));
         let (mut config, cells) = bench.config(1, Role::Publisher, &peer);
+        config.negotiated.remb = remb;
         Camera::agree(&mut config.negotiated.tracks[1]);
         let mut session = Publisher::new(bench.now, config);
         bench.connect(&mut session, &mut peer);
@@ -63,6 +69,19 @@ impl Scene {
 
     fn layers(&mut self) -> Arc<Layers> {
         self.session.layers.clone().expect("layers")
+    }
+
+    /// What the device is told of its bandwidth.
+    fn told(&mut self, wanted: Wanted) -> Vec<u64> {
+        let (now, out) = (self.bench.now, &mut self.bench.out);
+        self.session.limit_bandwidth(now, wanted, 1_000_000, out);
+        self.pass(ms(200));
+        let reports = self.peer.take_reports().into_iter();
+        let told = reports.filter_map(|item| match item {
+            Item::Bandwidth { bits_per_second } => Some(bits_per_second),
+            _ => None,
+        });
+        told.collect()
     }
 
     fn asked(&mut self) -> Vec<u32> {
@@ -298,4 +317,27 @@ fn a_layer_that_stopped_is_asked_for_no_keyframe_until_it_comes_again() {
     );
     scene.pass(ms(50));
     assert_eq!(scene.asked().len(), 1);
+}
+
+#[test]
+fn a_device_with_layers_is_asked_for_less_of_them_all_only_while_nobody_watches() {
+    let mut scene = Scene::of(true);
+    scene.frame(&[0, 1, 2], true);
+    assert_eq!(scene.told(Wanted::AtMost(400_000)), [0; 0]);
+    let near = |told: Vec<u64>, bits: u64| {
+        // REMB has 18 bits of mantissa.
+        assert!(
+            told.len() == 1 && told[0].abs_diff(bits) * 1_000 < bits,
+            "{told:?}"
+        );
+    };
+    near(scene.told(Wanted::Idle(150_000)), 150_000);
+    near(scene.told(Wanted::Any), 3_000_000);
+}
+
+#[test]
+fn a_device_that_takes_no_remb_is_left_alone_while_nobody_watches() {
+    let mut scene = Scene::of(false);
+    scene.frame(&[0, 1, 2], true);
+    assert_eq!(scene.told(Wanted::Idle(150_000)), [0; 0]);
 }
