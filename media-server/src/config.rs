@@ -648,6 +648,7 @@ pub(crate) mod tests {
         assert_eq!(config.limits.sessions_per_pod, 500);
         assert_eq!(config.limits.viewers_per_device, 100);
         assert_eq!(config.limits.video_kbps, 6000);
+        assert_eq!(config.limits.idle_publisher_kbps, Some(150));
         assert_eq!(config.limits.max_session, Some(Duration::from_secs(86_400)));
         assert_eq!(config.turn.urls.len(), 2);
         assert_eq!(config.turn.ttl, Duration::from_secs(3600));

@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod apply;
 pub mod build;
 mod detached;
+mod drain;
 mod events;
 pub mod fetch;
 mod live;
@@ -16,6 +17,7 @@ pub mod nodes;
 mod pace;
 pub mod quantity;
 mod replace;
+mod scale_down;
 mod sessions;
 mod status;
 mod trouble;
@@ -44,6 +46,7 @@ pub use self::detached::{build_offline, offline};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
+use self::drain::DrainError;
 use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
@@ -75,6 +78,8 @@ pub enum Error {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error(transparent)]
+    Drain(#[from] DrainError),
+    #[error(transparent)]
     Replace(#[from] ReplaceError),
     #[error(transparent)]
     Status(#[from] StatusError),
@@ -88,6 +93,7 @@ impl Error {
             Self::Fetch(error) => error.reason(),
             Self::Validate(error) => error.reason(),
             Self::Apply(error) => error.reason(),
+            Self::Drain(error) => error.reason(),
             Self::Replace(error) => error.reason(),
             Self::Status(error) => error.reason(),
         }
@@ -340,7 +346,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         context.doubt.notify_one();
     }
     context.sessions.follow(&fetched);
-    let valid = match validate::validate(&fetched) {
+    let mut valid = match validate::validate(&fetched) {
         Ok(valid) => valid,
         Err(error) => {
             let trouble = Trouble {
@@ -355,6 +361,8 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         let reported = report(context, &fetched, &Outcome::Paused { service: &valid }).await?;
         return Ok(Action::requeue(reported.look_by(RESYNC)));
     }
+    let scaling = scale_down::advance(context, &fetched, &valid).await?;
+    valid.replicas = scaling.replicas;
     let children = build::build(&valid);
     let writer = Writer {
         client,
@@ -387,43 +395,24 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
             return Err(error.into());
         }
     };
-    let set = &applied.stateful_set;
-    let replaced = replace::advance(context, &fetched, set, &valid.spec_hash).await?;
-    let update_pending = update_pending(&applied.stateful_set, &fetched);
+    let replaced = replace::advance(context, &fetched, &applied.stateful_set, &valid).await?;
     let reported = report(
         context,
         &fetched,
         &Outcome::Applied {
             service: &valid,
             replaced: &replaced,
-            update_pending,
+            scaling: &scaling,
         },
     )
     .await?;
-    let soon = replaced.look_again;
+    let soon = replaced.look_again.or(scaling.look_again);
     let next = match soon.or_else(|| next_look(&reported.status, Timestamp::now())) {
         Some(soon) => soon,
         _ if fetched.served.is_unclear() => UNCLEAR,
         _ => RESYNC,
     };
     Ok(Action::requeue(reported.look_by(next)))
-}
-
-/// Same spec hash, other template: only the operator's own version made the difference.
-fn update_pending(set: &StatefulSet, fetched: &Fetched) -> bool {
-    let Some(revision) = set
-        .status
-        .as_ref()
-        .and_then(|status| status.update_revision.as_ref())
-    else {
-        return false;
-    };
-    fetched.pods.iter().any(|pod| {
-        pod.labels()
-            .get("controller-revision-hash")
-            .is_some_and(|of_pod| of_pod != revision)
-            && pod.metadata.deletion_timestamp.is_none()
-    })
 }
 
 /// What a reconciliation found, and whether that could be said.

@@ -11,6 +11,7 @@ mod monitoring;
 mod network_policy;
 mod observability;
 mod pod;
+mod rollout;
 mod signalling;
 mod status;
 mod text;
@@ -27,6 +28,7 @@ pub use monitoring::Monitoring;
 pub use network_policy::NetworkPolicy;
 pub use observability::Observability;
 pub use pod::Pod;
+pub use rollout::{OnOperatorUpgrade, RolloutPolicy};
 pub use signalling::Signalling;
 pub use status::{Addresses, MediaServiceStatus, Rollout, RolloutPhase, Sessions};
 pub use text::BoundedString;
@@ -83,8 +85,9 @@ pub struct MediaServiceSpec {
     #[x_kube(validation = Rule::new("!self.matches('\\\\s')").message("image must not contain white space"))]
     pub image: String,
 
-    /// Number of media pods, 0 or 1. Default 1. 0 stops the service: sessions end, addresses and
-    /// keys stay.
+    /// Number of media pods, 0 or 1. Default 1. 0 stops the service: no new session is taken, those that
+    /// run have `rollout.drainTimeoutSeconds` to end, then the pod goes; addresses and keys stay. 1 again
+    /// in that time keeps the pod and its sessions.
     #[serde(default = "one")]
     #[schemars(default = "one")]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 1")
@@ -116,6 +119,10 @@ pub struct MediaServiceSpec {
     /// What one pod and one device may use.
     #[serde(default)]
     pub limits: Limits,
+
+    /// How pods are replaced and stopped.
+    #[serde(default)]
+    pub rollout: RolloutPolicy,
 
     /// STUN and TURN servers that clients are told of. Default: none.
     #[serde(default)]

@@ -16,6 +16,8 @@ mod network_policy;
 pub mod service;
 mod workload;
 
+pub use self::workload::{GOODBYE_SECONDS, template_hash};
+
 use std::marker::PhantomData;
 
 use k8s_openapi::api::apps::v1::StatefulSet;

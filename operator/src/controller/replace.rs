@@ -1,5 +1,5 @@
-//! Replaces pods whose spec hash is not the wanted one: has them drain, deletes them, and the StatefulSet
-//! makes the next.
+//! Replaces pods that are not as they should be: has them drain, deletes them, and the StatefulSet makes the
+//! next.
 //!
 //! The StatefulSet is `OnDelete`, so nobody else does this. The annotation `mediaservice.io/drain` tells a
 //! pod to take no new session; it is deleted once none is left, or when the time is over. A pod that
@@ -11,25 +11,24 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use kube::runtime::events::EventType;
-use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Preconditions};
 
-use super::apply::{self, is_status};
-use super::build::meta;
-use super::fetch::{Fetched, is_ready};
-use super::load::Load;
-use super::{Context, publish};
-use crate::metrics::Metrics;
+use super::Context;
+use super::apply::is_status;
+use super::build::{GOODBYE_SECONDS, meta, template_hash};
+use super::drain::{self, DrainError, SOON, Step, is_of, ordinal};
+use super::fetch::Fetched;
+use super::validate::ValidService;
+use crate::crd::OnOperatorUpgrade;
 
 /// What can fail while replacing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
     #[error("failed to delete outdated pod {name}")]
     Delete { name: String, source: kube::Error },
-    #[error("failed to write the drain annotation of pod {name}")]
-    Annotate { name: String, source: kube::Error },
+    #[error(transparent)]
+    Drain(#[from] DrainError),
 }
 
 impl ReplaceError {
@@ -37,7 +36,7 @@ impl ReplaceError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Delete { .. } => "PodDeleteFailed",
-            Self::Annotate { .. } => "PodDrainFailed",
+            Self::Drain(error) => error.reason(),
         }
     }
 }
@@ -45,20 +44,62 @@ impl ReplaceError {
 /// How far the replacement of outdated pods is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rollout {
-    /// Pods without the wanted spec, those that were just deleted among them.
+    /// Pods that are not as they should be, those that were just deleted among them.
     pub outdated: usize,
     /// A pod that takes no new session, and waits for the end of those that it has.
     pub draining: Option<String>,
+    /// A pod is as the spec wants it, and this version of the operator would make it differently.
+    pub update_pending: bool,
     /// When to look again, if nothing else happens.
     pub look_again: Option<Duration>,
 }
 
-/// Longest wait for the sessions of a pod. There is no other pod to move to, so all that waiting brings is
-/// that short sessions end by themselves, and all that time nobody new is served.
-pub const DRAIN_BOUND: Duration = Duration::from_secs(30);
+/// What pods are compared with.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    spec_hash: String,
+    template_hash: String,
+    /// Whether another template of the same spec is a reason to replace a pod.
+    roll: bool,
+    /// Pods with this number and above are not replaced: they go.
+    replicas: i32,
+}
 
-/// Until the StatefulSet controller has seen a new template, and while a pod drains.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+impl Wanted {
+    pub fn by(service: &ValidService) -> Self {
+        Self {
+            spec_hash: service.spec_hash.clone(),
+            template_hash: template_hash(service),
+            roll: service.spec.rollout.on_operator_upgrade == OnOperatorUpgrade::Roll,
+            replicas: service.spec.replicas,
+        }
+    }
+
+    /// Whether the pod may stay as it is.
+    pub fn is_current(&self, pod: &Pod) -> bool {
+        self.has_spec(pod) && (self.has_template(pod) || !self.roll)
+    }
+
+    fn has_spec(&self, pod: &Pod) -> bool {
+        pod.annotations().get(meta::SPEC_HASH) == Some(&self.spec_hash)
+    }
+
+    fn has_template(&self, pod: &Pod) -> bool {
+        pod.annotations().get(meta::TEMPLATE_HASH) == Some(&self.template_hash)
+    }
+
+    fn is_pending(&self, pod: &Pod) -> bool {
+        self.is_current(pod) && !self.has_template(pod)
+    }
+
+    /// Why it may not, to complete a sentence.
+    fn what_is_wrong(&self, pod: &Pod) -> &'static str {
+        match self.has_spec(pod) {
+            true => "this version of the operator makes it differently",
+            false => "its spec is not the current one",
+        }
+    }
+}
 
 /// Does what can be done now for the pods of `set`, the StatefulSet as applied.
 ///
@@ -68,50 +109,50 @@ pub async fn advance(
     context: &Context,
     fetched: &Fetched,
     set: &StatefulSet,
-    spec_hash: &str,
+    service: &ValidService,
 ) -> Result<Rollout, ReplaceError> {
-    let client = &context.reader.client;
-    let metrics = &context.metrics;
-    let (outdated, seen) = match plan(set, &fetched.pods, spec_hash) {
+    let wanted = Wanted::by(service);
+    let (outdated, seen) = match plan(set, &fetched.pods, &wanted) {
         Plan::Resume(pods) => {
             for pod in pods {
-                tracing::info!(pod = pod.name_any(), "taking the drain back");
-                annotate(client, metrics, pod, json!(null), json!(null)).await?;
+                drain::end(context, pod).await?;
             }
-            return Ok(Rollout::default());
+            return Ok(Rollout {
+                update_pending: fetched
+                    .pods
+                    .iter()
+                    .any(|pod| is_of(pod, set) && wanted.is_pending(pod)),
+                ..Rollout::default()
+            });
         }
         Plan::TemplateNotSeen(pods) => (pods, false),
         Plan::Replace(pods) => (pods, true),
     };
     let mut rollout = Rollout {
         outdated: outdated.len(),
-        draining: None,
-        look_again: Some(LOOK_AGAIN),
+        // Until the StatefulSet controller has seen a new template, and while a pod drains.
+        look_again: Some(SOON),
+        ..Rollout::default()
     };
+    let within = drain::before_restart(&service.spec.rollout);
     for pod in outdated.into_iter().filter(|_| seen) {
         let load = context.loads.of(pod).await;
         let name = pod.name_any();
-        match step(pod, load.as_ref(), Timestamp::now()) {
+        let because = wanted.what_is_wrong(pod);
+        match drain::step(pod, load.as_ref(), Timestamp::now(), within) {
             Step::Drain => {
-                let note = format!("pod {name} drains, because its spec is not the current one");
-                tell(context, fetched, "DrainingPod", note).await;
-                let since = Timestamp::now().to_string();
-                annotate(client, metrics, pod, json!("true"), json!(since)).await?;
+                drain::begin(context, fetched, pod, because).await?;
                 rollout.draining = Some(name);
             }
-            Step::Wait => rollout.draining = Some(name),
-            Step::Delete => {
-                let note = format!("replacing pod {name}, whose spec is not the current one");
-                tell(context, fetched, "ReplacingPod", note).await;
-                delete(client, metrics, pod).await?;
+            Step::Wait { .. } => rollout.draining = Some(name),
+            Step::Go => {
+                let note = format!("replacing pod {name}, because {because}");
+                drain::tell(context, fetched, "ReplacingPod", note).await;
+                delete(context, pod).await?;
             }
         }
     }
     Ok(rollout)
-}
-
-async fn tell(context: &Context, fetched: &Fetched, reason: &str, note: String) {
-    publish(context, &*fetched.service, EventType::Normal, reason, note).await;
 }
 
 /// What has to happen to the pods.
@@ -124,11 +165,12 @@ enum Plan<'a, P> {
     Replace(Vec<&'a P>),
 }
 
-fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], spec_hash: &str) -> Plan<'a, Pod> {
-    let here = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && owned_by(pod, set);
-    let current =
-        |pod: &&Pod| pod.annotations().get(meta::SPEC_HASH).map(String::as_str) == Some(spec_hash);
-    let (current, outdated): (Vec<&Pod>, Vec<&Pod>) = pods.iter().filter(here).partition(current);
+fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: &Wanted) -> Plan<'a, Pod> {
+    let stays = |pod: &Pod| ordinal(pod).is_some_and(|number| number < wanted.replicas);
+    let here = |pod: &&Pod| is_of(pod, set) && stays(pod);
+    let is_current = |pod: &&Pod| wanted.is_current(pod);
+    let (current, outdated): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().filter(here).partition(is_current);
     let observed = set
         .status
         .as_ref()
@@ -145,67 +187,14 @@ fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], spec_hash: &str) -> Plan<'a, Pod
     }
 }
 
-/// What comes next for an outdated pod.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// Tell it to take no new session.
-    Drain,
-    Wait,
-    Delete,
-}
-
-fn step(pod: &Pod, load: Option<&Load>, now: Timestamp) -> Step {
-    let Some(since) = pod.annotations().get(meta::DRAIN_SINCE) else {
-        // One that is not ready and has no session, or does not answer, never started, has crashed or
-        // hangs: nobody would notice its drain.
-        let used = is_ready(pod) || load.is_some_and(|load| load.sessions() > 0);
-        return if used { Step::Drain } else { Step::Delete };
-    };
-    // What somebody else wrote there is no time, and then it has been long enough.
-    let waited = since.parse().map_or(DRAIN_BOUND, |since: Timestamp| {
-        Duration::try_from(now.duration_since(since)).unwrap_or_default()
-    });
-    if waited >= DRAIN_BOUND || load.is_some_and(Load::is_drained) {
-        Step::Delete
-    } else {
-        Step::Wait
-    }
-}
-
-/// Writes, or with nulls removes, the two annotations of a drain.
-async fn annotate(
-    client: &Client,
-    metrics: &Metrics,
-    pod: &Pod,
-    drain: Value,
-    since: Value,
-) -> Result<(), ReplaceError> {
+/// It was waited for as long as it may, so what is left is the goodbye: a process that hangs must not keep
+/// its successor waiting for the pod's grace period.
+async fn delete(context: &Context, pod: &Pod) -> Result<(), ReplaceError> {
     let name = pod.name_any();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {
-        "uid": pod.uid(),
-        "annotations": {meta::DRAIN: drain, meta::DRAIN_SINCE: since},
-    }});
-    let params = PatchParams {
-        field_manager: Some(apply::FIELD_MANAGER.into()),
-        ..PatchParams::default()
-    };
-    match api
-        .patch_metadata(&name, &params, &Patch::Merge(&patch))
-        .await
-    {
-        Ok(_) => metrics.wrote("Pod"),
-        // Gone, or of another uid, which can't be changed.
-        Err(error) if is_status(&error, 404) || is_status(&error, 422) => {}
-        Err(source) => return Err(ReplaceError::Annotate { name, source }),
-    }
-    Ok(())
-}
-
-async fn delete(client: &Client, metrics: &Metrics, pod: &Pod) -> Result<(), ReplaceError> {
-    let name = pod.name_any();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    let client = context.reader.client.clone();
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
     let params = DeleteParams {
+        grace_period_seconds: Some(GOODBYE_SECONDS),
         preconditions: Some(Preconditions {
             uid: pod.uid(),
             resource_version: None,
@@ -213,22 +202,17 @@ async fn delete(client: &Client, metrics: &Metrics, pod: &Pod) -> Result<(), Rep
         ..DeleteParams::default()
     };
     match api.delete(&name, &params).await {
-        Ok(_) => metrics.wrote("Pod"),
+        Ok(_) => context.metrics.wrote("Pod"),
         Err(error) if is_status(&error, 404) || is_status(&error, 409) => {}
         Err(source) => return Err(ReplaceError::Delete { name, source }),
     }
     Ok(())
 }
 
-fn owned_by(pod: &Pod, set: &StatefulSet) -> bool {
-    pod.owner_references()
-        .iter()
-        .any(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn set(generation: i64, observed: i64) -> StatefulSet {
         serde_json::from_value(json!({
@@ -241,48 +225,72 @@ mod tests {
     fn pod(hash: &str, owner: &str) -> Pod {
         serde_json::from_value(json!({"metadata": {
             "name": "cam-0",
-            "annotations": {"mediaservice.io/spec-hash": hash},
+            "annotations": {"mediaservice.io/spec-hash": hash, "mediaservice.io/template-hash": "of-n"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "cam", "uid": owner}],
         }}))
         .unwrap()
     }
 
-    fn ready(mut pod: Pod) -> Pod {
-        let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
-        pod.status = Some(serde_json::from_value(status).unwrap());
-        pod
+    fn wanted() -> Wanted {
+        Wanted {
+            spec_hash: "new".into(),
+            template_hash: "of-n".into(),
+            roll: false,
+            replicas: 1,
+        }
     }
 
-    fn drains_since(mut pod: Pod, since: &str) -> Pod {
+    fn drains(mut pod: Pod) -> Pod {
         let annotations = pod.annotations_mut();
         annotations.insert(meta::DRAIN.into(), "true".into());
-        annotations.insert(meta::DRAIN_SINCE.into(), since.into());
+        annotations.insert(meta::DRAIN_SINCE.into(), "2026-01-01T00:00:00Z".into());
         pod
-    }
-
-    fn load(state: &str, viewers: u32) -> Load {
-        Load {
-            state: state.into(),
-            publishers: 0,
-            viewers,
-        }
     }
 
     #[test]
     fn nothing_happens_to_a_pod_before_the_new_template_was_seen() {
         let pods = [pod("old", "set")];
-        let found = plan(&set(2, 1), &pods, "new");
+        let found = plan(&set(2, 1), &pods, &wanted());
         assert_eq!(found, Plan::TemplateNotSeen(vec![&pods[0]]));
-        let found = plan(&set(2, 2), &pods, "new");
+        let found = plan(&set(2, 2), &pods, &wanted());
         assert_eq!(found, Plan::Replace(vec![&pods[0]]));
     }
 
     #[test]
     fn pods_of_others_and_current_pods_stay_and_a_drain_for_a_spec_that_was_taken_back_ends() {
         let pods = [pod("old", "other"), pod("new", "set")];
-        assert_eq!(plan(&set(2, 2), &pods, "new"), Plan::Resume(vec![]));
-        let pods = [drains_since(pod("new", "set"), "2026-01-01T00:00:00Z")];
-        assert_eq!(plan(&set(2, 2), &pods, "new"), Plan::Resume(vec![&pods[0]]));
+        let found = plan(&set(2, 2), &pods, &wanted());
+        assert_eq!(found, Plan::Resume(vec![]));
+        let pods = [drains(pod("new", "set"))];
+        let found = plan(&set(2, 2), &pods, &wanted());
+        assert_eq!(found, Plan::Resume(vec![&pods[0]]));
+    }
+
+    #[test]
+    fn a_pod_of_another_version_of_the_operator_is_replaced_only_where_it_shall_roll() {
+        let next = Wanted {
+            template_hash: "of-n+1".into(),
+            ..wanted()
+        };
+        let pods = [pod("new", "set")];
+        assert!(!wanted().is_pending(&pods[0]) && next.is_pending(&pods[0]));
+        assert_eq!(plan(&set(2, 2), &pods, &next), Plan::Resume(vec![]));
+        let roll = Wanted { roll: true, ..next };
+        let found = plan(&set(2, 2), &pods, &roll);
+        assert_eq!(found, Plan::Replace(vec![&pods[0]]));
+        assert!(!roll.is_pending(&pods[0]), "it does not wait");
+    }
+
+    #[test]
+    fn a_pod_that_is_too_much_is_not_replaced_and_its_drain_goes_on() {
+        let none = Wanted {
+            replicas: 0,
+            ..wanted()
+        };
+        let pods = [drains(pod("old", "set"))];
+        assert_eq!(plan(&set(2, 2), &pods, &none), Plan::Resume(vec![]));
+        let pods = [drains(pod("new", "set"))];
+        assert_eq!(plan(&set(2, 2), &pods, &none), Plan::Resume(vec![]));
     }
 
     #[test]
@@ -290,40 +298,7 @@ mod tests {
         let mut by_hand = pod("new", "set");
         let annotations = by_hand.annotations_mut();
         annotations.insert(meta::DRAIN.into(), "true".into());
-        assert_eq!(plan(&set(2, 2), &[by_hand], "new"), Plan::Resume(vec![]));
-    }
-
-    #[test]
-    fn a_pod_drains_until_no_session_is_left_or_half_a_minute_is_over() {
-        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let after = |seconds| start + k8s_openapi::jiff::SignedDuration::from_secs(seconds);
-        let busy = load("Accepting", 3);
-        assert_eq!(
-            step(&ready(pod("old", "set")), Some(&busy), start),
-            Step::Drain
-        );
-        assert_eq!(step(&ready(pod("old", "set")), None, start), Step::Drain);
-        let draining = drains_since(pod("old", "set"), &start.to_string());
-        let at = |load: Option<&Load>, seconds| step(&draining, load, after(seconds));
-        assert_eq!(at(Some(&load("Draining", 3)), 29), Step::Wait);
-        assert_eq!(at(None, 29), Step::Wait, "an unknown load is not none");
-        assert_eq!(at(Some(&load("Drained", 0)), 1), Step::Delete);
-        assert_eq!(at(Some(&load("Draining", 3)), 30), Step::Delete);
-        assert_eq!(at(None, 30), Step::Delete);
-    }
-
-    #[test]
-    fn a_pod_that_never_was_ready_is_deleted_at_once_and_one_that_is_not_ready_any_more_drains() {
-        let now = Timestamp::UNIX_EPOCH;
-        let unready = pod("old", "set");
-        assert_eq!(step(&unready, None, now), Step::Delete);
-        assert_eq!(
-            step(&unready, Some(&load("Accepting", 0)), now),
-            Step::Delete
-        );
-        assert_eq!(
-            step(&unready, Some(&load("Accepting", 1)), now),
-            Step::Drain
-        );
+        let found = [by_hand];
+        assert_eq!(plan(&set(2, 2), &found, &wanted()), Plan::Resume(vec![]));
     }
 }

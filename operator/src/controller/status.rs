@@ -16,8 +16,10 @@ use serde_json::json;
 
 use self::addresses::AddressesReady;
 use super::build::meta;
+use super::drain::{self, ordinal};
 use super::fetch::{Fetched, is_ready};
-use super::replace::{self, DRAIN_BOUND};
+use super::replace::{self, Wanted};
+use super::scale_down::ScaleDown;
 use super::trouble::{self, Trouble};
 use super::validate::ValidService;
 use crate::crd::{MediaService, MediaServiceStatus, Rollout, RolloutPhase};
@@ -44,7 +46,7 @@ pub enum Outcome<'a> {
     Applied {
         service: &'a ValidService,
         replaced: &'a replace::Rollout,
-        update_pending: bool,
+        scaling: &'a ScaleDown,
     },
     /// The spec is good, but something was refused.
     Refused {
@@ -62,17 +64,17 @@ pub enum Outcome<'a> {
 pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> MediaServiceStatus {
     let spec = &fetched.service.spec;
     let ready = fetched.pods.iter().filter(|pod| is_ready(pod)).count();
-    let idle = replace::Rollout::default();
-    let (service, replaced, update_pending) = match outcome {
+    let idle = (replace::Rollout::default(), ScaleDown::default());
+    let (service, replaced, scaling) = match outcome {
         Outcome::Applied {
             service,
             replaced,
-            update_pending,
-        } => (Some(*service), *replaced, *update_pending),
+            scaling,
+        } => (Some(*service), *replaced, *scaling),
         Outcome::Refused { service, .. } | Outcome::Paused { service } => {
-            (Some(*service), &idle, false)
+            (Some(*service), &idle.0, &idle.1)
         }
-        Outcome::Invalid { .. } => (None, &idle, false),
+        Outcome::Invalid { .. } => (None, &idle.0, &idle.1),
     };
     let trouble = match outcome {
         Outcome::Applied { service, .. } | Outcome::Paused { service } => {
@@ -94,7 +96,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         progressing(
             fetched,
             replaced,
-            update_pending,
+            scaling,
             ready,
             matches!(outcome, Outcome::Applied { .. }),
         ),
@@ -147,14 +149,29 @@ fn rollout(
     let Some(service) = service else {
         return old.cloned().unwrap_or_default();
     };
-    let updated = fetched.pods.iter().filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none()
-            && pod.annotations().get(meta::SPEC_HASH) == Some(&service.spec_hash)
-    });
+    let wanted = Wanted::by(service);
+    let updated = fetched
+        .pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none() && wanted.is_current(pod));
     let (mut all, mut ready) = (0, 0);
     for pod in updated {
         all += 1;
         ready += i32::from(is_ready(pod));
+    }
+    let since = |phase: RolloutPhase| {
+        let before = old.filter(|old| old.phase == phase);
+        before.map_or(Some(Time(now)), |before| before.started_at.clone())
+    };
+    let number = |pod: &&Pod| ordinal(pod).unwrap_or_default();
+    let last = fetched.pods.iter().max_by_key(number);
+    if let Some(pod) = last.filter(|pod| number(pod) >= service.spec.replicas) {
+        return Rollout {
+            phase: RolloutPhase::ScalingDown,
+            updated: all,
+            pod: Some(pod.name_any()),
+            started_at: since(RolloutPhase::ScalingDown),
+        };
     }
     let before = old.filter(|old| old.phase == RolloutPhase::Rolling);
     // It is over when the new pods are ready, and not when the old ones are gone.
@@ -166,21 +183,15 @@ fn rollout(
         };
     }
     let first_outdated = || {
-        let outdated =
-            |pod: &&Pod| pod.annotations().get(meta::SPEC_HASH) != Some(&service.spec_hash);
-        fetched
-            .pods
-            .iter()
-            .find(outdated)
-            .map(ResourceExt::name_any)
+        let mut pods = fetched.pods.iter();
+        let outdated = pods.find(|pod| !wanted.is_current(pod));
+        outdated.map(ResourceExt::name_any)
     };
     Rollout {
         phase: RolloutPhase::Rolling,
         updated: all,
         pod: replaced.draining.clone().or_else(first_outdated),
-        started_at: before
-            .and_then(|before| before.started_at.clone())
-            .or(Some(Time(now))),
+        started_at: since(RolloutPhase::Rolling),
     }
 }
 
@@ -264,7 +275,7 @@ fn ready_condition(
 fn progressing(
     fetched: &Fetched,
     replaced: &replace::Rollout,
-    update_pending: bool,
+    scaling: &ScaleDown,
     ready: usize,
     applied: bool,
 ) -> Condition {
@@ -279,10 +290,18 @@ fn progressing(
     if !applied {
         return condition("Progressing", false, "Stalled", "see Degraded".into());
     }
+    let policy = &fetched.service.spec.rollout;
+    if let Some(pod) = &scaling.draining {
+        let message = format!(
+            "pod {pod} takes no new sessions, and goes once it has none left, after {} s at the latest; one more in spec.replicas keeps it",
+            drain::before_stop(policy).as_secs()
+        );
+        return condition("Progressing", true, "Draining", message);
+    }
     if let Some(pod) = &replaced.draining {
         let message = format!(
-            "pod {pod} takes no new sessions, and is replaced by one with the new spec once it has none left, after {} s at the latest",
-            DRAIN_BOUND.as_secs()
+            "pod {pod} takes no new sessions, and is replaced by a new one once it has none left, after {} s at the latest",
+            drain::before_restart(policy).as_secs()
         );
         return condition("Progressing", true, "Draining", message);
     }
@@ -291,7 +310,7 @@ fn progressing(
             "Progressing",
             true,
             "RollingOut",
-            "the pod is replaced by one with the new spec".into(),
+            "the pod is replaced by a new one".into(),
         );
     }
     if going {
@@ -301,8 +320,8 @@ fn progressing(
         let message = format!("{ready} of {wanted} pods ready");
         return condition("Progressing", true, "StartingPods", message);
     }
-    if update_pending {
-        let message = "the operator's new version has other defaults for pods; they take effect when the pod restarts";
+    if replaced.update_pending {
+        let message = "this version of the operator makes pods differently; that takes effect when the pod restarts, or at once with spec.rollout.onOperatorUpgrade: Roll";
         return condition(
             "Progressing",
             false,

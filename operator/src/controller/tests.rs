@@ -4,6 +4,7 @@ mod exposures;
 mod faults;
 mod optional;
 mod rollout;
+mod scaling;
 
 use super::*;
 use crate::capabilities;

@@ -14,7 +14,7 @@ use super::build::config;
 use super::fetch::Fetched;
 use super::quantity;
 use crate::capabilities::Served;
-use crate::crd::{Exposure, Media, MediaServiceSpec, Pod, SecretKeyRef};
+use crate::crd::{Exposure, Media, MediaServiceSpec, OnOperatorUpgrade, Pod, SecretKeyRef};
 use crate::hash;
 
 /// A MediaService that can be built.
@@ -25,6 +25,8 @@ pub struct ValidService {
     /// `None` only when rendering without a cluster: then children have no owner.
     pub uid: Option<String>,
     pub spec: MediaServiceSpec,
+    /// Pods that there shall be for now: the spec's number, and one more while that one drains.
+    pub replicas: i32,
     pub image: String,
     /// Forwarding threads, 1-64.
     pub shards: u8,
@@ -129,6 +131,7 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
             .namespace()
             .unwrap_or_else(|| "default".into()),
         uid: fetched.service.uid(),
+        replicas: spec.replicas,
         image: image(fetched)?,
         shards: shards(&spec.pod)?,
         placement: placement(&spec.pod)?,
@@ -150,7 +153,8 @@ fn is_dns_1035(name: &str) -> bool {
         && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
 }
 
-/// An upgrade of the operator restarts no pod, so its new default reaches new services only.
+/// An upgrade of the operator restarts no pod unless it is told to, so its new default reaches new services
+/// only.
 fn image(fetched: &Fetched) -> Result<String, ValidateError> {
     let asked = &fetched.service.spec.image;
     if !asked.is_empty() {
@@ -172,11 +176,12 @@ fn image(fetched: &Fetched) -> Result<String, ValidateError> {
                 .clone()
         })
         .find(|image| !image.is_empty());
-    match live {
-        Some(image) => Ok(image),
-        None if fetched.default_image.is_empty() => Err(ValidateError::NoImage),
-        None => Ok(fetched.default_image.clone()),
-    }
+    let default = Some(&fetched.default_image).filter(|image| !image.is_empty());
+    let image = match fetched.service.spec.rollout.on_operator_upgrade {
+        OnOperatorUpgrade::Wait => live.or(default.cloned()),
+        OnOperatorUpgrade::Roll => default.cloned().or(live),
+    };
+    image.ok_or(ValidateError::NoImage)
 }
 
 fn shards(pod: &Pod) -> Result<u8, ValidateError> {

@@ -24,6 +24,14 @@ pub struct Limits {
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 100 && self <= 50000", "videoKbps must be 100 to 50000, in kbit/s")))]
     pub video_kbps: i32,
 
+    /// Bandwidth of all video that a publisher is asked to keep to once nobody has watched it for 30 s, in
+    /// kbit/s, 0-50000. Default 0: it is left alone. The next viewer ends that at once: the picture that it
+    /// starts with is as poor as this, and is the usual one some seconds later. It reaches devices that
+    /// take REMB, as browsers do; one with simulcast layers leaves out the upper ones. A change replaces the
+    /// pod.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 50000", "idlePublisherKbps must be 0 to 50000, in kbit/s; 0 leaves publishers alone")))]
+    pub idle_publisher_kbps: i32,
+
     /// Seconds that a session may last, 0-31536000. Default 0: for ever. A session that is older is
     /// closed, and its client may open another. A change replaces the pod.
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 31536000", "maxSessionSeconds must be 0 to 31536000, in seconds; 0 is for ever")))]
@@ -36,6 +44,7 @@ impl Default for Limits {
             sessions_per_pod: 2000,
             viewers_per_device: 8000,
             video_kbps: 12000,
+            idle_publisher_kbps: 0,
             max_session_seconds: 0,
         }
     }

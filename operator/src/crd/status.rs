@@ -24,7 +24,7 @@ pub struct MediaServiceStatus {
     pub sessions: Sessions,
     /// Where clients connect.
     pub addresses: Addresses,
-    /// Replacement of pods that do not have the present spec.
+    /// Replacement of pods that are not as they should be, and the end of pods that are too many.
     pub rollout: Rollout,
     /// Ready, Progressing, Degraded, AddressesReady, MonitoringReady, Paused.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -52,18 +52,19 @@ pub struct Sessions {
     pub viewers: i32,
 }
 
-/// Replacement of pods that do not have the present spec.
+/// Replacement of pods that are not as they should be, and the end of pods that are too many.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
-    /// Idle, or Rolling until the pods with the present spec are ready.
+    /// Idle, Rolling until the pods with the present spec are ready, or ScalingDown until the pods that are
+    /// too many are gone.
     pub phase: RolloutPhase,
-    /// Pods that have the present spec.
+    /// Pods that have the present spec, and with `onOperatorUpgrade: Roll` the operator's present template.
     pub updated: i32,
-    /// The pod that is being replaced.
+    /// The pod that is being replaced, or that goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Since when it is Rolling.
+    /// Since when it is Rolling or ScalingDown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 }
@@ -74,4 +75,5 @@ pub enum RolloutPhase {
     #[default]
     Idle,
     Rolling,
+    ScalingDown,
 }

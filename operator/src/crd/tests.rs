@@ -86,6 +86,8 @@ fn what_is_right_breaks_no_rule() {
         json!({"signalling": {"certificateIssuerRef": {"name": "le"}, "ingress": {"host": "a", "tlsSecretName": "t"}}}),
         json!({"signalling": {"corsOrigins": ["*", "http://localhost:8080"]}}),
         json!({"monitoring": {"prometheusRule": {"runbookBaseURL": "https://example.com/wiki"}}}),
+        json!({"rollout": {"drainTimeoutSeconds": 30}, "limits": {"idlePublisherKbps": 50000}}),
+        json!({"rollout": {"drainTimeoutSeconds": 86400, "onOperatorUpgrade": "Roll"}}),
     ];
     for spec in edges {
         assert_eq!(broken(&schema, "a-9", &spec), [""; 0], "{spec}");
@@ -125,6 +127,8 @@ fn an_empty_spec_gets_every_default() {
     assert_eq!(spec.media.port, 8443);
     assert_eq!(spec.media.tcp_port(), Some(8443));
     assert_eq!(spec.limits.sessions_per_pod, 2000);
+    assert_eq!(spec.rollout.drain_timeout_seconds, 540);
+    assert_eq!(spec.rollout.on_operator_upgrade, OnOperatorUpgrade::Wait);
     assert_eq!(
         spec.monitoring.service_monitor.labels["release"],
         "kube-prometheus-stack"

@@ -22,8 +22,9 @@ pub const METRICS_PORT: i32 = 9090;
 /// In a network of the pod's own.
 pub const MEDIA_PORT: i32 = 8443;
 
-/// What SIGTERM leaves sessions to end by themselves. There is no other pod to move to, so waiting
-/// longer only makes the pause longer. Below the pod's grace period.
+/// What SIGTERM leaves sessions to end by themselves, when nobody has drained the pod before. There is no
+/// other pod to move to, and the next one starts when this one is gone: waiting longer makes the pause of all
+/// others longer, see docs/decisions/0008. Below the pod's grace period.
 const DRAIN_SECONDS: u32 = 5;
 
 pub fn build_config(service: &ValidService) -> ConfigMap {
@@ -65,6 +66,9 @@ fn toml(service: &ValidService) -> String {
         "shards": service.shards,
     });
     // What is at its default is left out, because a server from before the key refuses it.
+    if spec.limits.idle_publisher_kbps > 0 {
+        limits["idle_publisher_kbps"] = json!(spec.limits.idle_publisher_kbps);
+    }
     if spec.limits.max_session_seconds > 0 {
         limits["max_session_seconds"] = json!(spec.limits.max_session_seconds);
     }

@@ -25,6 +25,8 @@ pub const SCRAPE_LABEL: &str = "mediaservice.io/scrape";
 pub const APPLIED_HASH: &str = "mediaservice.io/applied-hash";
 /// Hash of the user's inputs, on every pod.
 pub const SPEC_HASH: &str = "mediaservice.io/spec-hash";
+/// Hash of all else that this version of the operator puts into a pod, on every pod.
+pub const TEMPLATE_HASH: &str = "mediaservice.io/template-hash";
 /// `"true"` on a pod that shall take no new session; the server reads it.
 pub const DRAIN: &str = "mediaservice.io/drain";
 /// When the operator wrote [`DRAIN`]: without it a person did.

@@ -15,10 +15,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
 
 use super::{addresses, config, meta, service};
+use crate::controller::drain;
 use crate::controller::validate::{KeyRef, ValidService};
 use crate::crd::Exposure;
+use crate::hash;
 
 /// User of the image.
 const UID: i64 = 65532;
@@ -27,8 +30,8 @@ const UID: i64 = 65532;
 /// before this would refuse.
 const POD_DIR: &str = "/etc/media/pod";
 
-/// Time for the server to close its sessions after SIGTERM.
-const GRACE_SECONDS: i64 = 30;
+/// Time for the server to close its sessions and to end requests, once it waits for them no longer.
+pub const GOODBYE_SECONDS: u32 = 30;
 
 /// Metadata of the Secret `<name>-generated`; `apply` adds the random bytes.
 pub fn build_generated_secret(service: &ValidService) -> Option<Secret> {
@@ -58,7 +61,7 @@ pub fn build_stateful_set(service: &ValidService) -> StatefulSet {
     StatefulSet {
         metadata: meta::object(service, &service.name),
         spec: Some(StatefulSetSpec {
-            replicas: Some(service.spec.replicas),
+            replicas: Some(service.replicas),
             service_name: Some(service::pods_name(service)),
             selector: LabelSelector {
                 match_labels: Some(meta::selector(service)),
@@ -72,7 +75,10 @@ pub fn build_stateful_set(service: &ValidService) -> StatefulSet {
             revision_history_limit: Some(2),
             template: PodTemplateSpec {
                 metadata: Some(pod_meta(service)),
-                spec: Some(pod_spec(service)),
+                spec: Some(PodSpec {
+                    termination_grace_period_seconds: Some(grace_seconds(service)),
+                    ..pod_spec(service)
+                }),
             },
             ..StatefulSetSpec::default()
         }),
@@ -80,18 +86,38 @@ pub fn build_stateful_set(service: &ValidService) -> StatefulSet {
     }
 }
 
-fn pod_meta(service: &ValidService) -> ObjectMeta {
+/// Over what this version of the operator puts into a pod: pods of the same spec and another hash were made by
+/// another version. The grace period is left out, because a pod need not restart for it.
+pub fn template_hash(service: &ValidService) -> String {
+    hash::of(&json!({"labels": pod_labels(service), "spec": pod_spec(service)}))
+}
+
+/// The kubelet's patience after SIGTERM.
+fn grace_seconds(service: &ValidService) -> i64 {
+    let longest = drain::before_stop(&service.spec.rollout).as_secs();
+    i64::try_from(longest)
+        .unwrap_or(i64::MAX)
+        .saturating_add(GOODBYE_SECONDS.into())
+}
+
+fn pod_labels(service: &ValidService) -> BTreeMap<String, String> {
     let mut labels = service.spec.pod.labels.clone();
     labels.extend(meta::labels(service));
+    labels
+}
+
+fn pod_meta(service: &ValidService) -> ObjectMeta {
     let mut annotations = service.spec.pod.annotations.clone();
     annotations.insert(meta::SPEC_HASH.into(), service.spec_hash.clone());
+    annotations.insert(meta::TEMPLATE_HASH.into(), template_hash(service));
     ObjectMeta {
-        labels: Some(labels),
+        labels: Some(pod_labels(service)),
         annotations: Some(annotations),
         ..ObjectMeta::default()
     }
 }
 
+/// All but the grace period.
 fn pod_spec(service: &ValidService) -> PodSpec {
     let pod = &service.spec.pod;
     let placement = &service.placement;
@@ -107,7 +133,6 @@ fn pod_spec(service: &ValidService) -> PodSpec {
         }),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(UID),
@@ -153,8 +178,12 @@ fn container(service: &ValidService) -> Container {
             limits: some(&resources.limits),
             ..ResourceRequirements::default()
         }),
-        // Patient: a restart ends every session, so only a process that hangs deserves it.
-        liveness_probe: Some(probe("/livez", 10, 5, 3)),
+        // Patient: a restart ends every session, so only a process that hangs deserves it. One that does
+        // takes no notice of SIGTERM, and has no use for a grace period of minutes.
+        liveness_probe: Some(Probe {
+            termination_grace_period_seconds: Some(GOODBYE_SECONDS.into()),
+            ..probe("/livez", 10, 5, 3)
+        }),
         // A pod takes sessions as soon as it can; a client waits for this.
         readiness_probe: Some(probe("/readyz", 2, 2, 2)),
         security_context: Some(SecurityContext {

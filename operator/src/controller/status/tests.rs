@@ -37,7 +37,7 @@ fn applied(fetched: &Fetched) -> MediaServiceStatus {
         &Outcome::Applied {
             service: &valid,
             replaced: &replace::Rollout::default(),
-            update_pending: false,
+            scaling: &ScaleDown::default(),
         },
         Timestamp::UNIX_EPOCH,
     )
@@ -338,7 +338,7 @@ fn the_time_of_a_condition_changes_only_with_its_status() {
     let outcome = Outcome::Applied {
         service: &valid,
         replaced: &replace::Rollout::default(),
-        update_pending: false,
+        scaling: &ScaleDown::default(),
     };
     assert_eq!(describe(&fetched, &outcome, later), first);
 }

@@ -1,13 +1,14 @@
 //! How pods come to have another spec: the drain, and what an upgrade of the operator leaves alone.
 
 use super::*;
+use crate::crd::RolloutPolicy;
 use crate::hash;
 use crate::testing::cluster::ready_status;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A pod's `/load`, which says what a test wants.
-struct Server {
+pub struct Server {
     says: Arc<Mutex<Value>>,
     address: SocketAddr,
 }
@@ -31,29 +32,29 @@ impl Server {
         Loads::at(self.address.port())
     }
 
-    fn says(&self, state: &str, viewers: u32) {
+    pub fn says(&self, state: &str, viewers: u32) {
         *self.says.lock().unwrap() =
             json!({"v": 1, "state": state, "publishers": 1, "viewers": viewers, "later": true});
     }
 }
 
-fn drain(fake: &FakeCluster) -> Value {
+pub fn annotated(fake: &FakeCluster) -> Value {
     fake.get(POD)["metadata"]["annotations"]["mediaservice.io/drain"].clone()
 }
 
-fn uid(fake: &FakeCluster) -> Value {
+pub fn uid(fake: &FakeCluster) -> Value {
     fake.get(POD)["metadata"]["uid"].clone()
 }
 
 /// A cluster at rest, whose pod has that many viewers; the uid is the pod's.
-struct Running {
-    server: Server,
-    fake: FakeCluster,
-    operator: Operator,
-    first: Value,
+pub struct Running {
+    pub server: Server,
+    pub fake: FakeCluster,
+    pub operator: Operator,
+    pub first: Value,
 }
 
-async fn running(viewers: u32) -> Running {
+pub async fn running(viewers: u32) -> Running {
     let server = Server::start("Accepting", viewers).await;
     let fake = cluster(json!({}));
     let operator = Operator::with(&fake, fake.client(), server.loads()).await;
@@ -67,10 +68,14 @@ async fn running(viewers: u32) -> Running {
     }
 }
 
-/// Waits for another pod, for less than a drain takes that nothing ends before its bound.
+/// Less than a drain before a restart takes that nothing ends before its bound.
+fn half_a_drain() -> Duration {
+    drain::before_restart(&RolloutPolicy::default()) / 2
+}
+
+/// Waits for another pod.
 async fn is_replaced(fake: &FakeCluster, first: &Value) {
-    let within = replace::DRAIN_BOUND / 2;
-    eventually("another pod", within, || match uid(fake) {
+    eventually("another pod", half_a_drain(), || match uid(fake) {
         now if now != *first => Ok(()),
         now => Err(now.to_string()),
     })
@@ -90,7 +95,7 @@ async fn a_pod_drains_before_it_is_replaced_and_the_status_says_so() {
     });
     let message = becomes(&fake, "Progressing", "True", "Draining").await;
     assert!(message.contains("cam-0"), "{message}");
-    assert_eq!(drain(&fake), "true");
+    assert_eq!(annotated(&fake), "true");
     let rollout = fake.get(SERVICE)["status"]["rollout"].clone();
     assert_eq!(
         (&rollout["phase"], &rollout["pod"]),
@@ -121,7 +126,7 @@ async fn a_spec_that_is_changed_back_ends_the_drain_and_the_pod_stays() {
     becomes(&fake, "Progressing", "True", "Draining").await;
     change(json!({}));
     settled(&fake).await;
-    assert_eq!((drain(&fake), uid(&fake)), (Value::Null, first));
+    assert_eq!((annotated(&fake), uid(&fake)), (Value::Null, first));
     operator.stop().await;
 }
 
@@ -156,7 +161,10 @@ async fn while_paused_only_the_status_is_written_and_a_drain_stands_still() {
     let meanwhile = writes(&fake).split_off(before);
     let of_status = |write: &Write| write.path.ends_with("/mediaservices/cam/status");
     assert!(meanwhile.iter().all(of_status), "{meanwhile:?}");
-    assert_eq!((uid(&fake), drain(&fake)), (first.clone(), json!("true")));
+    assert_eq!(
+        (uid(&fake), annotated(&fake)),
+        (first.clone(), json!("true"))
+    );
     fake.edit(SERVICE, |service| service["spec"]["paused"] = false.into());
     is_replaced(&fake, &first).await;
     settled(&fake).await;
@@ -215,10 +223,7 @@ async fn a_bad_image_shows_and_its_correction_replaces_the_pod_at_once() {
         service["spec"]["image"] = "media-server:2".into()
     });
     settled(&fake).await;
-    assert!(
-        corrected.elapsed() < replace::DRAIN_BOUND / 2,
-        "it waited for nobody"
-    );
+    assert!(corrected.elapsed() < half_a_drain(), "it waited for nobody");
     becomes(&fake, "Degraded", "False", "AsExpected").await;
     operator.stop().await;
 }
@@ -340,4 +345,58 @@ async fn an_upgrade_of_the_operator_deletes_no_pod_and_says_that_an_update_is_pe
         becomes_at(&fake, &at, "Progressing", "False", "UpToDate").await;
         operator.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_of_the_operator_replaces_pods_with_its_own_image_where_it_shall() {
+    let (fake, at, pod) = before("minimal");
+    let server = Server::start("Accepting", 3).await;
+    let old = fake.get(&pod)["metadata"]["uid"].clone();
+    let operator = Operator::with(&fake, fake.client(), server.loads()).await;
+    becomes_at(&fake, &at, "Progressing", "False", "OperatorUpdatePending").await;
+    fake.edit(&at, |service| {
+        service["spec"]["rollout"] = json!({"onOperatorUpgrade": "Roll"});
+    });
+    becomes_at(&fake, &at, "Progressing", "True", "Draining").await;
+    let status = fake.get(&at)["status"].clone();
+    assert_eq!(status["rollout"]["phase"], "Rolling", "{status}");
+    assert_eq!(status["rollout"]["updated"], 0, "{status}");
+    assert_eq!(fake.get(&pod)["metadata"]["uid"], old, "it has sessions");
+    server.says("Drained", 0);
+    becomes_at(&fake, &at, "Progressing", "False", "UpToDate").await;
+    let new = fake.get(&pod);
+    assert_ne!(new["metadata"]["uid"], old);
+    assert_eq!(new["spec"]["containers"][0]["image"], "media-server:new");
+    assert_eq!(fake.get(&at)["status"]["rollout"]["updated"], 1);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn another_drain_timeout_reaches_the_template_and_no_pod() {
+    let Running {
+        fake,
+        operator,
+        first,
+        ..
+    } = running(3).await;
+    let grace = || {
+        let set = fake.get(STATEFUL_SET);
+        set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone()
+    };
+    assert_eq!(grace(), 570);
+    for policy in ["Wait", "Roll"] {
+        fake.edit(SERVICE, |service| {
+            service["spec"]["rollout"] =
+                json!({"drainTimeoutSeconds": 60, "onOperatorUpgrade": policy});
+        });
+        operator.look(2).await;
+        settled(&fake).await;
+        assert_eq!(
+            (grace(), uid(&fake)),
+            (json!(90), first.clone()),
+            "{policy}"
+        );
+        assert_eq!(annotated(&fake), Value::Null, "{policy}");
+    }
+    operator.stop().await;
 }

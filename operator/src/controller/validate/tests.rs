@@ -34,12 +34,28 @@ fn the_live_image_wins_over_the_operators_default() {
 }
 
 #[test]
+fn the_operators_default_wins_over_the_live_image_where_its_upgrades_roll() {
+    let mut fetched = fetched(serde_json::json!({"rollout": {"onOperatorUpgrade": "Roll"}}));
+    fetched.live.stateful_sets = vec![
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "cam"},
+            "spec": {"serviceName": "", "selector": {}, "template": {"spec": {"containers": [{"name": "m", "image": "old:0"}]}}},
+        }))
+        .unwrap(),
+    ];
+    assert_eq!(validate(&fetched).unwrap().image, "default:1");
+    fetched.default_image = String::new();
+    assert_eq!(validate(&fetched).unwrap().image, "old:0", "it has none");
+}
+
+#[test]
 fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
     let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
     let stopped = serde_json::json!({
         "media": {"exposure": "HostPort"}, "replicas": 0,
         "monitoring": {"dashboards": {"enabled": false}},
         "signalling": {"ingress": {"host": "a.example.com"}},
+        "rollout": {"drainTimeoutSeconds": 60, "onOperatorUpgrade": "Roll"},
     });
     assert_eq!(hash_of(stopped), plain);
     for changed in [
@@ -48,6 +64,7 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
         serde_json::json!({"media": {"exposure": "HostPort", "tcp": {"port": 443}}}),
         serde_json::json!({"media": {"exposure": "HostPort", "tcp": {"enabled": false}}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"sessionsPerPod": 5}}),
+        serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"idlePublisherKbps": 5}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"labels": {"a": "b"}}}),
     ] {
         assert_ne!(hash_of(changed.clone()), plain, "{changed}");

@@ -1,0 +1,242 @@
+//! How a pod is told to take no new session, and for how long its sessions are waited for.
+//!
+//! The decisions are pure; the one write names the pod's uid, so a successor of the same name is never
+//! hit. Called by `replace` and `scale_down`, which say why a pod has to go.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::EventType;
+use serde_json::{Value, json};
+
+use super::apply::{self, is_status};
+use super::build::meta;
+use super::fetch::{Fetched, is_ready};
+use super::load::Load;
+use super::{Context, publish};
+use crate::crd::RolloutPolicy;
+
+/// The annotations could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the drain annotation of pod {name}")]
+pub struct DrainError {
+    name: String,
+    source: kube::Error,
+}
+
+impl DrainError {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        "PodDrainFailed"
+    }
+}
+
+/// Longest wait for a pod that another follows. There is no other pod to move to, so all that waiting brings
+/// is that short sessions end by themselves, and all that time nobody new is served.
+const TO_RESTART: Duration = Duration::from_secs(30);
+
+/// Longest wait before a pod is replaced.
+pub fn before_restart(policy: &RolloutPolicy) -> Duration {
+    before_stop(policy).min(TO_RESTART)
+}
+
+/// Longest wait before a pod goes for good.
+pub fn before_stop(policy: &RolloutPolicy) -> Duration {
+    let seconds = u64::try_from(policy.drain_timeout_seconds);
+    Duration::from_secs(seconds.unwrap_or_default())
+}
+
+/// What comes next for a pod that has to go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Tell it to take no new session.
+    Drain,
+    Wait {
+        look_again: Duration,
+    },
+    /// Nobody is left, or the time is over.
+    Go,
+}
+
+/// While sessions may end within a second or two.
+pub const SOON: Duration = Duration::from_secs(1);
+/// While a pod drains for longer than [`TO_RESTART`]: each look reads all that belongs to the service.
+const LATER: Duration = Duration::from_secs(5);
+
+/// `within` is the longest wait.
+pub fn step(pod: &Pod, load: Option<&Load>, now: Timestamp, within: Duration) -> Step {
+    let Some(since) = pod.annotations().get(meta::DRAIN_SINCE) else {
+        // One that is not ready and has no session, or does not answer, never started, has crashed or
+        // hangs: nobody would notice its drain.
+        let used = is_ready(pod) || load.is_some_and(|load| load.sessions() > 0);
+        return if used { Step::Drain } else { Step::Go };
+    };
+    // What somebody else wrote there is no time, and then it has been long enough.
+    let waited = since.parse().map_or(within, |since: Timestamp| {
+        Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    });
+    if waited >= within || load.is_some_and(Load::is_drained) {
+        return Step::Go;
+    }
+    let look_again = if waited < TO_RESTART { SOON } else { LATER };
+    Step::Wait {
+        look_again: look_again.min(within - waited),
+    }
+}
+
+/// Tells a pod to drain, and people that it does; `because` completes the sentence.
+pub async fn begin(
+    context: &Context,
+    fetched: &Fetched,
+    pod: &Pod,
+    because: &str,
+) -> Result<(), DrainError> {
+    let note = format!("pod {} drains, because {because}", pod.name_any());
+    tell(context, fetched, "DrainingPod", note).await;
+    let since = Timestamp::now().to_string();
+    annotate(context, pod, json!("true"), json!(since)).await
+}
+
+/// Takes that back.
+pub async fn end(context: &Context, pod: &Pod) -> Result<(), DrainError> {
+    tracing::info!(pod = pod.name_any(), "taking the drain back");
+    annotate(context, pod, json!(null), json!(null)).await
+}
+
+pub async fn tell(context: &Context, fetched: &Fetched, reason: &str, note: String) {
+    publish(context, &*fetched.service, EventType::Normal, reason, note).await;
+}
+
+/// Writes, or with nulls removes, the two annotations of a drain.
+async fn annotate(
+    context: &Context,
+    pod: &Pod,
+    drain: Value,
+    since: Value,
+) -> Result<(), DrainError> {
+    let name = pod.name_any();
+    let client = context.reader.client.clone();
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
+    let patch = json!({"metadata": {
+        "uid": pod.uid(),
+        "annotations": {meta::DRAIN: drain, meta::DRAIN_SINCE: since},
+    }});
+    let params = PatchParams {
+        field_manager: Some(apply::FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    match api
+        .patch_metadata(&name, &params, &Patch::Merge(&patch))
+        .await
+    {
+        Ok(_) => context.metrics.wrote("Pod"),
+        // Gone, or of another uid, which can't be changed.
+        Err(error) if is_status(&error, 404) || is_status(&error, 422) => {}
+        Err(source) => return Err(DrainError { name, source }),
+    }
+    Ok(())
+}
+
+/// Number of a pod in its StatefulSet.
+pub fn ordinal(pod: &Pod) -> Option<i32> {
+    let name = pod.metadata.name.as_deref()?;
+    name.rsplit_once('-')?.1.parse().ok()
+}
+
+/// Whether `set` made the pod, and nobody has asked it to go.
+pub fn is_of(pod: &Pod, set: &StatefulSet) -> bool {
+    let owned = |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
+        Some(&owner.uid) == set.metadata.uid.as_ref()
+    };
+    pod.metadata.deletion_timestamp.is_none() && pod.owner_references().iter().any(owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pod, which may be ready and may have been told to drain at some time.
+    fn pod(ready: bool, since: Option<&str>) -> Pod {
+        let annotations = since.map(
+            |since| json!({"mediaservice.io/drain": "true", "mediaservice.io/drain-since": since}),
+        );
+        serde_json::from_value(json!({
+            "metadata": {"name": "cam-0", "annotations": annotations},
+            "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
+        }))
+        .unwrap()
+    }
+
+    fn load(state: &str, viewers: u32) -> Load {
+        Load {
+            state: state.into(),
+            publishers: 0,
+            viewers,
+        }
+    }
+
+    fn policy(drain_timeout_seconds: i32) -> RolloutPolicy {
+        RolloutPolicy {
+            drain_timeout_seconds,
+            ..RolloutPolicy::default()
+        }
+    }
+
+    #[test]
+    fn a_pod_that_goes_for_good_has_all_the_time_and_one_that_another_follows_half_a_minute() {
+        let seconds =
+            |policy| [before_stop(&policy), before_restart(&policy)].map(|wait| wait.as_secs());
+        assert_eq!(seconds(RolloutPolicy::default()), [540, 30]);
+        assert_eq!(seconds(policy(86_400)), [86_400, 30]);
+        assert_eq!(seconds(policy(30)), [30, 30]);
+    }
+
+    #[test]
+    fn a_pod_drains_until_no_session_is_left_or_the_time_is_over() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let within = Duration::from_secs(100);
+        let busy = load("Accepting", 3);
+        assert_eq!(
+            step(&pod(true, None), Some(&busy), start, within),
+            Step::Drain
+        );
+        assert_eq!(step(&pod(true, None), None, start, within), Step::Drain);
+        let draining = pod(false, Some("2026-01-01T00:00:00Z"));
+        let at = |load: Option<&Load>, seconds| {
+            let now = start + k8s_openapi::jiff::SignedDuration::from_secs(seconds);
+            step(&draining, load, now, within)
+        };
+        let wait = |seconds| Step::Wait {
+            look_again: Duration::from_secs(seconds),
+        };
+        let busy = load("Draining", 3);
+        assert_eq!(at(Some(&busy), 29), wait(1));
+        assert_eq!(at(Some(&busy), 30), wait(5));
+        assert_eq!(at(Some(&busy), 98), wait(2));
+        assert_eq!(at(None, 99), wait(1), "an unknown load is not none");
+        assert_eq!(at(Some(&load("Drained", 0)), 1), Step::Go);
+        assert_eq!(at(Some(&busy), 100), Step::Go);
+        assert_eq!(at(None, 100), Step::Go);
+        let forged = pod(false, Some("yesterday"));
+        assert_eq!(step(&forged, Some(&busy), start, within), Step::Go);
+    }
+
+    #[test]
+    fn a_pod_that_never_was_ready_goes_at_once_and_one_that_is_not_ready_any_more_drains() {
+        let step = |load: Option<&Load>| {
+            step(
+                &pod(false, None),
+                load,
+                Timestamp::UNIX_EPOCH,
+                Duration::MAX,
+            )
+        };
+        assert_eq!(step(None), Step::Go);
+        assert_eq!(step(Some(&load("Accepting", 0))), Step::Go);
+        assert_eq!(step(Some(&load("Accepting", 1))), Step::Drain);
+    }
+}

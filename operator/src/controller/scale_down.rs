@@ -1,0 +1,126 @@
+//! Has a pod drain before the StatefulSet is told of fewer.
+//!
+//! The StatefulSet takes the pod with the highest number, so that one is told to take no new session; the
+//! number of pods stays until it has none left, or `drainTimeoutSeconds` are over. Asked for more pods again
+//! meanwhile, the pod stays, and `replace` takes the drain back. Called by the controller before `build`,
+//! which writes the number of pods.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Context;
+use super::drain::{self, DrainError, SOON, Step, is_of, ordinal};
+use super::fetch::Fetched;
+use super::validate::ValidService;
+
+/// How many pods there shall be for now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScaleDown {
+    /// What the spec asks for, and more while a pod drains.
+    pub replicas: i32,
+    /// The pod that drains.
+    pub draining: Option<String>,
+    /// When to look again, if nothing else happens.
+    pub look_again: Option<Duration>,
+}
+
+/// Does what can be done now for the pod that is too much.
+///
+/// # Errors
+/// If a write is refused for another reason than that the pod is gone.
+pub async fn advance(
+    context: &Context,
+    fetched: &Fetched,
+    service: &ValidService,
+) -> Result<ScaleDown, DrainError> {
+    let wanted = service.spec.replicas;
+    let sets = &fetched.live.stateful_sets;
+    let set = sets.iter().find(|set| set.name_any() == service.name);
+    let Some((pod, number)) = set.and_then(|set| victim(set, &fetched.pods, wanted)) else {
+        return Ok(ScaleDown {
+            replicas: wanted,
+            ..ScaleDown::default()
+        });
+    };
+    let load = context.loads.of(pod).await;
+    let within = drain::before_stop(&service.spec.rollout);
+    let name = pod.name_any();
+    let because = format!("spec.replicas is {wanted}");
+    let look_again = match drain::step(pod, load.as_ref(), Timestamp::now(), within) {
+        Step::Drain => {
+            drain::begin(context, fetched, pod, &because).await?;
+            SOON
+        }
+        Step::Wait { look_again } => look_again,
+        Step::Go => {
+            let note = format!("pod {name} goes, because {because}");
+            drain::tell(context, fetched, "StoppingPod", note).await;
+            return Ok(ScaleDown {
+                replicas: number,
+                ..ScaleDown::default()
+            });
+        }
+    };
+    Ok(ScaleDown {
+        replicas: number + 1,
+        draining: Some(name),
+        look_again: Some(look_again),
+    })
+}
+
+/// The pod with the highest number of those that `set` still wants and the spec does not, with its number.
+fn victim<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: i32) -> Option<(&'a Pod, i32)> {
+    let live = set.spec.as_ref()?.replicas?;
+    let numbered = |pod: &'a Pod| Some((pod, ordinal(pod)?));
+    let pods = pods.iter().filter(|pod| is_of(pod, set));
+    pods.filter_map(numbered)
+        .filter(|(_, number)| (wanted..live).contains(number))
+        .max_by_key(|(_, number)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn set(replicas: i32) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "cam", "uid": "set"},
+            "spec": {"replicas": replicas, "serviceName": "", "selector": {}, "template": {}},
+        }))
+        .unwrap()
+    }
+
+    fn pod(name: &str, owner: &str) -> Pod {
+        serde_json::from_value(json!({"metadata": {
+            "name": name,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "cam", "uid": owner}],
+        }}))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_victim_is_the_highest_pod_that_the_set_has_and_nobody_wants_any_more() {
+        let pods = [pod("cam-0", "set"), pod("cam-1", "set")];
+        let found = |live, wanted| victim(&set(live), &pods, wanted).map(|(_, number)| number);
+        assert_eq!(found(2, 0), Some(1));
+        assert_eq!(found(1, 0), Some(0), "cam-1 is on its way already");
+        assert_eq!(found(0, 0), None, "both are");
+        assert_eq!(found(2, 2), None);
+        assert_eq!(found(1, 2), None, "one more is wanted");
+    }
+
+    #[test]
+    fn pods_of_others_and_pods_that_go_anyway_are_no_victims() {
+        let mut going = pod("cam-0", "set");
+        going.metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        for other in [going, pod("cam-0", "another"), pod("cam-x", "set")] {
+            assert_eq!(victim(&set(1), &[other], 0), None);
+        }
+    }
+}
