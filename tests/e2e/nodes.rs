@@ -26,8 +26,8 @@ const CODEC: Codec = Codec::Vp8;
 
 /// What SIGTERM leaves sessions to end by themselves, as the operator has it.
 const DRAIN: Duration = Duration::from_secs(5);
-/// For the eviction, the kubelet's SIGTERM and the server's goodbye; well below the pod's grace period of
-/// 30 s, after which nobody says goodbye.
+/// For the eviction, the kubelet's SIGTERM and the server's goodbye; well below the pod's grace period,
+/// after which nobody says goodbye.
 const SLACK: Duration = Duration::from_secs(10);
 /// From the end of the sessions to a pod that serves on the other node.
 const BACK: Duration = Duration::from_secs(90);
