@@ -2,16 +2,20 @@
 //! is told. Feedback is written and read by another implementation than the server's.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::synthetic::FrameSource;
 use client::{Codec, Options, Publisher};
 use tests::link::{Conditions, Direction, Fate, Kind, Link};
+use tests::process::TempDir;
 use tests::{MediaServer, wait_for};
 use tokio::time::MissedTickBehavior;
 
 use crate::media::{PATIENCE, publish_with, received, send_frames, watch, watch_with};
 use crate::simulcast::{self, RISE, shows_within};
+
+/// How long nobody has to watch before a device is asked for less.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A device of about 1 Mbit/s: 30 frames a second, a keyframe each second and when it is asked for one.
 async fn film(publisher: &Publisher) -> Infallible {
@@ -204,6 +208,51 @@ async fn a_device_is_asked_to_send_less_unless_it_sends_layers() {
     };
     tokio::select! {
         never = film(&single) => match never {},
+        () = checks => {}
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_nobody_watches_is_asked_for_less_until_somebody_comes() {
+    let folder = TempDir::new("idle");
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nidle_publisher_kbps = 100\n").expect("it can be written");
+    let config = config.display().to_string();
+    let server = MediaServer::open(&["--config", &config]).await;
+    let publisher = publish_with(&server, "cam-1", &[Codec::Vp8], &transport_cc()).await;
+    let begun = Instant::now();
+    let checks = async {
+        wait_for(
+            "the device to be asked for less",
+            IDLE + PATIENCE,
+            || async {
+                match publisher.bandwidth() {
+                    Some(bits) if bits <= 100_000 => Ok(()),
+                    seen => Err(format!("{seen:?}")),
+                }
+            },
+        )
+        .await;
+        let alone = begun.elapsed();
+        // It was connected a moment before.
+        let soonest = IDLE - Duration::from_secs(1);
+        assert!(alone >= soonest, "after {alone:?}");
+        let watching = watch_with(&server, "cam-1", &[Codec::Vp8], &transport_cc()).await;
+        wait_for("the device to be free again", PATIENCE, || async {
+            match publisher.bandwidth() {
+                Some(bits) if bits > 11_000_000 => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+        wait_for("pictures", PATIENCE, || async {
+            let frames = watching.viewer.reception().video_frames();
+            if frames >= 30 { Ok(()) } else { Err(frames) }
+        })
+        .await;
+    };
+    tokio::select! {
+        never = film(&publisher) => match never {},
         () = checks => {}
     }
 }
