@@ -15,13 +15,15 @@ mod stages;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::builder::PossibleValuesParser;
+
 use crate::cluster::Cluster;
 use crate::sh::{self, Counts};
 use background::Background;
 use report::{Outcome, Report};
 use stages::Stage;
 
-#[derive(clap::Args, Clone, Copy)]
+#[derive(clap::Args, Clone, Default)]
 pub struct Args {
     /// Only what needs no cluster
     #[arg(long, conflicts_with = "long")]
@@ -29,6 +31,22 @@ pub struct Args {
     /// Also what takes minutes of wall time: a thousand MediaServices, GStreamer, a soak, benchmarks, fuzzing
     #[arg(long)]
     pub long: bool,
+    /// Only this one of the stages that `--long` adds, and what it needs
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["fast", "long"],
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(long::stages().iter().map(|stage| stage.name)),
+    )]
+    pub stage: Option<String>,
+}
+
+impl Args {
+    /// Whether a long stage is among those that run.
+    fn is_long(&self) -> bool {
+        self.long || self.stage.is_some()
+    }
 }
 
 /// Runs the stages in order and prints the table.
@@ -36,8 +54,8 @@ pub struct Args {
 /// # Errors
 /// If any stage failed.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut gate = Gate::new(args)?;
-    run_stages(&mut gate, &stages::all(args)).finish()
+    let stages = stages::all(&args);
+    run_stages(&mut Gate::new(args)?, &stages).finish()
 }
 
 fn run_stages(gate: &mut Gate, stages: &[Stage]) -> Report {
@@ -107,7 +125,7 @@ mod tests {
     fn run(stages: &[Stage]) -> (usize, Gate) {
         let args = Args {
             fast: true,
-            long: false,
+            ..Args::default()
         };
         let mut gate = Gate::new(args).expect("cargo names the target folder");
         let report = run_stages(&mut gate, stages);
@@ -131,7 +149,7 @@ mod tests {
         };
         let (stages, gate) = run(&[machine, LATER]);
         assert_eq!((stages, gate.no_cluster), (1, None));
-        assert_eq!(stages::all(gate.args)[0].name, stages::MACHINE);
+        assert_eq!(stages::all(&gate.args)[0].name, stages::MACHINE);
     }
 
     #[test]
@@ -147,7 +165,8 @@ mod tests {
     #[test]
     fn the_long_gate_is_the_whole_gate_and_more_each_stage_with_a_name_of_its_own() {
         let names = |fast, long| -> Vec<&str> {
-            let stages = stages::all(Args { fast, long });
+            let stage = None;
+            let stages = stages::all(&Args { fast, long, stage });
             stages.iter().map(|stage| stage.name).collect()
         };
         let (whole, long) = (names(false, false), names(false, true));
@@ -166,5 +185,18 @@ mod tests {
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), long.len());
+    }
+
+    #[test]
+    fn a_long_stage_runs_alone_with_what_it_needs() {
+        let names = |name: &str| -> Vec<&str> {
+            let args = Args {
+                stage: Some(name.to_owned()),
+                ..Args::default()
+            };
+            stages::all(&args).iter().map(|stage| stage.name).collect()
+        };
+        assert_eq!(names("scale"), ["machine", "images", "scale"]);
+        assert_eq!(names("gstreamer"), ["machine", "build", "GStreamer"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The stages of `cargo xtask test --long`: what takes minutes of wall time, or another server's build.
 //!
-//! They run after the others; only the first needs a cluster, and starts its own. What is judged is what
-//! holds on a busy machine too; the benchmarks' times are told.
+//! They run after the others, or one of them alone (`--stage`); only the first needs a cluster, and starts
+//! its own. What is judged is what holds on a busy machine too; the benchmarks' times are told.
 
 use super::stages::{self, Stage};
 use crate::bench;
@@ -9,15 +9,20 @@ use crate::clients::{self, Which};
 use crate::fuzz;
 use crate::soak;
 
+/// The only one of these that needs the cluster, and the images on it.
+const SCALE: &str = "scale";
+/// The only one that does not build what it starts.
+const GSTREAMER: &str = "GStreamer";
+
 /// Each is named and timed in the report like any other.
 pub fn stages() -> Vec<Stage> {
     vec![
         Stage {
-            name: "scale",
+            name: SCALE,
             run: stages::scale,
         },
         Stage {
-            name: "GStreamer",
+            name: GSTREAMER,
             run: |_, counts| clients::test(Which::Gstreamer, counts),
         },
         Stage {
@@ -37,4 +42,21 @@ pub fn stages() -> Vec<Stage> {
             run: |_, _| fuzz::run(fuzz::Args::long()),
         },
     ]
+}
+
+/// One of them with what the stages before it would have made; none if there is no such stage.
+pub fn alone(name: &str) -> Vec<Stage> {
+    let before = [
+        needs_cluster(name).then_some(stages::IMAGES),
+        name.eq_ignore_ascii_case(GSTREAMER)
+            .then_some(stages::BUILD),
+    ];
+    let of_name = |stage: &Stage| stage.name.eq_ignore_ascii_case(name);
+    let one = stages().into_iter().filter(of_name);
+    before.into_iter().flatten().chain(one).collect()
+}
+
+/// Whether that stage starts a cluster.
+pub fn needs_cluster(name: &str) -> bool {
+    name.eq_ignore_ascii_case(SCALE)
 }

@@ -19,12 +19,16 @@ pub struct Stage {
 }
 
 /// The stages of this run, in order. What finds most mistakes fastest comes first.
-pub fn all(args: Args) -> Vec<Stage> {
+pub fn all(args: &Args) -> Vec<Stage> {
+    let on_machine = Stage {
+        name: MACHINE,
+        run: machine,
+    };
+    if let Some(name) = &args.stage {
+        return [on_machine].into_iter().chain(long::alone(name)).collect();
+    }
     let mut stages = vec![
-        Stage {
-            name: MACHINE,
-            run: machine,
-        },
+        on_machine,
         Stage {
             name: "start builds",
             run: start_builds,
@@ -80,10 +84,7 @@ pub fn all(args: Args) -> Vec<Stage> {
                 name: "chart",
                 run: chart,
             },
-            Stage {
-                name: "images",
-                run: images,
-            },
+            IMAGES,
             Stage {
                 name: "cluster up",
                 run: cluster_up,
@@ -129,12 +130,15 @@ pub const MACHINE: &str = "machine";
 
 /// Installs packages, and says all that the machine lacks then, each with its fix.
 fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
-    let wanted = match gate.args.fast {
-        true => Wanted::Images,
-        false => Wanted::Cluster,
+    let wanted = match &gate.args {
+        Args { fast: true, .. } => Wanted::Images,
+        Args {
+            stage: Some(name), ..
+        } if !long::needs_cluster(name) => Wanted::Images,
+        _ => Wanted::Cluster,
     };
     let lacks: Vec<String> = [
-        packages::install(match gate.args.long {
+        packages::install(match gate.args.is_long() {
             true => &[packages::FAST, packages::LONG, packages::SOAK],
             false => &[packages::FAST],
         }),
@@ -260,11 +264,8 @@ const OTHER_STAGES: &[&str] = &[
 
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
 /// browser. Every test binary that no other stage runs.
-fn programs(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
-    sh::run(
-        &mut sh::cargo(["build", "--locked", "--workspace", "--bins"]),
-        counts,
-    )?;
+fn programs(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    build(gate, counts)?;
     let mut test = sh::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
     for binary in test_binaries()? {
         if !OTHER_STAGES.contains(&binary.name.as_str()) {
@@ -272,6 +273,19 @@ fn programs(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
         }
     }
     sh::run(&mut test, counts)
+}
+
+/// The workspace's programs alone, for a stage that starts them.
+pub const BUILD: Stage = Stage {
+    name: "build",
+    run: build,
+};
+
+fn build(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    sh::run(
+        &mut sh::cargo(["build", "--locked", "--workspace", "--bins"]),
+        counts,
+    )
 }
 
 fn deny(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
@@ -321,6 +335,12 @@ fn chart(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
         counts,
     )
 }
+
+/// Both images, for the nodes of the cluster.
+pub const IMAGES: Stage = Stage {
+    name: "images",
+    run: images,
+};
 
 fn images(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
     match image::build() {
