@@ -67,6 +67,9 @@ pub fn rule_groups_with(selector: &Selector<'_>, options: &Options<'_>) -> Value
         .map(|burn| {
             let mut rule = alert_rule(&burn.alert(), selector, options);
             rule["expr"] = Value::String(burn.expr(selector));
+            // Two alerts with the same labels are one to Alertmanager, and the first to end would end both.
+            rule["labels"]["long"] = burn.long.into();
+            rule["labels"]["short"] = burn.short.into();
             rule
         })
         .collect();
@@ -102,7 +105,7 @@ fn alert_rule(alert: &Alert, selector: &Selector<'_>, options: &Options<'_>) -> 
         },
         "annotations": {
             "summary": alert.summary,
-            "description": alert.description,
+            "description": alert.describe(selector.namespace, selector.service),
             "runbook_url": format!("{base}{slash}docs/runbooks/{}.md", alert.runbook),
         },
     })

@@ -130,10 +130,10 @@ fn operator_rule() -> anyhow::Result<String> {
                 // Words that no expression has; Helm's own braces go in once all others are escaped.
                 "expr": alert.expr.replace("$S", "namespace=\"NAMESPACE\",job=\"JOB\""),
                 "for": alert.lasts,
-                "labels": {"severity": alert.severity.as_str()},
+                "labels": {"severity": alert.severity.as_str(), "namespace": "NAMESPACE"},
                 "annotations": {
                     "summary": alert.summary,
-                    "description": alert.description,
+                    "description": alert.describe("NAMESPACE", ""),
                     "runbook_url": format!("BASEdocs/runbooks/{}.md", alert.runbook),
                 },
             })

@@ -30,7 +30,18 @@ pub struct Alert {
     pub lasts: &'static str,
     pub severity: Severity,
     pub summary: &'static str,
+    /// `$NAMESPACE` and `$MEDIASERVICE` stand for those that the rule is about: what is absent has no
+    /// labels.
     pub description: &'static str,
+}
+
+impl Alert {
+    /// The description of a rule that is about those. Only alerts of a MediaService name one.
+    pub fn describe(&self, namespace: &str, service: &str) -> String {
+        self.description
+            .replace("$NAMESPACE", namespace)
+            .replace("$MEDIASERVICE", service)
+    }
 }
 
 /// Every alert that names a cause.
@@ -51,7 +62,7 @@ pub const ALERTS: &[Alert] = &[
         lasts: "3m",
         severity: Severity::Critical,
         summary: "No media pod takes sessions: nobody new can publish or watch",
-        description: "For 3 minutes no pod of {{ $labels.namespace }}/{{ $labels.mediaservice }} has both answered its scrape and been open to new sessions.",
+        description: "For 3 minutes no pod of $NAMESPACE/$MEDIASERVICE has both answered its scrape and been open to new sessions.",
     },
     Alert {
         name: "MediaAddressUnknown",

@@ -12,7 +12,7 @@ pub const OPERATOR_ALERTS: &[Alert] = &[
         lasts: "5m",
         severity: Severity::Warning,
         summary: "No MediaService is being looked after",
-        description: "For 5 minutes no operator in {{ $labels.namespace }} has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+        description: "For 5 minutes no operator in $NAMESPACE has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
     },
     Alert {
         name: "MediaOperatorReconcileErrors",

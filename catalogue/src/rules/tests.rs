@@ -149,6 +149,27 @@ fn every_window_of_a_burn_alert_is_recorded() {
 }
 
 #[test]
+fn what_is_absent_is_described_without_labels() {
+    let groups = rule_groups(&CAM);
+    let of_service = rules(&groups).into_iter().map(|rule| {
+        let description = rule["annotations"]["description"].as_str();
+        (
+            rule["expr"].as_str().expect("an expression").to_owned(),
+            description.unwrap_or_default().to_owned(),
+        )
+    });
+    let of_operator = OPERATOR_ALERTS
+        .iter()
+        .map(|alert| (alert.expr.to_owned(), alert.describe("ops", "")));
+    for (expr, description) in of_service.chain(of_operator) {
+        // `absent` keeps labels of a selector alone, not of a comparison.
+        let nothing = expr.starts_with("absent(") && description.contains("$labels");
+        assert!(!nothing, "{description}");
+        assert!(!description.contains("$N") && !description.contains("$M"));
+    }
+}
+
+#[test]
 fn what_is_withheld_on_purpose_sets_off_no_alert() {
     let drops = ALERTS.iter().find(|alert| alert.name == "MediaDropsHigh");
     let expr = drops.expect("the alert is there").expr;

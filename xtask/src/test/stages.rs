@@ -326,14 +326,12 @@ fn cluster_build(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
 }
 
 fn chart(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
-    // `build` prints the folder of what it built, now or before.
-    let folder = sh::output(&mut gate.cluster.script(["build", "tools"]))?;
+    // `build` prints the folder of what it built, now or before: helm and kubeconform, promtool.
+    let built = sh::output(&mut gate.cluster.script(["build", "tools", "prometheus"]))?;
     let mut test = sh::cargo(["test", "--locked", "--workspace", "--test", "chart"]);
     let path = std::env::var("PATH").unwrap_or_default();
-    sh::run(
-        test.env("PATH", format!("{}:{path}", folder.trim())),
-        counts,
-    )
+    let folders: Vec<&str> = built.lines().chain([&*path]).collect();
+    sh::run(test.env("PATH", folders.join(":")), counts)
 }
 
 /// Both images, for the nodes of the cluster.

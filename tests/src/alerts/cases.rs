@@ -1,0 +1,307 @@
+//! The cases: one for each alert. `ax5` is six times `a`, `0+2x5` counts from 0 by 2.
+//!
+//! A rate over a window of minutes is what the last so many samples say: it ends, or falls below the
+//! threshold, that much later than what it counts.
+
+use super::Case;
+
+/// For the alerts of the MediaService `cam` in the namespace `media`.
+pub const CASES: &[Case] = &[
+    Case {
+        alert: "MediaPodDown",
+        series: &[("up{@cam,pod=\"cam-0\"}", "1x1 0x3 1x3")],
+        holds: 2,
+        fires: 4,
+        ends: 6,
+        labels: "severity=critical,namespace=media,mediaservice=cam,job=media-server,pod=cam-0",
+        description: "Pod cam-0 of media/cam has not answered on its metrics port for 2 minutes; its sessions are likely lost.",
+    },
+    Case {
+        alert: "MediaNoAcceptingPods",
+        // It drains, and its end is seen as nothing at all.
+        series: &[
+            (
+                "media_drain_state{@cam,pod=\"cam-0\"}",
+                "0x1 1x1 stale _x2 0x3",
+            ),
+            ("media_drain_state{@other,pod=\"cam-0\"}", "0x20"),
+        ],
+        holds: 2,
+        fires: 5,
+        ends: 8,
+        labels: "severity=critical,namespace=media,mediaservice=cam",
+        description: "For 3 minutes no pod of media/cam has both answered its scrape and been open to new sessions.",
+    },
+    Case {
+        alert: "MediaAddressUnknown",
+        series: &[(
+            "media_advertised_addresses{@cam,pod=\"cam-0\"}",
+            "2x1 0x6 1x3",
+        )],
+        holds: 2,
+        fires: 7,
+        ends: 9,
+        labels: "severity=critical,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Pod cam-0 of media/cam has known no media address for 5 minutes, so it is not ready and takes no session.",
+    },
+    Case {
+        alert: "MediaSetupFailuresHigh",
+        // Five in the window are the network of one client, more are the service.
+        series: &[
+            (
+                "media_setup_total{@cam,role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0+1x20 20x40",
+            ),
+            (
+                "media_setup_total{@cam,role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
+                "0+1x60",
+            ),
+            (
+                "media_setup_total{@cam,role=\"viewer\",protocol=\"whep\",result=\"refused\"}",
+                "0+9x60",
+            ),
+            (
+                "media_setup_total{@cam,role=\"viewer\",protocol=\"whep\",result=\"cancelled\"}",
+                "0+9x60",
+            ),
+        ],
+        holds: 6,
+        fires: 11,
+        ends: 25,
+        labels: "severity=critical,namespace=media,mediaservice=cam",
+        description: "50% of the set-ups of media/cam in the last 10 minutes never connected. A wrong or closed media address is the usual cause.",
+    },
+    Case {
+        alert: "MediaDropsHigh",
+        // What is withheld from a viewer on purpose is no drop of this kind.
+        series: &[
+            (
+                "media_drops_total{@cam,pod=\"cam-0\",where=\"socket_full\"}",
+                "0+3x20 60x40",
+            ),
+            (
+                "media_drops_total{@cam,pod=\"cam-0\",where=\"no_keyframe\"}",
+                "0+60x60",
+            ),
+            (
+                "media_packets_total{@cam,pod=\"cam-0\",direction=\"in\"}",
+                "0+60x60",
+            ),
+            (
+                "media_packets_total{@cam,pod=\"cam-0\",direction=\"out\"}",
+                "0+6000x60",
+            ),
+        ],
+        holds: 1,
+        fires: 6,
+        ends: 23,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Pod cam-0 drops 5% of the packets it receives: viewers see a broken picture although their links may be fine.",
+    },
+    Case {
+        alert: "MediaShardSaturated",
+        // One of two threads is enough.
+        series: &[
+            (
+                "media_shard_busy_ratio{@cam,pod=\"cam-0\",shard=\"0\"}",
+                "0.5x30",
+            ),
+            (
+                "media_shard_busy_ratio{@cam,pod=\"cam-0\",shard=\"1\"}",
+                "0.5x1 0.95x12 0.5x3",
+            ),
+        ],
+        holds: 2,
+        fires: 12,
+        ends: 15,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "A shard of pod cam-0 has been busy more than 90 % of the time for 10 minutes; more viewers on it mean delay for all of them.",
+    },
+    Case {
+        alert: "MediaSessionLimitNear",
+        series: &[
+            (
+                "media_active_sessions{@cam,pod=\"cam-0\"}",
+                "100x1 1900x7 100x5",
+            ),
+            ("media_session_limit{@cam,pod=\"cam-0\"}", "2000x30"),
+        ],
+        holds: 2,
+        fires: 7,
+        ends: 10,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Pod cam-0 holds 95% of the sessions it may; beyond the limit new ones are answered with 503.",
+    },
+    Case {
+        alert: "MediaSeriesFolded",
+        series: &[(
+            "media_metrics_series_folded_total{@cam,pod=\"cam-0\",family=\"media_rtt_milliseconds\"}",
+            "0x1 1+1x20 21x30",
+        )],
+        holds: 2,
+        fires: 17,
+        ends: 36,
+        labels: "severity=warning,namespace=media,mediaservice=cam,family=media_rtt_milliseconds",
+        description: "Family media_rtt_milliseconds of media/cam is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
+    },
+    Case {
+        alert: "MediaTaskLeak",
+        series: &[(
+            "media_potential_goroutine_leak{@cam,pod=\"cam-0\"}",
+            "0x1 1x6 0x3",
+        )],
+        holds: 2,
+        fires: 7,
+        ends: 9,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Pod cam-0 has held more tasks than 100 + 4 for each connection for at least 10 minutes: memory will grow until it is restarted.",
+    },
+    // Each pair of windows by a share of failures that the faster pairs allow: 2 %, 1 %, 0.5 % and 0.2 %.
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+2x10 20x40",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+98x50",
+            ),
+        ],
+        holds: 1,
+        fires: 3,
+        ends: 13,
+        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
+        description: "2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x20 20x40",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+99x60",
+            ),
+        ],
+        holds: 1,
+        fires: 16,
+        ends: 32,
+        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
+        description: "1% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x70 70x80",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+199x150",
+            ),
+        ],
+        holds: 1,
+        fires: 61,
+        ends: 117,
+        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
+        description: "0.5% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        // A pod that is not ready says so to its probe, which is nobody's request.
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x190 190x190",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+499x380",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"GET\",path=\"/readyz\",status=\"503\"}",
+                "0+400x380",
+            ),
+        ],
+        holds: 1,
+        fires: 181,
+        ends: 370,
+        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
+        description: "0.2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+];
+
+/// For the alerts of the operator in the namespace `ops`.
+pub const OPERATOR_CASES: &[Case] = &[
+    Case {
+        alert: "MediaOperatorNoLeader",
+        // Of two one leads; then the other answers still, and leads no more than before.
+        series: &[
+            (
+                "mediaservice_operator_leader{@ops,pod=\"a\"}",
+                "1x1 stale _x5 1x3",
+            ),
+            ("mediaservice_operator_leader{@ops,pod=\"b\"}", "0x20"),
+            ("mediaservice_operator_leader{@other,pod=\"a\"}", "1x20"),
+        ],
+        holds: 2,
+        fires: 7,
+        ends: 9,
+        labels: "severity=warning,namespace=ops",
+        description: "For 5 minutes no operator in ops has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+    },
+    Case {
+        alert: "MediaOperatorReconcileErrors",
+        series: &[(
+            "mediaservice_operator_reconcile_errors_total{@ops,pod=\"a\",reason=\"ApplyFailed\"}",
+            "0x1 1+1x20 21x30",
+        )],
+        holds: 2,
+        fires: 17,
+        ends: 31,
+        labels: "severity=warning,namespace=ops,reason=ApplyFailed",
+        description: "Reconciliations in ops have failed with ApplyFailed for 15 minutes. The condition of that reason on the MediaService has the API server's words.",
+    },
+    Case {
+        alert: "MediaOperatorQueueStuck",
+        series: &[(
+            "mediaservice_operator_queue_depth{@ops,pod=\"a\"}",
+            "0x1 3x16 0x3",
+        )],
+        holds: 2,
+        fires: 17,
+        ends: 19,
+        labels: "severity=warning,namespace=ops",
+        description: "3 MediaServices have waited in ops for 15 minutes: no reconciliation has reported on what their specs say now.",
+    },
+    Case {
+        alert: "MediaOperatorWatchErrors",
+        // Six in ten minutes are a burst, seven are not.
+        series: &[(
+            "mediaservice_operator_watch_errors_total{@ops,pod=\"a\"}",
+            "0+1x40 40x30",
+        )],
+        holds: 7,
+        fires: 22,
+        ends: 44,
+        labels: "severity=warning,namespace=ops",
+        description: "Watches of the operator in ops have failed for 15 minutes. Changes are seen late or not at all.",
+    },
+    Case {
+        alert: "MediaOperatorCRDMissing",
+        series: &[(
+            "mediaservice_operator_crd_missing{@ops,pod=\"a\"}",
+            "0x1 1x6 0x3",
+        )],
+        holds: 2,
+        fires: 7,
+        ends: 9,
+        labels: "severity=warning,namespace=ops",
+        description: "For 5 minutes the API server has said to the operator in ops that it does not serve MediaServices.",
+    },
+];
