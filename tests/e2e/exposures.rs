@@ -1,6 +1,7 @@
 //! Each exposure with a client outside the pod network: what answers advertise is what it uses, and media
 //! goes both ways.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use client::{Codec, Http, HttpOptions, Options, PacketSink, Publisher, Transport
 use serde_json::{Value, json};
 use tests::{Kubectl, wait_for};
 
-use crate::service::{NAME, START, Service, node};
+use crate::service::{NAME, START, Service, node, node_v6};
 
 const SOON: Duration = Duration::from_secs(60);
 /// From a change of the cluster to the answers of a pod: the operator, the kubelet's volume, the server.
@@ -24,6 +25,15 @@ async fn host_port() {
     let service = applied("e2e-host-port", &json!({"exposure": "HostPort"}));
     let address = node();
     streams(&service, &[&address], 8443, 8443).await;
+
+    // The same node by its other family, which the kubelet does not tell here.
+    let patch = json!({"spec": {"media": {"externalAddresses": [node_v6()]}}});
+    service
+        .kubectl
+        .merge(&["mediaservice", NAME], &patch.to_string())
+        .expect("the spec can be changed");
+    let v6 = [format!("[{}]:8443", node_v6())];
+    streams_to(&service, &v6, &v6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,25 +52,56 @@ async fn node_port() {
     streams(&service, &[&address], 30001, 30001).await;
 }
 
-/// The test is the cloud: it writes addresses into the status of the Services, and routes them to the
-/// node. UDP and TCP get different ones, as many clouds do.
+/// The test is the cloud: it writes names and addresses into the status of the Services, and routes the
+/// addresses to the node. UDP and TCP get different ones, as many clouds do.
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancer() {
     const FIRST: &str = "198.18.2.10";
     const SECOND: &str = "198.18.2.11";
     const TCP: &str = "198.18.2.12";
-    let routes = [FIRST, SECOND, TCP].map(Route::to_node);
-    let service = restricted("e2e-load-balancer", &json!({"tcp": {"port": 443}}));
-    wait_for("the pending address to be told", START, || async {
-        let condition = condition(&service.kubectl, "AddressesReady")?;
-        ensure!(condition["reason"] == "LoadBalancerPending", "{condition}");
-        Ok(())
-    })
+    const UDP_V6: &str = "fd00:198:18:2::10";
+    const TCP_V6: &str = "fd00:198:18:2::12";
+    let routes = [FIRST, SECOND, TCP, UDP_V6, TCP_V6].map(Route::to_node);
+    let families = json!({"ipFamilyPolicy": "RequireDualStack"});
+    let media = json!({"tcp": {"port": 443}, "loadBalancer": families});
+    let service = restricted("e2e-load-balancer", &media);
+    let addresses_are = async |reason: &str| {
+        wait_for(&format!("{reason} to be told"), START, || async {
+            let condition = condition(&service.kubectl, "AddressesReady")?;
+            ensure!(condition["reason"] == reason, "{condition}");
+            Ok(())
+        })
+        .await;
+    };
+    addresses_are("LoadBalancerPending").await;
+
+    // A cloud that gives names makes them a while before they resolve.
+    let names = ["udp", "tcp"].map(|name| format!("{name}.e2e-load-balancer.svc.cluster.local"));
+    gives(
+        &service.kubectl,
+        "cam-media-udp",
+        &json!({"hostname": names[0]}),
+    )
     .await;
-    gives(&service.kubectl, "cam-media-udp", FIRST);
-    gives(&service.kubectl, "cam-media-tcp", TCP);
+    gives(
+        &service.kubectl,
+        "cam-media-tcp",
+        &json!({"hostname": names[1]}),
+    )
+    .await;
+    addresses_are("NameUnresolvable").await;
+    // What has a name is known by it alone to the nodes: it sends to a port of theirs.
+    let forwards = [
+        Forward::to_node_port(&service.kubectl, "cam-media-udp", FIRST),
+        Forward::to_node_port(&service.kubectl, "cam-media-tcp", TCP),
+    ];
+    assert_eq!(name_in_cluster(&service.kubectl, "udp", FIRST), names[0]);
+    assert_eq!(name_in_cluster(&service.kubectl, "tcp", TCP), names[1]);
     service.ready().await;
-    let told = [format!("{FIRST}:8443/udp"), format!("{TCP}:443/tcp")];
+    let told = [
+        format!("{}:8443/udp", names[0]),
+        format!("{}:443/tcp", names[1]),
+    ];
     wait_for("the status to tell both", SOON, || async {
         let found = told_addresses(&service.kubectl);
         ensure!(found == told, "{found:?}");
@@ -71,13 +112,18 @@ async fn load_balancer() {
     let tcp = format!("{TCP}:443");
     streams_to(&service, &[udp], std::slice::from_ref(&tcp)).await;
 
-    // Another address reaches new sessions, and the pod stays.
+    // Other addresses reach new sessions, and the pod stays.
     let before = pod_uid(&service.kubectl);
-    gives(&service.kubectl, "cam-media-udp", SECOND);
+    gives(&service.kubectl, "cam-media-udp", &json!({"ip": SECOND})).await;
     let udp = format!("{SECOND}:8443");
     streams_to(&service, &[udp], &[tcp]).await;
+    gives(&service.kubectl, "cam-media-udp", &json!({"ip": UDP_V6})).await;
+    gives(&service.kubectl, "cam-media-tcp", &json!({"ip": TCP_V6})).await;
+    let udp = format!("[{UDP_V6}]:8443");
+    let tcp = format!("[{TCP_V6}]:443");
+    streams_to(&service, &[udp], &[tcp]).await;
     assert_eq!(pod_uid(&service.kubectl), before, "the same pod");
-    drop(routes);
+    drop((forwards, routes));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +178,7 @@ async fn streams(service: &Service, ips: &[&str], udp: u16, tcp: u16) {
 async fn streams_to(service: &Service, udp: &[String], tcp: &[String]) {
     let wanted = (udp.to_vec(), tcp.to_vec());
     wait_for(&format!("answers with {wanted:?}"), RELOADED, || async {
-        let probe = publish(service, "probe", Transport::Udp).await?;
+        let probe = publish(service, "probe", toward(udp, Transport::Udp)).await?;
         let found = candidates(probe.answer());
         probe.close().await?;
         ensure!(found == wanted, "{found:?}");
@@ -144,12 +190,13 @@ async fn streams_to(service: &Service, udp: &[String], tcp: &[String]) {
             Transport::Udp => "over-udp",
             Transport::Tcp => "over-tcp",
         };
-        let publisher = publish(service, device, transport)
+        let options = toward(udp, transport);
+        let publisher = publish(service, device, options.clone())
             .await
             .unwrap_or_else(|error| panic!("{device} cannot publish: {error:#}"));
         // It was connected by these alone: a client sends to no address that the answer has not.
         assert_eq!(candidates(publisher.answer()), wanted, "{device}");
-        let viewer = view(service, device, transport).await;
+        let viewer = view(service, device, &options).await;
         assert_eq!(candidates(viewer.answer()), wanted, "{device}");
         let sent = send(&publisher).await;
         wait_for(&format!("all packets of {device}"), SOON, || async {
@@ -163,22 +210,18 @@ async fn streams_to(service: &Service, udp: &[String], tcp: &[String]) {
     }
 }
 
-async fn publish(
-    service: &Service,
-    device: &str,
-    transport: Transport,
-) -> anyhow::Result<Publisher> {
+async fn publish(service: &Service, device: &str, options: Options) -> anyhow::Result<Publisher> {
     let url = format!("{}/whip/{device}", signalling(&service.kubectl)?);
     let http = http(service, device)?;
-    Ok(Publisher::connect(&url, &http, &over(transport), &[CODEC]).await?)
+    Ok(Publisher::connect(&url, &http, &options, &[CODEC]).await?)
 }
 
-async fn view(service: &Service, device: &str, transport: Transport) -> Viewer {
+async fn view(service: &Service, device: &str, options: &Options) -> Viewer {
     wait_for(&format!("{device} to be watched"), SOON, || async {
         let url = format!("{}/whep/{device}", signalling(&service.kubectl)?);
         let sink: Option<Arc<dyn PacketSink>> = None;
         let http = http(service, device)?;
-        anyhow::Ok(Viewer::connect(&url, &http, &over(transport), &[CODEC], sink).await?)
+        anyhow::Ok(Viewer::connect(&url, &http, options, &[CODEC], sink).await?)
     })
     .await
 }
@@ -187,6 +230,15 @@ pub fn over(transport: Transport) -> Options {
     Options {
         transport,
         ..Options::default()
+    }
+}
+
+/// A client of the family of those addresses: by itself it takes that of the signalling's.
+fn toward(addresses: &[String], transport: Transport) -> Options {
+    let v6 = addresses.iter().all(|address| address.starts_with('['));
+    Options {
+        bind: v6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        ..over(transport)
     }
 }
 
@@ -231,7 +283,10 @@ pub fn candidates(answer: &str) -> Candidates {
         .filter_map(|line| line.strip_prefix("a=candidate:"))
     {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let address = format!("{}:{}", words[4], words[5]);
+        let address = match words[4].contains(':') {
+            true => format!("[{}]:{}", words[4], words[5]),
+            false => format!("{}:{}", words[4], words[5]),
+        };
         let list = match words[2].to_ascii_lowercase().as_str() {
             "udp" => &mut found.0,
             _ => &mut found.1,
@@ -277,13 +332,14 @@ fn pod_uid(kubectl: &Kubectl) -> Value {
     pod["metadata"]["uid"].clone()
 }
 
-/// Writes what a cloud's controller would.
-fn gives(kubectl: &Kubectl, service: &str, ip: &str) {
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}).to_string();
+/// Writes what a cloud's controller would, once there is such a Service: its address is missed before.
+async fn gives(kubectl: &Kubectl, service: &str, ingress: &Value) {
+    let status = json!({"status": {"loadBalancer": {"ingress": [ingress]}}}).to_string();
     let target = ["service", service, "--subresource=status"];
-    kubectl
-        .merge(&target, &status)
-        .expect("the status can be written");
+    wait_for(&format!("a status of {service}"), SOON, || async {
+        kubectl.merge(&target, &status)
+    })
+    .await;
 }
 
 /// Makes a name of the cluster's DNS that stands for `ip`.
@@ -311,24 +367,57 @@ struct Route(&'static str);
 
 impl Route {
     fn to_node(address: &'static str) -> Self {
-        ip(&["route", "replace", address, "via", &node()]).expect("the route can be made");
+        let node = match address.contains(':') {
+            true => node_v6(),
+            false => node(),
+        };
+        run("ip", &["route", "replace", address, "via", &node]).expect("the route can be made");
         Self(address)
     }
 }
 
 impl Drop for Route {
     fn drop(&mut self) {
-        if let Err(error) = ip(&["route", "del", self.0]) {
+        if let Err(error) = run("ip", &["route", "del", self.0]) {
             eprintln!("{error:#}");
         }
     }
 }
 
-fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(args).output()?;
+/// A load balancer in the outside network that is not known to the nodes by its address; ends with its
+/// value.
+struct Forward(String);
+
+impl Forward {
+    fn to_node_port(kubectl: &Kubectl, service: &str, address: &str) -> Self {
+        let found = kubectl.get(&["service", service]).expect("it is there");
+        let port = &found["spec"]["ports"][0];
+        let (number, node_port) = (&port["port"], &port["nodePort"]);
+        let protocol = port["protocol"].as_str().expect("it has a protocol");
+        let protocol = protocol.to_ascii_lowercase();
+        let (table, node) = (service.to_owned(), node());
+        let rules = format!(
+            "table ip {table} {{ chain out {{ type nat hook output priority -100; \
+             ip daddr {address} {protocol} dport {number} dnat to {node}:{node_port}; }}; }}"
+        );
+        run("nft", &[&rules]).expect("the rule can be made");
+        Self(table)
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if let Err(error) = run("nft", &["delete", "table", "ip", &self.0]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(args).output()?;
     ensure!(
         output.status.success(),
-        "ip {}: {}",
+        "{program} {}: {}",
         args.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );

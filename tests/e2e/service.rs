@@ -231,6 +231,11 @@ pub fn node() -> String {
     std::env::var("NODE_ADDRESS").unwrap_or_else(|_| "198.18.0.11".into())
 }
 
+/// The same node by IPv6.
+pub fn node_v6() -> String {
+    std::env::var("NODE_ADDRESS_V6").unwrap_or_else(|_| "fd00:198:18::11".into())
+}
+
 pub fn prometheus() -> Prometheus {
     Prometheus::new(
         &std::env::var("PROMETHEUS_URL").unwrap_or_else(|_| "http://198.18.1.90:9090".into()),

@@ -234,7 +234,8 @@ async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
 async fn what_is_no_longer_wanted_goes_and_fields_of_others_stay() {
     let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}, replicas: 0}";
     let service = Service::apply("reconcile-prune", spec);
-    service.condition("Progressing", "False", START).await;
+    // For a while after its definition was made, the API server refuses every child of a MediaService.
+    service.condition("Degraded", "False", START).await;
     service
         .kubectl
         .run(&["annotate", "service", NAME, "example.com/mine=yes"])

@@ -17,6 +17,7 @@ const DEFAULT_STATE: &str = "/tmp/mediaservice-cluster";
 
 /// The first node: its hostPorts and NodePorts, and the ingress at :80 and :443.
 pub const NODE_ADDRESS: &str = "198.18.0.11";
+pub const NODE_ADDRESS_V6: &str = "fd00:198:18::11";
 
 /// The cluster's Prometheus, from the cluster's outside network.
 pub const PROMETHEUS: &str = "http://198.18.1.90:9090";

@@ -445,6 +445,7 @@ fn with_cluster(
     limited.args(["--nocapture", "--test-threads=1"]);
     limited.env("CLUSTER_DIR", gate.cluster.state());
     limited.env("NODE_ADDRESS", cluster::NODE_ADDRESS);
+    limited.env("NODE_ADDRESS_V6", cluster::NODE_ADDRESS_V6);
     limited.env("PROMETHEUS_URL", cluster::PROMETHEUS);
     limited.current_dir(sh::root().join("tests"));
     let result = sh::run(&mut limited, counts);
