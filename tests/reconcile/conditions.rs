@@ -6,6 +6,7 @@ use anyhow::{bail, ensure};
 use tests::wait_for;
 
 use crate::service::{NAME, START, Service};
+use crate::turn;
 
 /// A kubelet tells about a pull or a mount that fails within a few tries.
 const SHOWS: Duration = Duration::from_secs(90);
@@ -50,9 +51,10 @@ async fn an_image_that_does_not_exist_shows_and_its_correction_replaces_the_pod_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_a_pod_that_no_pod_can_have_shows_and_no_other_service_waits_for_it() {
+    let _turn = turn::alone();
     let odd = Service::apply(
         "reconcile-odd",
-        "{media: {exposure: HostPort, port: 8444}, pod: {tolerations: [{key: a, tolerationSeconds: '60'}]}}",
+        "{media: {exposure: HostPort}, pod: {tolerations: [{key: a, tolerationSeconds: '60'}]}}",
     );
     let degraded = odd.condition("Degraded", "True", START).await;
     assert_eq!(degraded["reason"], "InvalidSpec", "{degraded}");

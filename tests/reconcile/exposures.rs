@@ -134,7 +134,8 @@ async fn a_namespace_that_forbids_host_ports_shows_and_an_exposure_by_service_li
         let fix = "kubectl label namespace reconcile-restricted pod-security.kubernetes.io/enforce=privileged";
         assert!(message.contains(fix), "{message}");
     }
-    service.patch(r#"{"spec":{"media":{"exposure":"NodePort"}}}"#);
+    // The default one is another test's.
+    service.patch(r#"{"spec":{"media":{"exposure":"NodePort","nodePort":30444}}}"#);
     service.settled().await;
     service.condition("Degraded", "False", START).await;
 }

@@ -9,6 +9,7 @@ use tests::{operator, wait_for};
 
 use crate::metrics::scrape;
 use crate::service::{NAME, START, Service};
+use crate::turn;
 
 const SOON: Duration = Duration::from_secs(60);
 /// A kubelet tells about a pull that fails within a few tries.
@@ -38,6 +39,7 @@ fn events(service: &Service) -> anyhow::Result<BTreeMap<String, (String, String)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn describe_tells_each_thing_once_by_its_reason_and_nothing_while_nothing_changes() {
+    let _turn = turn::alone();
     let service = Service::apply(
         "reconcile-events",
         "{media: {exposure: HostPort}, image: registry.invalid/none:1}",
@@ -132,7 +134,7 @@ async fn get_shows_the_columns_by_long_short_and_category_name() {
             // An empty cell shortens the line.
             ensure!(lines[1].len() == lines[0].len(), "{text}");
             ensure!(lines[1][0] == NAME && lines[1][1] == "True", "{text}");
-            ensure!(text.contains(":8443/udp"), "{text}");
+            ensure!(text.contains(&format!(":{}/udp", service.port)), "{text}");
             ensure!(!wide || text.contains("HostPort"), "{text}");
             Ok::<_, anyhow::Error>(())
         })

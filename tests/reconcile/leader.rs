@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use tests::{Kubectl, operator, wait_for};
 
 use crate::service::{START, Service, operator_pods};
+use crate::turn;
 
 const DEPLOYMENT: &str = "deployment/mediaservice-operator";
 /// A Lease that nobody renews is valid for 15 s: what takes less was handed over.
@@ -67,6 +68,7 @@ impl Drop for Operators {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_asked_to_end_hands_over_at_once_to_one_that_was_healthy_before_it_led()
 {
+    let _turn = turn::alone();
     let service = Service::apply("reconcile-leader", "{media: {exposure: HostPort}}");
     service.settled().await;
     let operators = Operators::scaled_to(2).await;
@@ -99,6 +101,7 @@ async fn an_operator_that_is_asked_to_end_hands_over_at_once_to_one_that_was_hea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_dies_while_no_operator_runs_comes_back_and_the_next_operator_leaves_it_alone() {
+    let _turn = turn::alone();
     let service = Service::apply("reconcile-down", "{media: {exposure: HostPort}}");
     service.settled().await;
     let operators = Operators::scaled_to(1).await;

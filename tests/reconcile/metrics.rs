@@ -6,6 +6,7 @@ use anyhow::ensure;
 use tests::{Kubectl, Metrics, operator, wait_for};
 
 use crate::service::{START, Service};
+use crate::turn;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -20,6 +21,7 @@ pub fn scrape() -> anyhow::Result<Metrics> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_metrics_say_that_it_leads_what_it_asks_and_what_it_could_not_do() {
+    let _turn = turn::alone();
     operator::install();
     // One that is about to end may still do the work that the other is asked for here.
     let operators = Kubectl::new(operator::NAMESPACE);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tests::{Kubectl, operator};
 
 use crate::service::{BACK, Service, operator_pods};
+use crate::turn;
 
 /// Discovery is asked every minute, and at once when a watch fails.
 const NOTICED: Duration = Duration::from_secs(120);
@@ -54,6 +55,7 @@ impl Drop for Deleted {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_vanishes_and_appears_again_restarts_no_operator_and_nothing_else_waits_for_it()
 {
+    let _turn = turn::alone();
     let service = Service::apply("reconcile-optional", "{media: {exposure: HostPort}}");
     service.settled().await;
     service.condition("MonitoringReady", "True", NOTICED).await;

@@ -8,6 +8,7 @@ use tests::process::TempDir;
 use tests::{Kubectl, wait_for};
 
 use crate::service::{START, Service};
+use crate::turn;
 
 /// The operator looks for APIs every minute, and a definition takes a moment to be served.
 const FOUND: Duration = Duration::from_secs(150);
@@ -61,6 +62,7 @@ impl Drop for Definitions {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_and_certificates_are_made_once_the_cluster_has_their_apis() {
+    let _turn = turn::alone();
     let spec = "{replicas: 0, signalling: {httpRoute: {hostnames: [m.example.com], parentRefs: [{name: gw}]}}}";
     let route = Service::apply("reconcile-route", spec);
     route.reason("Degraded", "True", "CRDAbsent").await;

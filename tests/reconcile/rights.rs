@@ -7,12 +7,14 @@ use anyhow::ensure;
 use tests::{operator, process, wait_for};
 
 use crate::service::Service;
+use crate::turn;
 
 /// A reconciliation, and a check of a second.
 const SOON: Duration = Duration::from_secs(30);
 
 /// Whether it succeeded, and what it said; asked with the rights of `user`, or of whoever runs the test.
 fn check(user: Option<&str>) -> (bool, String) {
+    let _turn = turn::shared();
     operator::install();
     let mut command = Command::new(process::program("OPERATOR", "operator"));
     command.args(["check", "--namespace", operator::NAMESPACE]);
@@ -69,6 +71,7 @@ async fn operator_check_says_whether_prometheus_selects_and_its_fix_makes_it_sel
 
 #[test]
 fn helm_test_passes_where_an_operator_leads_and_says_what_it_checked() {
+    let _turn = turn::shared();
     operator::install();
     let output = Command::new("helm")
         .args([

@@ -1,10 +1,14 @@
 //! One MediaService in a namespace of its own.
 
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use serde_json::Value;
 use tests::{Kubectl, operator, wait_for};
+
+use crate::turn::{self, Turn};
 
 pub const NAME: &str = "cam";
 /// Enough for images that are there to start on a busy machine.
@@ -12,19 +16,35 @@ pub const START: Duration = Duration::from_secs(180);
 /// Until a child is as it should be again: what the product promises for each but the generated Secret.
 pub const BACK: Duration = Duration::from_secs(10);
 
+/// The next port of the node for media: two pods can't have the same.
+static PORT: AtomicU16 = AtomicU16::new(8443);
+
 pub struct Service {
     pub kubectl: Kubectl,
+    /// Of its media, if it has HostPort.
+    pub port: u16,
+    _turn: Rc<Turn>,
 }
 
 impl Service {
-    /// Applies a MediaService with this spec.
+    /// Applies a MediaService with this spec; HostPort gets a port of its own.
     pub fn apply(namespace: &str, spec: &str) -> Self {
+        let turn = turn::shared();
         operator::install();
+        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        let mut spec: Value = serde_yaml::from_str(spec).expect("the spec is YAML");
+        if spec["media"]["exposure"] == "HostPort" && spec["media"]["port"].is_null() {
+            spec["media"]["port"] = port.into();
+        }
         let kubectl = Kubectl::new(namespace);
         kubectl
             .run(&["create", "namespace", namespace])
             .expect("the namespace is new");
-        let service = Self { kubectl };
+        let service = Self {
+            kubectl,
+            port,
+            _turn: turn,
+        };
         let manifest = format!(
             "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {{name: {NAME}}}\nspec: {spec}\n"
         );

@@ -442,7 +442,13 @@ fn with_cluster(
     };
     limited.args(["--kill-after=10", limit]);
     limited.arg(program);
-    limited.args(["--nocapture", "--test-threads=1"]);
+    // Its tests wait most of their time, and those that can't have company say so themselves; in the
+    // others there is one definition, one Ingress host or a browser that wants both cores.
+    let threads = match binary {
+        "reconcile" => 3,
+        _ => 1,
+    };
+    limited.args(["--nocapture", &format!("--test-threads={threads}")]);
     limited.env("CLUSTER_DIR", gate.cluster.state());
     limited.env("NODE_ADDRESS", cluster::NODE_ADDRESS);
     limited.env("NODE_ADDRESS_V6", cluster::NODE_ADDRESS_V6);
