@@ -440,7 +440,8 @@ impl Viewer {
         let round_trip = self.transport.cells.rtt();
         let useless = self.congestion.handle_feedback(now, compound, round_trip);
         out.cells().count_drops(Drop::Feedback, useless);
-        self.congestion.look_for_more(now, self.repair.is_some());
+        let padding = self.padding_type().is_some();
+        self.congestion.look_for_more(now, padding);
         self.choose_layer(now, out);
         // What is held back for congestion comes when there is room for it.
         if keyframe && !self.congested && !self.congestion.is_cut() {

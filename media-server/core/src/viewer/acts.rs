@@ -107,17 +107,26 @@ impl Viewer {
         }
     }
 
+    /// The payload type of padding: of retransmissions of what is sent now, if the viewer takes those and
+    /// tells of each packet.
+    pub(super) fn padding_type(&self) -> Option<u8> {
+        let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
+        let track = video.filter(|t| t.extensions.transport_cc.is_some())?;
+        self.repair.as_ref().and_then(|_| track.current_rtx())
+    }
+
     /// Sends the padding of a probe: to the viewer it is a retransmission of nothing.
     pub(super) fn probe(&mut self, now: Instant, out: &mut Output) {
         let packets = self.congestion.take_probe(now);
+        let payload_type = self.padding_type();
         let video = self.tracks.iter().find(|t| t.kind == Kind::Video);
-        if let (Some(to), Some(track), Some(repair), Some(sealer)) = (
+        if let (Some(to), Some(payload_type), Some(track), Some(repair), Some(sealer)) = (
             self.transport.media_path(),
-            video.filter(|t| t.extensions.transport_cc.is_some()),
+            payload_type,
+            video,
             self.repair.as_mut(),
             self.sealer.as_mut(),
-        ) && let Some(payload_type) = track.current_rtx()
-        {
+        ) {
             for _ in 0..packets {
                 if !self.transport.spend(PADDING) {
                     break;

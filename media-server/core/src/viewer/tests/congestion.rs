@@ -82,6 +82,9 @@ impl Trailer {
 /// A narrow place with a queue in front, then a delay.
 struct Way {
     bits_per_second: f64,
+    /// Bytes that may wait.
+    queue: usize,
+    delay: Duration,
     free: Instant,
     on_it: VecDeque<(Instant, Vec<u8>)>,
     full: u64,
@@ -89,20 +92,17 @@ struct Way {
 }
 
 impl Way {
-    const QUEUE: usize = 60_000;
-    const DELAY: Duration = Duration::from_millis(20);
-
     fn enter(&mut self, now: Instant, datagram: Vec<u8>) {
         let start = self.free.max(now);
         let bytes = datagram.len() + IP_UDP;
         let waiting = (start - now).as_secs_f64() * self.bits_per_second / 8.0;
-        if waiting + bytes as f64 > Self::QUEUE as f64 {
+        if waiting + bytes as f64 > self.queue as f64 {
             self.full += 1;
             return;
         }
         self.carried += bytes;
         self.free = start + Duration::from_secs_f64(bytes as f64 * 8.0 / self.bits_per_second);
-        self.on_it.push_back((self.free + Self::DELAY, datagram));
+        self.on_it.push_back((self.free + self.delay, datagram));
     }
 
     fn leave(&mut self, now: Instant) -> Option<Vec<u8>> {
@@ -117,6 +117,8 @@ impl Way {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Feedback {
     EachPacket,
+    /// The same without retransmissions of the device's codec: there is nothing to send padding in.
+    EachPacketUnpadded,
     Reports,
     Nothing,
 }
@@ -151,7 +153,13 @@ impl Watcher {
         let (mut config, cells) = bench.config(seed, Role::Viewer, &peer);
         config.negotiated.remb = remb;
         config.negotiated.tracks[1].payload_types[0].codec = codec.clone();
-        if feedback == Feedback::EachPacket {
+        if feedback == Feedback::EachPacketUnpadded {
+            config.negotiated.tracks[1].payload_types[0].rtx = None;
+        }
+        if matches!(
+            feedback,
+            Feedback::EachPacket | Feedback::EachPacketUnpadded
+        ) {
             for track in &mut config.negotiated.tracks {
                 track.extensions.transport_cc = Some(TRANSPORT_CC);
             }
@@ -166,6 +174,8 @@ impl Watcher {
             cells,
             way: Way {
                 bits_per_second: 10.0 * STREAM,
+                queue: 60_000,
+                delay: ms(20),
                 free: bench.now,
                 on_it: VecDeque::new(),
                 full: 0,
@@ -252,10 +262,18 @@ impl Watcher {
         self.whole.iter().filter(|(at, _)| *at >= since).count()
     }
 
+    /// How long after `since` the last picture was missing: each one comes since.
+    fn gap_ended(&self, since: Instant) -> Duration {
+        let at = self.whole.partition_point(|(at, _)| *at < since).max(1);
+        let mut pairs = self.whole[at - 1..].windows(2);
+        let gap = pairs.rfind(|pair| pair[1].1 != pair[0].1 + 1);
+        gap.map_or(Duration::ZERO, |pair| pair[1].0 - since)
+    }
+
     fn feedback(&mut self) -> rtcp::Writer {
         let mut writer = rtcp::Writer::default();
         match self.feedback {
-            Feedback::EachPacket => {
+            Feedback::EachPacket | Feedback::EachPacketUnpadded => {
                 let mut rest = &self.arrived[..];
                 while !rest.is_empty() {
                     let written = twcc::write(&mut writer, [1, 2], 0, self.reported, rest);
@@ -303,6 +321,8 @@ struct Room {
     key_wanted: bool,
     keyframe_requests: u64,
     steps: u64,
+    /// When each picture was taken.
+    filmed: Vec<Instant>,
 }
 
 impl Room {
@@ -338,6 +358,7 @@ impl Room {
             key_wanted: true,
             keyframe_requests: 0,
             steps: 0,
+            filmed: Vec::new(),
         }
     }
 
@@ -394,6 +415,7 @@ impl Room {
             false => self.pattern[(self.since_key - 1) as usize % self.pattern.len()],
         };
         self.shots.push(shot);
+        self.filmed.push(self.bench.now);
         let timestamp = self.frame * 3_000;
         for at in 0..of {
             let mut payload = self.head(shot, key, at, of);
@@ -462,7 +484,7 @@ impl Room {
                 watcher.receive(start, now);
                 let mut datagrams = Vec::new();
                 let due = match watcher.feedback {
-                    Feedback::EachPacket => 50,
+                    Feedback::EachPacket | Feedback::EachPacketUnpadded => 50,
                     Feedback::Reports | Feedback::Nothing => 1_000,
                 };
                 if step.is_multiple_of(due) {
@@ -507,6 +529,14 @@ impl Room {
 
     fn now(&self) -> Instant {
         self.bench.now
+    }
+
+    /// How long each picture took to a watcher, if it came whole.
+    fn delays(&self, at: usize) -> Vec<(u32, Duration)> {
+        let whole = self.watchers[at].whole.iter();
+        whole
+            .map(|(came, number)| (*number, *came - self.filmed[*number as usize]))
+            .collect()
     }
 }
 
@@ -562,6 +592,92 @@ fn a_viewer_whose_way_narrows_gets_what_it_carries_and_all_again_when_it_widens(
     assert!(frames.windows(2).all(|w| w[1] == w[0] + 1));
     assert!(room.frame - frames.last().expect("frames") <= 2);
     assert_eq!((other.broken, other.way.full, other.padding), (0, 0, 0));
+}
+
+/// Time at a narrow place in milliseconds, bytes that may wait there, and the delay behind it: probes come
+/// at other times after each.
+const NARROWED: [(u64, usize, u64); 7] = [
+    (2_000, 60_000, 20),
+    (5_000, 20_000, 20),
+    (7_300, 200_000, 20),
+    (11_900, 60_000, 100),
+    (20_000, 20_000, 100),
+    (33_700, 200_000, 100),
+    (60_100, 60_000, 20),
+];
+/// Times of the design (§11, "Viewer bandwidth falls to 0.3 ×"): until less is sent, and until all is again.
+const LESS_WITHIN: Duration = Duration::from_secs(2);
+const ALL_WITHIN: Duration = Duration::from_secs(10);
+
+#[test]
+fn at_three_tenths_of_the_way_less_is_sent_within_two_seconds_and_all_again_within_ten() {
+    let mut slowest = (Duration::ZERO, Duration::ZERO);
+    for (held, queue, delay) in NARROWED {
+        for group in [GROUP, u32::MAX] {
+            let mut room = Room::new().watched(9, Feedback::EachPacket, false);
+            let way = &mut room.watchers[0].way;
+            (way.queue, way.delay) = (queue, ms(delay));
+            room.group = group;
+            room.run(5 * SECOND);
+            room.watchers[0].way.bits_per_second = 0.3 * STREAM;
+            let narrowed = room.now();
+            while room.bench.shard.drops(Drop::Congestion) == 0 {
+                room.run(STEP);
+                assert!(room.now() < narrowed + 10 * SECOND, "all is sent");
+            }
+            let less = room.now() - narrowed;
+            room.run(ms(held));
+            room.watchers[0].way.bits_per_second = 10.0 * STREAM;
+            let widened = room.now();
+            room.run(3 * ALL_WITHIN);
+            let all = room.watchers[0].gap_ended(widened);
+            println!("{held} ms, {queue} bytes, {delay} ms: less {less:?}, all {all:?}");
+            slowest = (slowest.0.max(less), slowest.1.max(all));
+        }
+    }
+    let (less, all) = slowest;
+    println!("less after {less:?} at most, all again after {all:?}");
+    assert!(
+        less <= LESS_WITHIN && all <= ALL_WITHIN,
+        "{less:?}, {all:?}"
+    );
+}
+
+#[test]
+fn whatever_happens_to_one_viewer_each_picture_reaches_another_as_soon_as_if_it_were_alone() {
+    let beside = |room: Room| room.watched(10, Feedback::EachPacket, false);
+    let mut alone = beside(Room::new());
+    let mut narrow = beside(Room::new().watched(9, Feedback::EachPacket, false));
+    let mut lossy = beside(Room::new().watched(9, Feedback::Reports, false));
+    let mut stuck = beside(Room::new().watched(9, Feedback::Nothing, false));
+    let mut told = beside(Room::new().watched(9, Feedback::Nothing, true));
+    for (part, carries) in [(0, 10.0), (1, 0.3), (2, 0.02), (3, 10.0)] {
+        let way = |room: &mut Room| room.watchers[0].way.bits_per_second = carries * STREAM;
+        way(&mut narrow);
+        way(&mut lossy);
+        told.tell_bandwidth(0, (carries * STREAM) as u64);
+        // A connection over TCP that is not read from.
+        stuck.watchers[0]
+            .viewer
+            .set_congested(part == 1 || part == 2);
+        for room in [&mut alone, &mut narrow, &mut lossy, &mut stuck, &mut told] {
+            room.run(8 * SECOND);
+        }
+    }
+    let undisturbed = alone.delays(0);
+    assert!(undisturbed.len() >= 955, "{} pictures", undisturbed.len());
+    for (room, what) in [
+        (&narrow, "narrow"),
+        (&lossy, "lossy"),
+        (&stuck, "stuck"),
+        (&told, "told"),
+    ] {
+        let first = &room.watchers[0];
+        assert!(first.whole.len() < 800, "{what}: {}", first.whole.len());
+        let delays = room.delays(1);
+        let differs = undisturbed.iter().zip(&delays).find(|(a, b)| a != b);
+        assert_eq!((differs, delays.len()), (None, undisturbed.len()), "{what}");
+    }
 }
 
 #[test]

@@ -8,6 +8,9 @@ use crate::testing::camera::{self, RID_EXTENSION};
 /// RID, packets of a frame and bytes of each: 1.2 Mbit/s, 0.4 and 0.2 at 30 frames a second.
 const LAYERS: [(&str, u32, usize); 3] = [("f", 5, 1_000), ("h", 2, 830), ("q", 1, 830)];
 
+/// Bits per second of the best layer.
+const BEST: f64 = 1_200_000.0;
+
 struct Studio {
     bench: Bench,
     device: Peer,
@@ -24,6 +27,10 @@ struct Studio {
 
 impl Studio {
     fn new() -> Self {
+        Self::watched(Feedback::EachPacket)
+    }
+
+    fn watched(feedback: Feedback) -> Self {
         let mut bench = Bench::new();
         let mut device = Peer::new(1, &[GCM], ms(100));
         let (mut config, _) = bench.config(1, Role::Publisher, &device);
@@ -32,7 +39,7 @@ impl Studio {
         track.extensions.rid = Some(RID_EXTENSION);
         let mut publisher = Publisher::new(bench.now, config);
         bench.connect(&mut publisher, &mut device);
-        let watcher = Watcher::new(&mut bench, 9, Feedback::EachPacket, false, &Codec::Vp8);
+        let watcher = Watcher::new(&mut bench, 9, feedback, false, &Codec::Vp8);
         let mut rings: [Ring; 3] = Default::default();
         for ring in &mut rings {
             ring.limit(crate::ring::WATCHED_BYTES);
@@ -166,6 +173,20 @@ impl Studio {
         }
     }
 
+    /// How long after `since` the last moment was at which the best layer did not go on: each of its
+    /// pictures comes since.
+    fn best_since(&self, since: Instant) -> Duration {
+        let pictures = self.watcher.whole.iter().filter(|(at, _)| *at >= since);
+        let (mut expected, mut came) = (None, Duration::ZERO);
+        for (at, number) in pictures {
+            if number % 4 != 0 || expected.is_some_and(|expected| expected != *number) {
+                came = *at - since;
+            }
+            expected = Some(number + 4);
+        }
+        came
+    }
+
     /// Narrows or widens the way and gives the viewer time; then it must be on that layer and stay there,
     /// with most of so many pictures a second.
     fn settles_on(&mut self, bits_per_second: f64, time: Duration, layer: u8, pictures: usize) {
@@ -199,8 +220,8 @@ fn a_viewer_gets_the_layer_that_its_way_has_room_for_and_all_of_its_pictures() {
         assert_eq!(left_out, None, "there is a lower layer to go to");
     }
     studio.settles_on(700_000.0, Duration::ZERO, 1, 30);
-    studio.settles_on(300_000.0, 5 * SECOND, 2, 30);
-    studio.settles_on(10_000_000.0, 25 * SECOND, 0, 30);
+    studio.settles_on(300_000.0, 2 * SECOND, 2, 30);
+    studio.settles_on(10_000_000.0, 10 * SECOND, 0, 30);
 }
 
 #[test]
@@ -208,5 +229,52 @@ fn of_the_least_layer_it_gets_fewer_pictures_where_all_are_too_much() {
     let mut studio = Studio::new();
     studio.run(3 * SECOND);
     studio.settles_on(175_000.0, 20 * SECOND, 2, 15);
-    studio.settles_on(10_000_000.0, 30 * SECOND, 0, 30);
+    studio.settles_on(10_000_000.0, 10 * SECOND, 0, 30);
+}
+
+/// The longest times until a lower layer is gone to, after the way narrows to three tenths of the best, and
+/// until each picture of the best comes again, after it widened.
+fn slowest(feedback: Feedback) -> (Duration, Duration) {
+    let mut slowest = (Duration::ZERO, Duration::ZERO);
+    for (held, queue, delay) in NARROWED {
+        let mut studio = Studio::watched(feedback);
+        let way = &mut studio.watcher.way;
+        (way.queue, way.delay) = (queue, ms(delay));
+        studio.run(5 * SECOND);
+        studio.watcher.way.bits_per_second = 0.3 * BEST;
+        let narrowed = studio.bench.now;
+        while studio.watcher.viewer.target_layer() == 0 {
+            studio.run(STEP);
+            assert!(studio.bench.now < narrowed + 10 * SECOND, "all is sent");
+        }
+        let less = studio.bench.now - narrowed;
+        studio.run(ms(held));
+        studio.watcher.way.bits_per_second = 10.0 * BEST;
+        let widened = studio.bench.now;
+        studio.run(4 * ALL_WITHIN);
+        let all = studio.best_since(widened);
+        println!("{held} ms, {queue} bytes, {delay} ms: less {less:?}, all {all:?}");
+        slowest = (slowest.0.max(less), slowest.1.max(all));
+    }
+    println!(
+        "less after {:?} at most, all again after {:?}",
+        slowest.0, slowest.1
+    );
+    slowest
+}
+
+#[test]
+fn at_three_tenths_of_the_way_a_lower_layer_comes_within_two_seconds_and_the_best_within_ten() {
+    let (less, all) = slowest(Feedback::EachPacket);
+    assert!(
+        less <= LESS_WITHIN && all <= ALL_WITHIN,
+        "{less:?}, {all:?}"
+    );
+}
+
+#[test]
+fn without_a_stream_to_send_padding_in_the_best_layer_takes_longer_to_come_back() {
+    let (less, all) = slowest(Feedback::EachPacketUnpadded);
+    assert!(less <= LESS_WITHIN, "{less:?}");
+    assert!(all <= 25 * SECOND, "{all:?}");
 }
