@@ -330,10 +330,11 @@ fn burden(stage: &mut Stage) -> (Peer, Viewer) {
     (peer, viewer)
 }
 
-/// What the good viewer is sent, decrypted, when its device does `steps`; with a burden beside it, if
-/// there is any, that does `bad` meanwhile.
-fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
+/// What the good viewer is sent, decrypted, and when, if its device does `steps`; with a burden beside it,
+/// if there is any, that does `bad` meanwhile.
+fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<(Duration, Vec<u8>)> {
     let mut stage = Stage::watched();
+    let mut received = Vec::new();
     let mut burden = bad.map(|_| burden(&mut stage));
     // Set up at the same time in both runs.
     stage.bench.now = stage.bench.start + ms(500);
@@ -379,15 +380,17 @@ fn received(steps: &[Step], bad: Option<&[Step]>) -> Vec<Vec<u8>> {
         }
         stage.viewer.catch_up(now, from_ref(&stage.ring), out);
         stage.deliver();
+        let at = now - stage.bench.start;
+        received.extend(stage.watcher.rtp.drain(..).map(|packet| (at, packet)));
     }
-    stage.watcher.rtp
+    received
 }
 
 proptest! {
     #![proptest_config(config(24))]
 
     #[test]
-    fn what_one_viewer_does_changes_no_packet_of_another(
+    fn what_one_viewer_does_changes_no_packet_of_another_and_delays_none(
         steps in vec(step(), 1..60),
         bad in vec(step(), 1..20),
     ) {
