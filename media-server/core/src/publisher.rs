@@ -161,6 +161,7 @@ impl Publisher {
             Err(OpenError::Unauthenticated) => return out.drop(Drop::SrtpUnauthenticated),
             Err(OpenError::Streams) => return out.drop(Drop::UnknownStream),
         };
+        self.transport.heard(now);
         if let Some(id) = track.extensions.transport_cc
             && let Some(seq) = header.transport_seq(packet, id)
             && !self.arrivals.note(now, seq)

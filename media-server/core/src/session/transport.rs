@@ -79,7 +79,7 @@ pub(crate) enum Received<'a> {
     Nothing,
     /// Keys exist now; a role uses those of its direction.
     Keyed(Box<MediaKeys>),
-    /// Still encrypted.
+    /// Still encrypted. The role says if it was authentic, see [`Transport::heard`].
     Rtp(&'a mut [u8]),
     /// Decrypted and authentic.
     Rtcp(&'a [u8]),
@@ -197,7 +197,6 @@ impl Transport {
                     return Received::Nothing;
                 };
                 if !rtp::is_rtcp(datagram) {
-                    path.heard = now;
                     return Received::Rtp(datagram);
                 }
                 let reason = match control.rtcp_in.open(datagram) {
@@ -290,6 +289,13 @@ impl Transport {
     /// The peer is there, and wants to be sent to.
     fn consent(&mut self, now: Instant) {
         self.consented = now;
+    /// A packet of the path's sender was authentic: it is the peer that sends from there.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if let Some(path) = self.path.as_mut() {
+            path.heard = now;
+        }
+    }
+
         if self.state == IceState::Disconnected {
             self.set_state(IceState::Connected);
         }

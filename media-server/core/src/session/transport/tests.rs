@@ -133,6 +133,32 @@ fn the_path_moves_by_nomination_or_when_it_is_silent() {
 }
 
 #[test]
+fn packets_that_anyone_could_have_sent_from_there_keep_no_path_alive() {
+    let media = |peer: &mut Peer, seq| peer.seal_rtp(&packet(VIDEO_PT, seq, 1, 7, true, VP8_KEY));
+    // Changed on the way, played again, and as it should be.
+    for kept in [None, Some(false), Some(true)] {
+        let (mut bench, mut peer, mut session) = bound();
+        let first = media(&mut peer, 1);
+        bench.feed(&mut session, peer.addr, &first);
+        for seq in 2..7 {
+            bench.now += Duration::from_secs(1);
+            let mut datagram = match kept {
+                Some(false) => first.clone(),
+                _ => media(&mut peer, seq),
+            };
+            if kept.is_none() {
+                datagram[15] ^= 1;
+            }
+            bench.feed(&mut session, peer.addr, &datagram);
+        }
+        let check = peer.check(false);
+        bench.feed(&mut session, ELSEWHERE, &check);
+        let moved = bindings(&bench).last() == Some(&ELSEWHERE);
+        assert_eq!(moved, kept != Some(true), "{kept:?}");
+    }
+}
+
+#[test]
 fn before_a_check_nothing_is_answered() {
     let mut bench = Bench::new();
     let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
