@@ -237,6 +237,13 @@ pub const FAMILIES: &[Family] = &[
         &[],
         "Bits per second of one video that publishers are asked to keep (b=AS of the answer).",
     ),
+    family(
+        "media_video_limit_seconds_total",
+        Counter,
+        Unit::Seconds,
+        &["video"],
+        "Seconds that publishers sent as much video as they are asked to keep (limits.videoKbps): reached is nine tenths of it or more, so that it is the limit that holds the video down; exceeded is a tenth more than it, by a device that does not keep to it.",
+    ),
     // Transport of one session.
     of_session(family(
         "media_ice_connection_state",
@@ -328,7 +335,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["bound"],
-        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams, tcp_connections, tcp_source, tcp_unproven, tcp_session; and TCP connections whose time to prove themselves, or without anything for a session, was over: tcp_late, tcp_idle.",
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, ended_sessions, http_connections, event_streams, tcp_connections, tcp_source, tcp_unproven, tcp_session; remote candidates of a session beyond 50: candidates; ICE checks of a session that were forgotten within a minute, beyond 64: transactions; packets that a viewer asked for again, or that came late, and whose number in its stream was forgotten, beyond 64 changes of it: segments; and TCP connections whose time to prove themselves, or without anything for a session, was over: tcp_late, tcp_idle.",
     ),
     family(
         "media_tcp_connections",

@@ -146,6 +146,10 @@ async fn trickled_candidates_are_taken_and_counted_up_to_their_bound() {
     let many = format!("{CREDENTIALS}{}", candidate.repeat(60));
     assert_eq!(send(patch(many, FRAGMENT, "*")).await.status(), 204);
     assert_eq!(added().await, Some(50.0));
+    let beyond = [("bound", "candidates")];
+    let metrics = server.metrics().await;
+    let beyond = metrics.value("media_bound_hits_total", &beyond);
+    assert_eq!(beyond, Some(17.0), "60 and 7, less 50");
     problem(send(patch(good.clone(), SDP, &etag)).await, 415, FRAGMENT).await;
     problem(
         send(patch("hello".to_owned(), FRAGMENT, &etag)).await,

@@ -208,6 +208,17 @@ const ROWS: &[Row] = &[
                 red_from: Some(0.9),
             },
             Panel {
+                title: "Video at its limit",
+                description: "Publishers whose video is at limits.videoKbps (reached: it would be more without it) or a tenth beyond it (exceeded: the device does not keep to what it is asked).",
+                kind: Lines,
+                unit: Unit::Count,
+                queries: &[Query {
+                    expr: "sum by (pod, video) (rate(media_video_limit_seconds_total{$S}[$__rate_interval]))",
+                    legend: "{{pod}} {{video}}",
+                }],
+                red_from: None,
+            },
+            Panel {
                 title: "Refused by limits",
                 description: "Requests refused because one asks too often (429: subject, device) or the pod has enough (503: sessions, viewers, handshakes).",
                 kind: Lines,

@@ -6,17 +6,17 @@ mod missing;
 mod stream;
 mod track;
 
-use crate::cells::{Drop, KeyframeCause};
+use crate::cells::{Drop, KeyframeCause, VideoLimit};
 use crate::clock::{compact, round_trip};
 use crate::flow::Flow;
 use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate, kind_index};
-use crate::negotiated::{Kind, PayloadType};
+use crate::negotiated::{Codec, Kind, PayloadType};
 use crate::output::Output;
 use crate::rtcp;
 use crate::rtp::numbering::Numbering;
 use crate::rtp::size::picture_size;
-use crate::rtp::{self, keyframe};
+use crate::rtp::{self, keyframe, red};
 use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
@@ -219,6 +219,9 @@ impl Publisher {
             let payload = &packet[header.len..opened.end];
             (stream, opened.index, payload, new_frame)
         };
+        if codec == Codec::Red && red::primary(payload).is_none() {
+            return out.drop(Drop::Malformed);
+        }
         let source = stream.source;
         // Frames are counted by layer: all layers show the same ones.
         self.rates.add(payload.len(), is_video.then_some(false));
@@ -318,8 +321,8 @@ impl Publisher {
 
     /// Asks the device to send no more than is `wanted`, and `most` bits per second if that is anything.
     /// One with several layers has one for each viewer, and is asked for less only while nobody watches:
-    /// it leaves out its upper ones then. One that does not take REMB is asked for nothing. Called about
-    /// once a second.
+    /// it leaves out its upper ones then. One that does not take REMB is asked for nothing. Called once a
+    /// second: so are the seconds counted in which its video is at the limit.
     pub fn limit_bandwidth(&mut self, now: Instant, wanted: Wanted, most: u64, out: &mut Output) {
         let Some(media) = self.video_or_any().map(|stream| stream.ssrc) else {
             return;
@@ -331,8 +334,16 @@ impl Publisher {
             (Some(track), Wanted::Idle(_)) => (wanted, most * track.layers.len() as u64),
             (Some(track), _) => (Wanted::Any, most * track.layers.len() as u64),
         };
+        let sent = self.transport.cells.bitrate_bps().unwrap_or_default() as u64;
+        let (exceeds, reaches) = (sent * 10 > most * 11, sent * 10 >= most * 9);
+        if exceeds {
+            out.cells().count_video_limit(VideoLimit::Exceeded);
+        } else if reaches {
+            out.cells().count_video_limit(VideoLimit::Reached);
+        }
         let limit = self.limit.as_mut();
-        let Some(bits_per_second) = limit.and_then(|limit| limit.next(now, wanted, most)) else {
+        let Some(bits_per_second) = limit.and_then(|limit| limit.next(now, wanted, most, exceeds))
+        else {
             return;
         };
         let mut compound = rtcp::Writer::default();

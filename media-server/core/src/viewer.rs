@@ -19,7 +19,7 @@ mod thinning;
 mod track;
 mod trend;
 
-use crate::cells::{Drop, KeyframeCause, Served};
+use crate::cells::{Drop, Forgotten, KeyframeCause, Served};
 use crate::clock::round_trip;
 use crate::flow::Flow;
 use crate::layers::Layers;
@@ -248,7 +248,12 @@ impl Viewer {
                         out.drop(Drop::UnprovenPath);
                     }
                 }
-                Err(reason) => reason.into_iter().for_each(|reason| out.drop(reason)),
+                Err(reason) => {
+                    if self.tracks[at].has_forgotten(packet) {
+                        out.cells().count_forgotten(Forgotten::Segment);
+                    }
+                    reason.into_iter().for_each(|reason| out.drop(reason));
+                }
             }
         }
         for track in &mut self.tracks {
@@ -287,6 +292,9 @@ impl Viewer {
                 Some((segment, index, ring.packet(segment.seq(index))?))
             });
             let Some((segment, index, (batch, packet))) = held else {
+                if track.has_forgotten_seq(*seq) {
+                    out.cells().count_forgotten(Forgotten::Segment);
+                }
                 out.drop(Drop::NotHeld);
                 continue;
             };

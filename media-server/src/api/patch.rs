@@ -4,7 +4,7 @@
 //! Called by the routes of `whip.rs`.
 
 use super::error::ApiError;
-use super::whip::{MAX_CANDIDATES, find};
+use super::whip::{MAX_CANDIDATES, count_candidates, find};
 use super::{FRAGMENT, check_rate, expect_type, principal, read_body};
 use crate::app::App;
 use crate::registry::{Ice, Protocol, Record};
@@ -33,14 +33,12 @@ pub(super) async fn patch(
     match fragment.ufrag.zip(fragment.pwd) {
         // A change of either is a restart (RFC 8839 §4.4.1.1.1).
         Some((ufrag, pwd)) if ufrag != ice.remote_ufrag || pwd != ice.remote_pwd => {
-            let counted = fragment.candidates.min(MAX_CANDIDATES);
-            restart(app, &record, &mut ice, (ufrag, pwd), counted).await
+            let offered = fragment.candidates;
+            restart(app, &record, &mut ice, (ufrag, pwd), offered).await
         }
         _ => {
             let room = MAX_CANDIDATES.saturating_sub(ice.candidates);
-            let counted = fragment.candidates.min(room);
-            ice.candidates += counted;
-            record.cells.add_candidates(counted);
+            ice.candidates += count_candidates(app, &record.cells, fragment.candidates, room);
             Ok(StatusCode::NO_CONTENT.into_response())
         }
     }
@@ -82,9 +80,8 @@ async fn restart(
         etag: etag.clone(),
         remote_ufrag,
         remote_pwd,
-        candidates,
+        candidates: count_candidates(app, &record.cells, candidates, MAX_CANDIDATES),
     };
-    record.cells.add_candidates(candidates);
     app.metrics.count("media_ice_restarts_total", &[]);
     tracing::info!(session = %record.id, device = %record.device, "ICE restarted");
     let headers = [

@@ -27,8 +27,20 @@ use media_core::sdp::{Bundle, Local, Offer, write_answer};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// Remote candidates of one ICE generation that are counted; more are dropped silently.
+/// Remote candidates of one ICE generation that are taken; the others show in the bound's counter alone.
 pub(super) const MAX_CANDIDATES: u32 = 50;
+
+/// Counts the candidates that a session offers, of which there is `room` for so many; returns those taken.
+pub(super) fn count_candidates(app: &App, cells: &SessionCells, offered: u32, room: u32) -> u32 {
+    let taken = offered.min(room);
+    cells.add_candidates(taken);
+    if offered > taken {
+        let beyond = f64::from(offered - taken);
+        app.metrics
+            .add("media_bound_hits_total", &["candidates"], beyond);
+    }
+    taken
+}
 
 /// Routes of both protocols.
 pub fn routes() -> Router<Arc<App>> {
@@ -235,8 +247,7 @@ async fn admitted(
         },
     );
     let cells = Arc::new(SessionCells::new());
-    let counted = offer.candidates.min(MAX_CANDIDATES);
-    cells.add_candidates(counted);
+    let counted = count_candidates(app, &cells, offer.candidates, MAX_CANDIDATES);
     let etag = format!("\"{ufrag}\"");
     let record = Arc::new(Record::new(NewSession {
         id,

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::registry::{Record, role_name};
 use crate::shard::Bound;
 use catalogue::families::{Family, Scope};
-use media_core::cells::{Drop, IceState, KeyframeCause, Served};
+use media_core::cells::{Drop, Forgotten, IceState, KeyframeCause, Served, VideoLimit};
 use media_core::negotiated::Role;
 use std::collections::HashSet;
 use std::time::Instant;
@@ -87,7 +87,7 @@ fn set_totals(app: &App, metrics: &Metrics) {
     metrics.set("media_advertised_addresses", &[], addresses.len() as f64);
     let forgotten = app.registry.forgotten() as f64;
     metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
-    for bound in ["http_connections", "event_streams"] {
+    for bound in ["http_connections", "event_streams", "candidates"] {
         metrics.touch("media_bound_hits_total", &[bound], Instant::now());
     }
     metrics.set("media_websocket_connections", &[], 0.0);
@@ -110,6 +110,14 @@ fn set_shards(app: &App, metrics: &Metrics) {
     for bound in Bound::ALL {
         let hits: u64 = app.shards.bounds().iter().map(|b| b.hits(bound)).sum();
         metrics.set("media_bound_hits_total", &[bound.as_str()], hits as f64);
+    }
+    for what in Forgotten::ALL {
+        let count = sum(&|c| c.forgotten(what));
+        metrics.set("media_bound_hits_total", &[what.as_str()], count);
+    }
+    for sent in VideoLimit::ALL {
+        let seconds = sum(&|c| c.video_limit(sent));
+        metrics.set("media_video_limit_seconds_total", &[sent.as_str()], seconds);
     }
     for cause in KeyframeCause::ALL {
         let count = sum(&|c| c.keyframe_requests(cause));

@@ -114,16 +114,23 @@ struct Told {
 }
 
 impl Limit {
-    /// The limit to tell now, if `wanted` is worth it. `most` holds without viewers that need less.
-    pub(super) fn next(&mut self, now: Instant, wanted: Wanted, most: u64) -> Option<u64> {
+    /// The limit to tell now, if `wanted` is worth it. `most` holds without viewers that need less; the answer
+    /// said so, and a device that `exceeds` it is told again.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        wanted: Wanted,
+        most: u64,
+        exceeds: bool,
+    ) -> Option<u64> {
         let (limit, idle) = match wanted {
             Wanted::Any => (most, false),
             Wanted::AtMost(limit) => (limit.max(MIN_LIMIT).min(most), false),
             Wanted::Idle(limit) => (limit.min(most), true),
         };
         let tell = match &self.told {
-            // Nothing was limited yet, and nothing is to be.
-            None => limit < most,
+            // Nothing was limited yet, and nothing need be.
+            None => limit < most || exceeds,
             // Somebody has come, and each second of a poor picture is one that they see.
             Some(told) if told.idle && !idle => true,
             Some(told) => {
@@ -207,7 +214,7 @@ mod tests {
     fn the_limit_is_told_when_it_moved_by_a_tenth_and_a_second_has_passed() {
         let (start, mut limit) = (Instant::now(), Limit::default());
         let most = 12_000_000;
-        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most);
+        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most, false);
         assert_eq!(next(0, Wanted::Any), None, "nothing is limited");
         assert_eq!(next(0, Wanted::AtMost(2_000_000)), Some(2_000_000));
         assert_eq!(next(999, Wanted::AtMost(900_000)), None);
@@ -222,7 +229,7 @@ mod tests {
     fn an_idle_publisher_is_told_its_own_limit_and_is_released_from_it_at_once() {
         let (start, mut limit) = (Instant::now(), Limit::default());
         let most = 12_000_000;
-        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most);
+        let mut next = |at: u64, wanted| limit.next(start + ms(at), wanted, most, false);
         assert_eq!(next(0, Wanted::Idle(100_000)), Some(100_000), "no floor");
         assert_eq!(next(4_999, Wanted::Idle(100_000)), None);
         assert_eq!(next(5_000, Wanted::Idle(100_000)), Some(100_000));

@@ -1,7 +1,7 @@
 //! A publisher against an independent peer on a virtual clock.
 
 use super::*;
-use crate::cells::{IceState, SessionCells};
+use crate::cells::{IceState, SessionCells, VideoLimit};
 use crate::negotiated::Role;
 use crate::output::{End, SessionEvent};
 use crate::rtcp::Item;
@@ -36,6 +36,46 @@ fn connected() -> (Bench, Peer, Publisher, Arc<SessionCells>) {
     let mut session = Publisher::new(bench.now, config);
     bench.connect(&mut session, &mut peer);
     (bench, peer, session, cells)
+}
+
+#[test]
+fn video_at_its_limit_is_counted_by_the_second_and_beyond_it_the_device_is_told() {
+    const MOST: u64 = 1_000_000;
+    for (bytes, counted, told) in [
+        (1_000, [0, 0], None),
+        (1_250, [1, 0], None),
+        (1_450, [0, 1], Some(MOST)),
+    ] {
+        let mut bench = Bench::new();
+        let mut peer = Peer::new(1, &[GCM], ms(100));
+        let (mut config, cells) = bench.config(1, Role::Publisher, &peer);
+        config.negotiated.remb = true;
+        let mut session = Publisher::new(bench.now, config);
+        bench.connect(&mut session, &mut peer);
+        let payload = vec![0x10; bytes];
+        // Two seconds, of 100 packets each.
+        for seq in 1..=200u16 {
+            let time = u32::from(seq) * 900;
+            let media = packet(VIDEO_PT, seq, time, 7, true, &payload);
+            send(&mut bench, &mut session, &mut peer, &media);
+            bench.run(ms(10), &mut session, &mut peer, |_, _| false);
+        }
+        let bits = cells.bitrate_bps().expect("a second has passed");
+        assert!((bits / (bytes * 800) as f64 - 1.0).abs() < 0.03, "{bits}");
+        peer.take_reports();
+        session.limit_bandwidth(bench.now, None, MOST, &mut bench.out);
+        for (_, datagram) in bench.sent() {
+            peer.receive(bench.now, &datagram);
+        }
+        let asked = peer.take_reports().into_iter().find_map(|item| match item {
+            Item::Bandwidth { bits_per_second } => Some(bits_per_second),
+            _ => None,
+        });
+        let near = asked.is_none_or(|asked| asked.abs_diff(MOST) < MOST / 100);
+        assert!(near && asked.is_some() == told.is_some(), "{asked:?}");
+        let seconds = VideoLimit::ALL.map(|sent| bench.shard.video_limit(sent));
+        assert_eq!(seconds, counted, "{bytes} bytes");
+    }
 }
 
 fn send(bench: &mut Bench, session: &mut Publisher, peer: &mut Peer, packet: &[u8]) {

@@ -4,7 +4,7 @@
 //! before an address authenticated itself. An ICE restart changes credentials and, with them, the
 //! path; keys and counters go on. Owns no media.
 
-use crate::cells::{Drop, IceState, KeyframeCause, SessionCells};
+use crate::cells::{Drop, Forgotten, IceState, KeyframeCause, SessionCells};
 use crate::clock::WallClock;
 use crate::dtls::{Dtls, Identity, Progress};
 use crate::flow::Flow;
@@ -36,6 +36,9 @@ const SILENT_PATH: Duration = Duration::from_secs(5);
 const UNPROVEN_BYTES: usize = 128 * 1024;
 /// Transactions remembered against replays from other addresses.
 const TRANSACTIONS: usize = 64;
+/// At the fastest that peers check once they are connected, every 2.5 s, one is remembered for 160 s. One that
+/// is forgotten within fewer seconds than these was pushed out by a burst: the bound was too small.
+const USUAL_MEMORY: u32 = 60;
 
 struct Path {
     flow: Flow,
@@ -98,8 +101,8 @@ pub(crate) struct Transport {
     consented: Instant,
     state: IceState,
     path: Option<Path>,
-    /// Transaction and the address it came from, oldest overwritten.
-    transactions: Vec<([u8; 12], SocketAddr)>,
+    /// Transaction, the address it came from, and the seconds after `opened`; oldest overwritten.
+    transactions: Vec<([u8; 12], SocketAddr, u32)>,
     next_transaction: usize,
     dtls: Dtls,
     control: Option<Control>,
@@ -235,11 +238,11 @@ impl Transport {
             }
         };
         let transaction = request.transaction();
-        match self.transactions.iter().find(|(id, _)| *id == transaction) {
+        match self.transactions.iter().find(|(id, ..)| *id == transaction) {
             // Somebody recorded a check and plays it from elsewhere.
-            Some((_, first)) if *first != from.remote => return out.drop(Drop::StunReplay),
+            Some((_, first, _)) if *first != from.remote => return out.drop(Drop::StunReplay),
             Some(_) => {}
-            None => self.remember(transaction, from.remote),
+            None => self.remember(now, transaction, from.remote, out),
         }
         self.consent(now);
         self.first_check.get_or_insert(now);
@@ -286,9 +289,6 @@ impl Transport {
         }
     }
 
-    /// The peer is there, and wants to be sent to.
-    fn consent(&mut self, now: Instant) {
-        self.consented = now;
     /// A packet of the path's sender was authentic: it is the peer that sends from there.
     pub(crate) fn heard(&mut self, now: Instant) {
         if let Some(path) = self.path.as_mut() {
@@ -296,17 +296,31 @@ impl Transport {
         }
     }
 
+    /// The peer is there, and wants to be sent to.
+    fn consent(&mut self, now: Instant) {
+        self.consented = now;
         if self.state == IceState::Disconnected {
             self.set_state(IceState::Connected);
         }
     }
 
-    fn remember(&mut self, transaction: [u8; 12], from: SocketAddr) {
+    fn remember(
+        &mut self,
+        now: Instant,
+        transaction: [u8; 12],
+        from: SocketAddr,
+        out: &mut Output,
+    ) {
+        let seconds = now.saturating_duration_since(self.opened).as_secs() as u32;
+        let new = (transaction, from, seconds);
         if self.transactions.len() < TRANSACTIONS {
-            self.transactions.push((transaction, from));
-        } else {
-            self.transactions[self.next_transaction] = (transaction, from);
-            self.next_transaction = (self.next_transaction + 1) % TRANSACTIONS;
+            self.transactions.push(new);
+            return;
+        }
+        let (.., oldest) = std::mem::replace(&mut self.transactions[self.next_transaction], new);
+        self.next_transaction = (self.next_transaction + 1) % TRANSACTIONS;
+        if seconds - oldest < USUAL_MEMORY {
+            out.cells().count_forgotten(Forgotten::Transaction);
         }
     }
 

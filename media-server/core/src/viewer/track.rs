@@ -101,6 +101,8 @@ pub(super) struct Track {
     /// Highest sequence number and total loss of the last report block.
     reported: Option<(u32, i32)>,
 }
+    /// The first of all.
+    begun: u64,
 
 impl Track {
     /// `random` decides the first sequence number, and the SSRC if none was agreed on.
@@ -129,6 +131,7 @@ impl Track {
 
     /// Whether nothing goes out before the next keyframe. One of a codec that the viewer lacks would
     /// not help it.
+            begun: random % MAX_FIRST_SEQ,
     pub(super) fn needs_keyframe(&self) -> bool {
         let lacking = matches!(self.codec, Some((_, None)));
         !lacking && (self.segments.is_empty() || self.waiting.is_some())
@@ -389,6 +392,22 @@ impl Track {
     }
 
     /// Whether the timestamp is after all that was sent.
+    /// Whether a packet that came after later ones would go out if more segments were remembered.
+    pub(super) fn has_forgotten(&self, packet: &MediaPacket) -> bool {
+        let oldest = self.segments.front().filter(|s| s.continues);
+        oldest.is_some_and(|s| s.source == packet.source && packet.seq < s.first_seq)
+    }
+
+    /// Whether a packet went out under that sequence number, and nobody remembers which.
+    pub(super) fn has_forgotten_seq(&self, seq: u16) -> bool {
+        let behind = u64::from((self.next_seq as u16).wrapping_sub(seq));
+        let oldest = self.segments.front().map(|s| s.index(s.first_seq));
+        let index = self.next_seq.checked_sub(behind);
+        index.is_some_and(|index| {
+            behind < 1 << 15 && index >= self.begun && oldest.is_some_and(|oldest| index < oldest)
+        })
+    }
+
     pub(super) fn is_newer(&self, timestamp: u32) -> bool {
         self.last
             .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() > 0)

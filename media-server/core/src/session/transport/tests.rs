@@ -1,6 +1,6 @@
 //! Which address a session talks to.
 
-use crate::cells::{Drop, KeyframeCause};
+use crate::cells::{Drop, Forgotten, KeyframeCause};
 use crate::flow::{Flow, Local};
 use crate::negotiated::Role;
 use crate::output::SessionEvent;
@@ -156,6 +156,24 @@ fn packets_that_anyone_could_have_sent_from_there_keep_no_path_alive() {
         let moved = bindings(&bench).last() == Some(&ELSEWHERE);
         assert_eq!(moved, kept != Some(true), "{kept:?}");
     }
+}
+
+#[test]
+fn checks_that_come_too_fast_to_be_remembered_are_counted() {
+    let (mut bench, mut peer, mut session) = bound();
+    for _ in 0..200 {
+        bench.now += Duration::from_millis(2_500);
+        let check = peer.check(true);
+        bench.feed(&mut session, peer.addr, &check);
+    }
+    let forgotten = |bench: &Bench| bench.shard.forgotten(Forgotten::Transaction);
+    assert_eq!(forgotten(&bench), 0, "as often as peers do");
+    for _ in 0..super::TRANSACTIONS + 3 {
+        let check = peer.check(true);
+        bench.feed(&mut session, peer.addr, &check);
+    }
+    // 24 of those before came within a minute.
+    assert_eq!(forgotten(&bench), 24 + 3);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Viewers that get fewer temporal layers: what they get can be decoded and has no gap.
 
 use super::simulcast::{Scene, assert_unbroken, read};
+use crate::cells::{Drop, Forgotten};
 use crate::testing::camera::PARTS;
 
 /// Temporal ids of a stream of three layers, and whether a picture builds on the base alone.
@@ -66,6 +67,28 @@ fn what_is_asked_for_again_is_what_was_sent_under_that_number() {
         let fields = |got: &super::simulcast::Got| (got.picture, got.part, got.timestamp);
         assert_eq!(fields(&again), fields(asked));
     }
+}
+
+#[test]
+fn what_is_too_old_to_be_known_by_its_number_is_counted() {
+    let mut scene = Scene::new();
+    scene.viewer.set_max_temporal_layer(Some(0));
+    // A number is closed up behind each of 65 pictures that are kept.
+    (0..4 * 65).for_each(|n| scene.patterned(n));
+    let got = scene.got();
+    let ask = |scene: &mut Scene, seq| {
+        let (rings, out) = (&scene.rings, &mut scene.bench.out);
+        scene.viewer.retransmit(scene.bench.now, &[seq], rings, out);
+        scene.bench.shard.forgotten(Forgotten::Segment)
+    };
+    assert_eq!(ask(&mut scene, got[4 * PARTS].seq), 0, "it is remembered");
+    assert_eq!(
+        ask(&mut scene, got[0].seq.wrapping_sub(1)),
+        0,
+        "it never was"
+    );
+    assert_eq!(ask(&mut scene, got[0].seq), 1);
+    assert_eq!(scene.bench.shard.drops(Drop::NotHeld), 2);
 }
 
 #[test]
