@@ -25,6 +25,8 @@ pub enum Codec {
     Av1,
     /// Opus, 48 kHz stereo (RFC 7587).
     Opus,
+    /// Redundant audio of Opus blocks (RFC 2198), which is offered together with Opus.
+    Red,
 }
 
 /// What an m-line carries.
@@ -43,13 +45,13 @@ pub(crate) enum Role {
 }
 
 impl Codec {
-    /// Every codec, the ones for video first.
+    /// Every codec that stands for itself, the ones for video first.
     pub const ALL: [Codec; 5] = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Opus];
 
     /// The m-line it belongs to.
     pub fn kind(self) -> Kind {
         match self {
-            Codec::Opus => Kind::Audio,
+            Codec::Opus | Codec::Red => Kind::Audio,
             _ => Kind::Video,
         }
     }
@@ -57,7 +59,7 @@ impl Codec {
     /// RTP clock rate, in Hz.
     pub fn clock_rate(self) -> u32 {
         match self {
-            Codec::Opus => 48_000,
+            Codec::Opus | Codec::Red => 48_000,
             _ => 90_000,
         }
     }
@@ -69,6 +71,7 @@ impl Codec {
             Codec::Vp9 => "video/VP9",
             Codec::Av1 => "video/AV1",
             Codec::Opus => "audio/opus",
+            Codec::Red => "audio/red",
         }
     }
 
@@ -79,6 +82,8 @@ impl Codec {
             Codec::Vp9 => "profile-id=0",
             Codec::Av1 => "profile=0;level-idx=5;tier=0",
             Codec::Opus => "minptime=10;useinbandfec=1",
+            // Depends on the role, see `parameters`.
+            Codec::Red => "",
         }
     }
 
@@ -93,6 +98,7 @@ impl Codec {
             Codec::Vp9 => 2,
             Codec::Av1 => 3,
             Codec::Opus => 4,
+            Codec::Red => 5,
         };
         match role {
             Role::Publisher => 96 + index,
@@ -111,9 +117,8 @@ impl Codec {
     }
 
     pub(crate) fn of_payload_type(payload_type: u8, role: Role) -> Option<Codec> {
-        Codec::ALL
-            .into_iter()
-            .find(|codec| codec.payload_type(role) == payload_type)
+        let mut all = Codec::ALL.into_iter().chain([Codec::Red]);
+        all.find(|codec| codec.payload_type(role) == payload_type)
     }
 
     pub(crate) fn rtp_kind(self) -> RtpCodecKind {
@@ -131,7 +136,7 @@ impl Codec {
         RTCRtpCodec {
             mime_type: self.mime_type().to_owned(),
             clock_rate: self.clock_rate(),
-            channels: if self == Codec::Opus { 2 } else { 0 },
+            channels: if self.kind() == Kind::Audio { 2 } else { 0 },
             sdp_fmtp_line: self.fmtp().to_owned(),
             rtcp_feedback: match self.kind() {
                 Kind::Audio => vec![],
@@ -145,10 +150,21 @@ impl Codec {
     }
 
     pub(crate) fn parameters(self, role: Role) -> RTCRtpCodecParameters {
+        let mut rtp_codec = self.rtp_codec();
+        if self == Codec::Red {
+            let block = Codec::Opus.payload_type(role);
+            rtp_codec.sdp_fmtp_line = format!("{block}/{block}");
+        }
         RTCRtpCodecParameters {
-            rtp_codec: self.rtp_codec(),
+            rtp_codec,
             payload_type: self.payload_type(role),
         }
+    }
+
+    /// The codec, and that of its blocks.
+    pub(crate) fn offered(self) -> impl Iterator<Item = Codec> {
+        let blocks = (self == Codec::Red).then_some(Codec::Opus);
+        std::iter::once(self).chain(blocks)
     }
 }
 
@@ -176,6 +192,7 @@ impl fmt::Display for Codec {
             Codec::Vp9 => "vp9",
             Codec::Av1 => "av1",
             Codec::Opus => "opus",
+            Codec::Red => "red",
         })
     }
 }
@@ -198,7 +215,7 @@ mod tests {
     #[test]
     fn a_payload_type_names_one_codec_and_one_role() {
         let mut seen = std::collections::HashSet::new();
-        for codec in Codec::ALL {
+        for codec in Codec::ALL.into_iter().chain([Codec::Red]) {
             for role in [Role::Publisher, Role::Viewer] {
                 let payload_type = codec.payload_type(role);
                 assert!(seen.insert(payload_type), "{payload_type} is used twice");

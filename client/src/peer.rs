@@ -226,7 +226,7 @@ impl Peer {
             source,
         };
         let mut media_engine = MediaEngine::default();
-        for codec in codecs {
+        for codec in codecs.iter().flat_map(|codec| codec.offered()) {
             let repair = codec
                 .repair_parameters(role)
                 .filter(|_| options.retransmission && options.rids.is_empty());

@@ -54,7 +54,12 @@ impl Publisher {
             };
             let of_codec = Track::layers(*codec, rids, options.retransmission)?;
             let local = of_codec[0].local.clone();
-            peer.connection
+            let failed = |source| ClientError::Peer {
+                attempt: "add a track",
+                source,
+            };
+            let transceiver = peer
+                .connection
                 .add_transceiver_from_track(
                     local,
                     Some(RTCRtpTransceiverInit {
@@ -63,10 +68,13 @@ impl Publisher {
                     }),
                 )
                 .await
-                .map_err(|source| ClientError::Peer {
-                    attempt: "add a track",
-                    source,
-                })?;
+                .map_err(failed)?;
+            let offered: Vec<_> = codec.offered().collect();
+            if offered.len() > 1 {
+                let parameters = offered.iter().map(|own| own.parameters(Role::Publisher));
+                let preferred = transceiver.set_codec_preferences(parameters.collect());
+                preferred.await.map_err(failed)?;
+            }
             tracks.extend(of_codec);
         }
         let offer = peer.offer().await?;
@@ -251,7 +259,7 @@ impl Track {
                 rtx: repaired.then(|| RTCRtpRtxParameters { ssrc: random() }),
                 ..Default::default()
             },
-            codec: codec.rtp_codec(),
+            codec: codec.parameters(Role::Publisher).rtp_codec,
             ..Default::default()
         });
         let local = Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
@@ -264,7 +272,9 @@ impl Track {
         layers
             .into_iter()
             .map(|(rid, ssrc)| {
-                let payloader = codec.rtp_codec().payloader();
+                // RED has none of its own: its payloads come ready.
+                let blocks = codec.offered().last().unwrap_or(codec);
+                let payloader = blocks.rtp_codec().payloader();
                 Ok(Self {
                     codec,
                     ssrc,

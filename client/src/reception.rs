@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::Codec;
+use crate::{Codec, Kind};
 
 /// Streams that are told apart. A server sends one per m-line; a few more appear when a publisher
 /// is replaced and the server does not keep the SSRC.
@@ -83,7 +83,7 @@ impl Reception {
     pub fn video_frames(&self) -> u64 {
         self.streams
             .iter()
-            .filter(|stream| stream.codec != Some(Codec::Opus))
+            .filter(|stream| stream.codec.is_none_or(|codec| codec.kind() == Kind::Video))
             .map(|stream| stream.frames)
             .sum()
     }
@@ -100,7 +100,7 @@ impl Reception {
             marker,
             payload_bytes,
         } = header;
-        let frames = u64::from(marker || codec == Some(Codec::Opus));
+        let frames = u64::from(marker || codec.is_some_and(|codec| codec.kind() == Kind::Audio));
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
             let extended = extend(stream.highest_sequence, sequence);
             if extended > stream.highest_sequence {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::codec::Role;
 use crate::{Codec, Stamp};
 
 /// Makes frames of one codec, as RTP payloads.
@@ -46,7 +47,7 @@ impl FrameSource {
         Self {
             codec,
             packets_per_frame: match codec {
-                Codec::Opus => 1,
+                Codec::Opus | Codec::Red => 1,
                 _ => packets_per_frame.max(2),
             },
             payload_bytes: payload_bytes.max(MIN_PAYLOAD),
@@ -194,6 +195,13 @@ fn header(
         }
         // TOC byte (RFC 6716 §3.1): CELT, 20 ms, stereo, one frame.
         Codec::Opus => payload.put_u8(0xfc),
+        // Headers (RFC 2198 §3) of a block of three bytes, 20 ms old, and of the newest; these blocks.
+        Codec::Red => {
+            let block = Codec::Opus.payload_type(Role::Publisher);
+            payload.put_slice(&[0x80 | block, 0x0f, 0x00, 3, block]);
+            payload.put_slice(&[0xfc, 1, 2]);
+            payload.put_u8(0xfc);
+        }
     }
 }
 

@@ -52,6 +52,37 @@ async fn av1_and_opus_reach_three_viewers_in_order_and_unchanged() {
 }
 
 #[tokio::test]
+async fn redundant_audio_reaches_those_who_take_it_and_others_hear_its_newest_block() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[Codec::Red]).await;
+    let redundant = watch(&server, "cam-1", &[Codec::Red]).await;
+    let plain = watch(&server, "cam-1", &[Codec::Opus]).await;
+    let sent = send_frames(&publisher, Codec::Red, 60, 1).await;
+    // Blocks are of the payload type that each end has for Opus; nothing else changes.
+    let types = |payload: &[u8]| [payload[0] & 0x7f, payload[4]];
+    let mut expected = sent.clone();
+    for payload in &mut expected {
+        assert_eq!(types(payload), [100; 2], "of the device");
+        (payload[0], payload[4]) = (0x80 | 124, 124);
+    }
+    let got = received(&redundant, Codec::Red, sent.len()).await;
+    assert!(got == expected, "{:?}", got.first().map(|p| types(p)));
+    let newest: Vec<&[u8]> = sent.iter().map(|payload| &payload[8..]).collect();
+    let got = received(&plain, Codec::Opus, sent.len()).await;
+    assert!(
+        got == newest,
+        "{:?}",
+        got.first().map(|payload| payload.len())
+    );
+    for (watching, codec) in [(&redundant, Codec::Red), (&plain, Codec::Opus)] {
+        let reception = watching.viewer.reception();
+        assert_eq!(reception.lost(), 0, "{reception:?}");
+        assert_eq!(reception.streams().len(), 1, "{reception:?}");
+        assert_eq!(reception.streams()[0].codec, Some(codec));
+    }
+}
+
+#[tokio::test]
 async fn both_srtp_profiles_carry_media_in_either_direction() {
     let only = |profile| Options {
         srtp_profiles: vec![profile],

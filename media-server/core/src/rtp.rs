@@ -4,6 +4,7 @@
 
 pub mod keyframe;
 pub mod numbering;
+pub mod red;
 pub mod size;
 
 use crate::negotiated::Extensions;

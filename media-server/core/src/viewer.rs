@@ -28,7 +28,7 @@ use crate::negotiated::Kind;
 use crate::output::{End, Output, SessionEvent};
 use crate::ring::Ring;
 use crate::rtcp;
-use crate::rtp::{self, Outgoing, Passed};
+use crate::rtp::{self, Outgoing, Passed, red};
 use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{MAX_TAG, Sealer};
 use crate::stats::{Loss, Rates};
@@ -41,7 +41,7 @@ use selection::Selection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use temporal_choice::TemporalChoice;
-use track::{Admitted, Track};
+use track::{Admitted, Body, Track};
 
 /// How long a viewer waits for a publisher.
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
@@ -359,7 +359,11 @@ impl Viewer {
         let Some(sealer) = self.sealer.as_mut() else {
             return;
         };
-        let payload = batch.slice(&packet.payload);
+        let mut payload = batch.slice(&packet.payload);
+        if admitted.body == Body::Primary {
+            let start = red::primary(payload).expect("a publisher takes no RED that is cut short");
+            payload = &payload[start..];
+        }
         let fields = Outgoing {
             padding: packet.padding,
             marker: packet.marker,
@@ -376,6 +380,9 @@ impl Viewer {
             let copy = room.get_mut(header..body)?;
             copy.copy_from_slice(payload);
             packet.numbering.shift(&admitted.shift, copy);
+            if let Body::Redundant(pt) = admitted.body {
+                red::rename(copy, pt);
+            }
             let packet = room.get_mut(..body + sealer.tag_len())?;
             sealer
                 .seal(track.ssrc, admitted.index, packet, header)

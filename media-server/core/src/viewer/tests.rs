@@ -262,6 +262,93 @@ fn another_codec_of_the_publisher_is_withheld_unless_negotiated() {
     assert_eq!(stage.bench.shard.drops(Drop::CodecMismatch), 1);
 }
 
+/// A device that sends redundant audio under 63, and Opus under its usual type, and a viewer that takes these.
+fn hearing(own: &[(u8, Codec)]) -> Stage {
+    let types = |types: &[(u8, Codec)]| -> Vec<PayloadType> {
+        let each = types.iter().map(|(pt, codec)| PayloadType {
+            pt: *pt,
+            codec: codec.clone(),
+            nack: false,
+            pli: false,
+            rtx: None,
+        });
+        each.collect()
+    };
+    let mut bench = Bench::new();
+    let mut device = Peer::new(1, &[GCM], ms(100));
+    let (mut config, _) = bench.config(1, Role::Publisher, &device);
+    config.negotiated.tracks[0].payload_types = types(&[(AUDIO_PT, Codec::Opus), (63, Codec::Red)]);
+    let mut publisher = Publisher::new(bench.now, config);
+    bench.connect(&mut publisher, &mut device);
+    let mut watcher = Peer::new(VIEWER_SEED, &[GCM], ms(100));
+    let (mut config, cells) = bench.config(VIEWER_SEED, Role::Viewer, &watcher);
+    config.negotiated.tracks[0].payload_types = types(own);
+    let mut viewer = Viewer::new(bench.now, config);
+    bench.connect(&mut viewer, &mut watcher);
+    viewer.set_publisher_live(bench.now, true);
+    Stage {
+        bench,
+        device,
+        publisher,
+        watcher,
+        viewer,
+        ring: Ring::default(),
+        cells,
+    }
+}
+
+impl Stage {
+    /// Payload type, sequence number and payload of what was heard since the last call.
+    fn heard(&mut self) -> Vec<(u8, u16, Vec<u8>)> {
+        let packets = self.watcher.rtp.drain(..);
+        let each = packets.map(|packet| {
+            let header = rtp::Header::parse(&packet).expect("well-formed");
+            let payload = packet[header.len..].to_vec();
+            (header.payload_type, header.seq, payload)
+        });
+        each.collect()
+    }
+}
+
+/// A redundant block and the newest, both of that type.
+fn redundant(pt: u8, newest: &[u8]) -> Vec<u8> {
+    [&[0x80 | pt, 0x0f, 0x00, 6, pt], &b"before"[..], newest].concat()
+}
+
+#[test]
+fn redundant_audio_goes_to_a_viewer_that_takes_it_as_it_is_but_for_its_payload_types() {
+    let mut stage = hearing(&[(110, Codec::Red), (97, Codec::Opus)]);
+    for (seq, newest) in [(1, &b"one"[..]), (2, b"two")] {
+        let payload = redundant(AUDIO_PT, newest);
+        stage.send(&packet(63, seq, 960 * u32::from(seq), 8, false, &payload));
+    }
+    stage.send(&packet(AUDIO_PT, 3, 2_880, 8, false, b"opus"));
+    let heard = stage.heard();
+    let first = heard[0].1;
+    let expected = [
+        (110, redundant(97, b"one")),
+        (110, redundant(97, b"two")),
+        (97, b"opus".to_vec()),
+    ];
+    for (at, (pt, payload)) in (0..).zip(expected) {
+        assert_eq!(heard[at], (pt, first.wrapping_add(at as u16), payload));
+    }
+}
+
+#[test]
+fn a_viewer_that_takes_opus_alone_hears_the_newest_block_of_redundant_audio() {
+    let mut stage = hearing(&[(97, Codec::Opus)]);
+    stage.send(&packet(63, 1, 960, 8, false, &redundant(AUDIO_PT, b"one")));
+    stage.send(&packet(63, 2, 1_920, 8, false, &[0x80, 0, 0]));
+    stage.send(&packet(AUDIO_PT, 3, 2_880, 8, false, b"opus"));
+    let heard = stage.heard();
+    assert_eq!((heard[0].0, &heard[0].2[..]), (97, &b"one"[..]));
+    assert_eq!((heard[1].0, &heard[1].2[..]), (97, &b"opus"[..]));
+    assert_eq!(heard.len(), 2);
+    assert_eq!(stage.bench.shard.drops(Drop::Malformed), 1, "cut short");
+    assert_eq!(stage.bench.shard.drops(Drop::CodecMismatch), 0);
+}
+
 #[test]
 fn h264_profiles_may_differ_but_packetization_modes_may_not() {
     let h264 = |packetization_mode, profile_iop| Codec::H264 {

@@ -72,6 +72,17 @@ pub(super) struct Admitted {
     pub(super) timestamp: u32,
     /// Added to the payload's numbers.
     pub(super) shift: Numbers,
+    pub(super) body: Body,
+}
+
+/// What goes out of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    Whole,
+    /// Redundant audio, whose blocks are of this payload type.
+    Redundant(u8),
+    /// The newest block of redundant audio: all that a viewer without RED can take.
+    Primary,
 }
 
 pub(super) struct Track {
@@ -82,6 +93,7 @@ pub(super) struct Track {
     pub(super) extensions: Extensions,
     /// The publisher's codec of the last packet and ours for it, if negotiated.
     codec: Option<(Codec, Option<PayloadType>)>,
+    body: Body,
     /// The last one is in use.
     segments: VecDeque<Segment>,
     /// Source whose deltas are withheld.
@@ -89,6 +101,8 @@ pub(super) struct Track {
     /// Next packet to send from the ring, while the track is behind the source.
     pub(super) cursor: Option<u64>,
     next_seq: u64,
+    /// The first of all.
+    begun: u64,
     /// Numbers of the newest packet sent, as the viewer has them.
     numbers: Option<Numbers>,
     pub(super) thinning: Thinning,
@@ -101,8 +115,6 @@ pub(super) struct Track {
     /// Highest sequence number and total loss of the last report block.
     reported: Option<(u32, i32)>,
 }
-    /// The first of all.
-    begun: u64,
 
 impl Track {
     /// `random` decides the first sequence number, and the SSRC if none was agreed on.
@@ -114,10 +126,12 @@ impl Track {
             payload_types: agreed.payload_types.clone(),
             extensions: agreed.extensions,
             codec: None,
+            body: Body::Whole,
             segments: VecDeque::new(),
             waiting: None,
             cursor: None,
             next_seq: random % MAX_FIRST_SEQ,
+            begun: random % MAX_FIRST_SEQ,
             numbers: None,
             thinning: Thinning::default(),
             last: None,
@@ -131,7 +145,6 @@ impl Track {
 
     /// Whether nothing goes out before the next keyframe. One of a codec that the viewer lacks would
     /// not help it.
-            begun: random % MAX_FIRST_SEQ,
     pub(super) fn needs_keyframe(&self) -> bool {
         let lacking = matches!(self.codec, Some((_, None)));
         !lacking && (self.segments.is_empty() || self.waiting.is_some())
@@ -167,8 +180,9 @@ impl Track {
             .as_ref()
             .is_none_or(|(codec, _)| *codec != packet.codec);
         if changed {
-            let own = self.payload_type(&packet.codec).cloned();
+            let (own, body) = self.form(&packet.codec);
             self.codec = Some((packet.codec.clone(), own));
+            self.body = body;
         }
         let own = self.codec.as_ref().and_then(|(_, own)| own.as_ref());
         let pt = own.ok_or(Some(Drop::CodecMismatch))?.pt;
@@ -203,7 +217,22 @@ impl Track {
             index,
             timestamp: segment.timestamp(packet.timestamp),
             shift: segment.shift,
+            body: self.body,
         })
+    }
+
+    /// Our payload type for a codec of the publisher, and what goes out under it.
+    fn form(&self, codec: &Codec) -> (Option<PayloadType>, Body) {
+        let own = |codec: &Codec| self.payload_type(codec).cloned();
+        match (codec, own(codec)) {
+            // RED is negotiated for audio alone, and never without Opus.
+            (Codec::Red, Some(red)) => {
+                let blocks = own(&Codec::Opus).map(|opus| Body::Redundant(opus.pt));
+                (Some(red), blocks.unwrap_or(Body::Whole))
+            }
+            (Codec::Red, None) => (own(&Codec::Opus), Body::Primary),
+            (_, own) => (own, Body::Whole),
+        }
     }
 
     /// Nothing of this source goes out before a keyframe.
@@ -363,6 +392,22 @@ impl Track {
         None
     }
 
+    /// Whether a packet that came after later ones would go out if more segments were remembered.
+    pub(super) fn has_forgotten(&self, packet: &MediaPacket) -> bool {
+        let oldest = self.segments.front().filter(|s| s.continues);
+        oldest.is_some_and(|s| s.source == packet.source && packet.seq < s.first_seq)
+    }
+
+    /// Whether a packet went out under that sequence number, and nobody remembers which.
+    pub(super) fn has_forgotten_seq(&self, seq: u16) -> bool {
+        let behind = u64::from((self.next_seq as u16).wrapping_sub(seq));
+        let oldest = self.segments.front().map(|s| s.index(s.first_seq));
+        let index = self.next_seq.checked_sub(behind);
+        index.is_some_and(|index| {
+            behind < 1 << 15 && index >= self.begun && oldest.is_some_and(|oldest| index < oldest)
+        })
+    }
+
     /// The index that went out under a sequence number, and the segment it is of, if that is known.
     pub(super) fn sent_as(&self, seq: u16) -> Option<(Segment, u64)> {
         let newest = self.next_seq.checked_sub(1)?;
@@ -392,22 +437,6 @@ impl Track {
     }
 
     /// Whether the timestamp is after all that was sent.
-    /// Whether a packet that came after later ones would go out if more segments were remembered.
-    pub(super) fn has_forgotten(&self, packet: &MediaPacket) -> bool {
-        let oldest = self.segments.front().filter(|s| s.continues);
-        oldest.is_some_and(|s| s.source == packet.source && packet.seq < s.first_seq)
-    }
-
-    /// Whether a packet went out under that sequence number, and nobody remembers which.
-    pub(super) fn has_forgotten_seq(&self, seq: u16) -> bool {
-        let behind = u64::from((self.next_seq as u16).wrapping_sub(seq));
-        let oldest = self.segments.front().map(|s| s.index(s.first_seq));
-        let index = self.next_seq.checked_sub(behind);
-        index.is_some_and(|index| {
-            behind < 1 << 15 && index >= self.begun && oldest.is_some_and(|oldest| index < oldest)
-        })
-    }
-
     pub(super) fn is_newer(&self, timestamp: u32) -> bool {
         self.last
             .is_none_or(|(last, _)| timestamp.wrapping_sub(last).cast_signed() > 0)
