@@ -185,6 +185,14 @@ fn tcp_connections(config: &Config) -> usize {
     usize::try_from(files / 2).map_or(MAX_TCP_CONNECTIONS, |half| half.min(MAX_TCP_CONNECTIONS))
 }
 
+/// Connections of HTTP at once: a quarter of the files that may be open, but no more than was said.
+fn http_connections(config: &Config) -> u32 {
+    let files = resources::open_files_limit().unwrap_or(USUAL_OPEN_FILES);
+    u32::try_from(files / 4).map_or(config.http_connections, |quarter| {
+        quarter.min(config.http_connections).max(1)
+    })
+}
+
 /// Each viewer over TCP has one, and for a moment a few more. They hold a quarter of a MiB each when
 /// all of them are slow.
 const MAX_TCP_CONNECTIONS: usize = 8192;
@@ -247,14 +255,21 @@ impl Server {
         app.metrics
             .touch("media_ice_restarts_total", &[], Instant::now());
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
+        let connections = http_connections(&app.config);
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
             app.config.http,
             app.config.tls.as_ref(),
             api::signalling(&app, together),
+            connections,
         )?;
         let operations = match app.config.metrics_listen {
-            Some(address) => Some(Listener::bind(address, None, api::operations(&app))?),
+            Some(address) => Some(Listener::bind(
+                address,
+                None,
+                api::operations(&app),
+                connections,
+            )?),
             None => None,
         };
         Ok(Server {

@@ -14,6 +14,7 @@
 //! tls_cert = "…"                   # PEM files; both or none
 //! tls_key = "…"
 //! cors_origins = []                # e.g. "https://app.example.com"; "*" for any
+//! connections = 4096               # open at once on each address, and a quarter of the open files at most
 //!
 //! [media]
 //! listen = "127.0.0.1:8443"        # UDP and TCP
@@ -252,6 +253,7 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     pub tls: Option<TlsFiles>,
     pub cors_origins: Vec<String>,
+    pub http_connections: u32,
     pub media: SocketAddr,
     /// Media over TCP as well.
     pub media_tcp: bool,
@@ -441,6 +443,7 @@ impl Config {
             metrics_listen: args.metrics_listen.or(file.http.metrics_listen),
             tls,
             cors_origins: non_empty(args.cors_origin, file.http.cors_origins),
+            http_connections: file.http.connections.unwrap_or(4096),
             media: args
                 .media_listen
                 .or(file.media.listen)

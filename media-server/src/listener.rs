@@ -3,6 +3,7 @@
 //! Owns the limits that a router can't have: connections open at once, time for a request head, and a
 //! graceful end. Never looks into a request. Called by the app, once per listen address.
 
+mod places;
 mod write_timeout;
 
 use crate::app::App;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use places::{Place, Places};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -29,10 +31,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt as _;
 use write_timeout::WriteTimeout;
 
-/// Connections open at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
-/// Time for a request head, also the longest idle time between two requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// Time for the head of a connection's first request. Clients connect because they have one.
+const FIRST_HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The same for each after: the longest idle time between two requests. A proxy that keeps connections for
+/// requests to come closes them first: after 60 s, as a rule.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
 /// Time for a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// Time for the client to take in what was written. Longer, and it reads nothing or is gone.
@@ -58,6 +61,8 @@ pub struct Listener {
     tcp: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
+    /// Connections open at once; for more, those that ask for nothing make room.
+    max_connections: u32,
 }
 
 impl Listener {
@@ -70,6 +75,7 @@ impl Listener {
         address: SocketAddr,
         tls: Option<&TlsFiles>,
         router: Router,
+        max_connections: u32,
     ) -> Result<Listener, ListenError> {
         let tcp = media_wire::TcpListener::bind(address, false)
             .and_then(|bound| TcpListener::from_std(bound.into()))
@@ -78,6 +84,7 @@ impl Listener {
             tcp,
             tls: tls.map(acceptor).transpose()?,
             router,
+            max_connections,
         })
     }
 
@@ -88,20 +95,8 @@ impl Listener {
 
     /// Serves until `stop` turns true, then lets open requests end.
     pub async fn serve(self, app: Arc<App>, mut stop: watch::Receiver<bool>) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(self.max_connections);
         loop {
-            let permit = match room.clone().try_acquire_owned() {
-                Ok(permit) => permit,
-                Err(_) => {
-                    app.metrics
-                        .count("media_bound_hits_total", &["http_connections"]);
-                    tokio::select! {
-                        Ok(permit) = room.clone().acquire_owned() => permit,
-                        () = stopped(&mut stop) => break,
-                        else => break,
-                    }
-                }
-            };
             let stream = tokio::select! {
                 accepted = self.tcp.accept() => match accepted {
                     Ok((stream, _)) => stream,
@@ -114,6 +109,17 @@ impl Listener {
                 },
                 () = stopped(&mut stop) => break,
             };
+            let place = match places.try_take() {
+                Some(place) => place,
+                None => {
+                    app.metrics
+                        .count("media_bound_hits_total", &["http_connections"]);
+                    tokio::select! {
+                        place = places.take() => place,
+                        () = stopped(&mut stop) => break,
+                    }
+                }
+            };
             let _ = stream.set_nodelay(true);
             let stream = WriteTimeout::new(stream, WRITE_WITHIN);
             let router = self.router.clone();
@@ -122,46 +128,79 @@ impl Listener {
             let app = app.clone();
             app.usage.connection_opened();
             tokio::spawn(async move {
-                match tls {
-                    None => connection(stream, router, stop).await,
+                let ended = match tls {
+                    None => connection(stream, router, stop, &place).await,
                     Some(tls) => {
                         let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream));
-                        match handshake.await {
-                            Ok(Ok(stream)) => connection(stream, router, stop).await,
-                            _ => app
-                                .metrics
-                                .count("media_errors_total", &["tls", "handshake"]),
+                        tokio::select! {
+                            shaken = handshake => match shaken {
+                                Ok(Ok(stream)) => connection(stream, router, stop, &place).await,
+                                _ => Err(["tls", "handshake"]),
+                            },
+                            () = place.crowded_out() => Err(CROWDED_OUT),
                         }
                     }
+                };
+                if let Err(labels) = ended {
+                    app.metrics.count("media_errors_total", &labels);
                 }
                 app.usage.connection_closed();
-                drop(permit);
             });
         }
         drop(self.tcp);
-        // All permits back: every connection has ended.
-        let _ = room.acquire_many(MAX_CONNECTIONS as u32).await;
+        // Every connection has ended then.
+        places.all_free().await;
     }
 }
 
+/// Serves a connection to its end.
+///
+/// # Errors
+/// The labels of `media_errors_total` to count, if we ended it.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut stop: watch::Receiver<bool>,
-) {
-    let service = router.map_request(|request: hyper::Request<Incoming>| request.map(Body::new));
+    place: &Arc<Place>,
+) -> Result<(), [&'static str; 2]> {
+    let (begins, answers) = (place.clone(), place.clone());
+    let service = router
+        .map_request(move |request: hyper::Request<Incoming>| {
+            begins.begin();
+            request.map(Body::new)
+        })
+        .map_response(move |response| answers.answer(response));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut serving = pin!(serving);
-    tokio::select! {
+    let late = async {
+        tokio::time::sleep(FIRST_HEAD_WITHIN).await;
+        if place.has_requested() {
+            std::future::pending().await
+        }
+    };
+    let ended = tokio::select! {
         // An error is the client's: cut off, too slow, no HTTP. There is nobody to tell.
-        _ = serving.as_mut() => return,
-        () = stopped(&mut stop) => serving.as_mut().graceful_shutdown(),
-    }
+        _ = serving.as_mut() => return Ok(()),
+        () = stopped(&mut stop) => Ok(()),
+        () = late => return Err(["http", "no_request"]),
+        () = place.crowded_out() => {
+            if !place.has_requested() {
+                return Err(CROWDED_OUT);
+            }
+            Err(CROWDED_OUT)
+        }
+    };
+    // At rest it closes now, else with the end of its request.
+    serving.as_mut().graceful_shutdown();
     let _ = serving.await;
+    ended
 }
+
+/// Labels of a connection that made room for another.
+const CROWDED_OUT: [&str; 2] = ["http", "crowded_out"];
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.

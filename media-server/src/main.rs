@@ -49,6 +49,10 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args)?;
     log::start(&config.log_level);
+    // Each viewer over TCP and each request has one. Shells and runtimes often leave 1 024 of a far higher limit.
+    if let Err(error) = media_wire::raise_open_files() {
+        tracing::warn!(%error, "failed to raise the number of open files");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")

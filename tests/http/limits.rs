@@ -4,8 +4,11 @@
 use crate::requests::*;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, Response};
+use std::time::{Duration, Instant};
 use tests::process::TempDir;
 use tests::{MediaServer, wait_for};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 fn links(headers: &HeaderMap) -> Vec<String> {
@@ -81,6 +84,78 @@ async fn a_device_may_come_back_at_once_but_not_in_a_loop() {
     let limited = answers.into_iter().find(|answer| answer.status() == 429);
     problem(limited.expect("some were"), 429, "device").await;
     open(&server, "/whip/cam-2", PUBLISH).await;
+}
+
+/// Opens connections that begin with `start` of a request and send no more; returns them.
+async fn hold(server: &MediaServer, start: &str, count: usize) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for at in 0..count {
+        let connected = TcpStream::connect(server.http).await;
+        let mut stream = connected.unwrap_or_else(|error| panic!("connection {at}: {error}"));
+        // It may be closed already, for the next.
+        let _ = stream.write_all(start.as_bytes()).await;
+        held.push(stream);
+    }
+    held
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_make_room_for_one_that_does() {
+    let dir = TempDir::new("connections");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[http]\nconnections = 16\n").expect("it can be written");
+    let config = config.display().to_string();
+    let server = MediaServer::open(&["--config", &config]).await;
+    // Half of a head, a head and no second one, and nothing at all.
+    let mut held = Vec::new();
+    for start in [
+        "POST /whip/cam-1 HTTP/1.1\r\nHost: x\r\nContent-",
+        "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        "",
+    ] {
+        held.extend(hold(&server, start, 60).await);
+    }
+    let asked = Instant::now();
+    open(&server, "/whip/cam-1", PUBLISH).await;
+    let took = asked.elapsed();
+    println!(
+        "answered after {took:?}, with {} connections held",
+        held.len()
+    );
+    // One that only waited would be answered after the ten seconds that a first request has.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let metrics = server.metrics().await;
+    let bound = [("bound", "http_connections")];
+    assert!(metrics.sum("media_bound_hits_total", &bound) >= 160.0);
+    let made_room = [("type", "http"), ("operation", "crowded_out")];
+    assert!(metrics.sum("media_errors_total", &made_room) >= 160.0);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_after_ten_seconds() {
+    let server = MediaServer::open(&[]).await;
+    let mut held = hold(&server, "GET /health HTTP/1.1\r\nHost", 1).await;
+    let opened = Instant::now();
+    let read = tokio::time::timeout(3 * PATIENCE, held[0].read(&mut [0; 64])).await;
+    let took = opened.elapsed();
+    assert_eq!(read.expect("it ends").ok(), Some(0), "without an answer");
+    assert!(took > Duration::from_secs(8), "{took:?}");
+    let metrics = server.metrics().await;
+    let late = [("type", "http"), ("operation", "no_request")];
+    assert_eq!(metrics.sum("media_errors_total", &late), 1.0);
+}
+
+#[tokio::test]
+async fn a_server_opens_as_many_files_as_it_may() {
+    let server = MediaServer::after("ulimit -S -n 256", &[]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid()));
+    let limits = limits.expect("it runs");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = files.expect("a line").split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{limits}");
+    assert_ne!(words[3], "256", "the machine has no more to give");
 }
 
 #[tokio::test]

@@ -31,6 +31,15 @@ impl MediaServer {
         Self::start(Command::new(binary()), &args, None).await
     }
 
+    /// The same after so much of a shell script.
+    pub async fn after(script: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("{script}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(binary());
+        let args = [&["--auth", "none"], args].concat();
+        Self::start(command, &args, None).await
+    }
+
     /// The same in a network of its own, which alone can reach it.
     pub async fn within(namespace: &Namespace, args: &[&str]) -> Self {
         let args = [&["--auth", "none"], args].concat();

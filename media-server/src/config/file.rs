@@ -29,6 +29,7 @@ pub(super) struct FileHttp {
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) cors_origins: Vec<String>,
+    pub(super) connections: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

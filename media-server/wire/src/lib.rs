@@ -11,6 +11,7 @@ mod tcp;
 mod udp;
 mod waiter;
 
+pub use sys::raise_open_files;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::{Message, Received, Receiver, Sent, UdpSocket};
 pub use waiter::{Ready, Waiter, Waker, Woken};
