@@ -1,7 +1,7 @@
 //! Clients of a test server, and media whose every byte is known.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::synthetic::FrameSource;
 use client::{Codec, Http, HttpOptions, Options, PacketSink, Publisher, ReceivedPacket, Viewer};
@@ -10,6 +10,9 @@ use tokio::time::MissedTickBehavior;
 
 /// Long enough for a busy machine; what waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// No viewer of a device that sends goes without a packet for so long, on the busiest machine.
+pub const GAP: Duration = Duration::from_secs(1);
 
 /// Time between the frames of [`send_frames`].
 const FRAME: Duration = Duration::from_millis(10);
@@ -72,7 +75,7 @@ pub async fn watch_with(
 /// Payloads in the order of arrival.
 #[derive(Default)]
 pub struct Record {
-    packets: Mutex<Vec<(Option<Codec>, Vec<u8>)>>,
+    packets: Mutex<Vec<(Instant, Option<Codec>, Vec<u8>)>>,
 }
 
 impl PacketSink for Record {
@@ -80,7 +83,7 @@ impl PacketSink for Record {
         self.packets
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((packet.codec, packet.payload.to_vec()));
+            .push((Instant::now(), packet.codec, packet.payload.to_vec()));
     }
 }
 
@@ -90,9 +93,23 @@ impl Record {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
-            .filter(|(got, _)| *got == Some(codec))
-            .map(|(_, payload)| payload.clone())
+            .filter(|(_, got, _)| *got == Some(codec))
+            .map(|(.., payload)| payload.clone())
             .collect()
+    }
+
+    /// When each packet since then came, and the size of its payload.
+    pub fn since(&self, start: Instant) -> Vec<(Instant, usize)> {
+        let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = packets.iter().filter(|(at, ..)| *at >= start);
+        since.map(|(at, _, payload)| (*at, payload.len())).collect()
+    }
+
+    /// The longest time without a packet since then.
+    pub fn largest_gap(&self, start: Instant) -> Duration {
+        let came = self.since(start);
+        let pairs = came.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        pairs.max().unwrap_or_else(|| start.elapsed())
     }
 
     pub fn len(&self) -> usize {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use client::{Codec, Options, PeerState, Publisher, Transport};
+use std::time::Instant;
 use tests::{MediaServer, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::media::{
-    PATIENCE, Watching, metric_becomes, publish, publish_with, received, send_frames, watch,
+    GAP, PATIENCE, Watching, metric_becomes, publish, publish_with, received, send_frames, watch,
     watch_with,
 };
 
@@ -163,8 +164,13 @@ async fn a_slow_viewer_misses_video_up_to_a_keyframe_and_delays_nobody() {
     received(&slow, Codec::Vp8, sent.len()).await;
 
     narrow.pause(true);
+    let paused = Instant::now();
     sent.extend(send_until_withheld(&server, &publisher).await);
     for watching in &others {
+        let (gap, time) = (watching.record.largest_gap(paused), paused.elapsed());
+        println!("without a packet for {gap:?} at most, in {time:?} beside one that does not read");
+        // Far more than any machine takes, and far less than the slow one waits.
+        assert!(gap < GAP, "{gap:?}");
         let got = received(watching, Codec::Vp8, sent.len()).await;
         assert!(got == sent, "the others get all of it");
         assert_eq!(watching.viewer.reception().lost(), 0);
