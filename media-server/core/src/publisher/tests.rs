@@ -63,7 +63,7 @@ fn video_at_its_limit_is_counted_by_the_second_and_beyond_it_the_device_is_told(
         let bits = cells.bitrate_bps().expect("a second has passed");
         assert!((bits / (bytes * 800) as f64 - 1.0).abs() < 0.03, "{bits}");
         peer.take_reports();
-        session.limit_bandwidth(bench.now, None, MOST, &mut bench.out);
+        session.limit_bandwidth(bench.now, Wanted::Any, MOST, &mut bench.out);
         for (_, datagram) in bench.sent() {
             peer.receive(bench.now, &datagram);
         }
