@@ -42,6 +42,8 @@ pub enum ClientError {
     },
     #[error("no media over TCP: {reason}")]
     NoTcp { reason: String },
+    #[error("no datagrams can be lost over TCP, which sends again what is lost below it")]
+    LossOverTcp,
     #[error("the connection is {state:?}, not connected")]
     NotConnected { state: PeerState },
     #[error("the session has no {codec} track")]

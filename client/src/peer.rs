@@ -4,7 +4,7 @@
 //! keeps its sockets and about 0.7 MB). It never speaks HTTP. `publisher` and `viewer` use it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
@@ -37,6 +37,7 @@ use crate::repair::Repair;
 use crate::stage::Staged;
 use crate::tap::{PacketSink, Tap, TapShared};
 use crate::tcp::{self, Carrier};
+use crate::traffic::{Line, Loss, Traffic};
 use crate::{ClientError, Codec, Http, Resource, restart};
 
 /// How a session's media is carried.
@@ -63,6 +64,10 @@ pub struct Options {
     /// A publisher's simulcast layers of the video, by RID (RFC 8851), the preferred one first. None
     /// is a single stream.
     pub rids: Vec<String>,
+    /// What the session's own sockets lose on purpose. Over UDP alone.
+    pub loss: Option<Loss>,
+    /// Where what crosses its sockets is counted, with that of other sessions whose options share it.
+    pub traffic: Arc<Traffic>,
 }
 
 impl Default for Options {
@@ -76,6 +81,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(15),
             transport_cc: false,
             rids: Vec::new(),
+            loss: None,
+            traffic: Arc::default(),
         }
     }
 }
@@ -114,17 +121,6 @@ impl PeerState {
     }
 }
 
-/// How long the steps of a set-up took, each from the start.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SetupTimes {
-    /// The offer was ready and the POST began.
-    pub offered: Duration,
-    /// The answer came.
-    pub answered: Duration,
-    /// ICE and DTLS were done.
-    pub connected: Duration,
-}
-
 pub(crate) struct Peer {
     pub connection: Arc<dyn PeerConnection>,
     pub tap: Arc<TapShared>,
@@ -142,6 +138,8 @@ pub(crate) struct Peer {
 struct Events {
     gathered: watch::Sender<bool>,
     state: watch::Sender<PeerState>,
+    arrival: Arc<Arrival>,
+    connected_at: OnceLock<Instant>,
     tracks: Mutex<Vec<Arc<dyn TrackRemote>>>,
     /// Wakes the connection for its timers.
     due: Arc<Notify>,
@@ -164,7 +162,12 @@ impl PeerConnectionEventHandler for Events {
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
         let next = match state {
-            RTCPeerConnectionState::Connected => PeerState::Connected,
+            RTCPeerConnectionState::Connected => {
+                // Nothing is read between the datagram that ends the handshake and this.
+                let at = self.arrival.last().unwrap_or_else(Instant::now);
+                let _ = self.connected_at.set(at);
+                PeerState::Connected
+            }
             RTCPeerConnectionState::Disconnected => PeerState::Disconnected,
             RTCPeerConnectionState::Failed => PeerState::Failed,
             RTCPeerConnectionState::Closed => PeerState::Closed,
@@ -225,6 +228,9 @@ impl Peer {
             attempt: "build the connection",
             source,
         };
+        if options.loss.is_some() && options.transport == Transport::Tcp {
+            return Err(ClientError::LossOverTcp);
+        }
         let mut media_engine = MediaEngine::default();
         for codec in codecs.iter().flat_map(|codec| codec.offered()) {
             let repair = codec
@@ -255,7 +261,10 @@ impl Peer {
                 .with(REFERENCE_TIME_SLOT, Staged::new(ReferenceTime::default())),
             Role::Viewer => Registry::new()
                 .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
-                .with(REPAIR_SLOT, Staged::new(Repair::default()))
+                .with(
+                    REPAIR_SLOT,
+                    Staged::new(Repair::new(options.traffic.clone())),
+                )
                 .with(NACK_SLOT, NackGeneratorBuilder::new().build()),
         };
         let registry = match (options.transport_cc, role) {
@@ -289,6 +298,8 @@ impl Peer {
         let events = Arc::new(Events {
             gathered: watch::Sender::new(false),
             state: state_sender,
+            arrival: arrival.clone(),
+            connected_at: OnceLock::new(),
             tracks: Mutex::default(),
             due: due.clone(),
         });
@@ -308,7 +319,11 @@ impl Peer {
                     .build(),
             )
             .with_handler(events.clone())
-            .with_runtime(Arc::new(InOrder::new(arrival, due)))
+            .with_runtime(Arc::new(InOrder::new(
+                arrival,
+                due,
+                Line::new(options.traffic.clone(), options.loss),
+            )))
             .with_udp_addrs(vec![local_address(server, options)])
             .build()
             .await
@@ -447,6 +462,11 @@ impl Peer {
         *self.state.borrow()
     }
 
+    /// When it was first connected; `None` before.
+    pub fn connected_at(&self) -> Option<Instant> {
+        self.events.connected_at.get().copied()
+    }
+
     /// Waits until the session is over, whoever ended it.
     pub async fn over(&self) -> PeerState {
         let mut state = self.state.clone();
@@ -560,38 +580,6 @@ fn lead_media(answer: &str, address: SocketAddr) -> String {
         led.push_str("\r\n");
     }
     led
-}
-
-/// Times the steps of a set-up.
-pub(crate) struct SetupClock {
-    start: Instant,
-    pub times: SetupTimes,
-}
-
-impl SetupClock {
-    pub fn start() -> Self {
-        Self {
-            start: Instant::now(),
-            times: SetupTimes::default(),
-        }
-    }
-
-    /// A clock that started that long ago.
-    pub fn started(ago: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            start: now.checked_sub(ago).unwrap_or(now),
-            times: SetupTimes::default(),
-        }
-    }
-
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    pub fn since_start(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.start)
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use crate::codec::Role;
 use crate::http::endpoint;
-use crate::peer::{Peer, RESTART_TIMEOUT, RID_EXTENSION, SetupClock};
+use crate::peer::{Peer, RESTART_TIMEOUT, RID_EXTENSION};
+use crate::setup::SetupClock;
 use crate::{ClientError, Codec, Http, Kind, Options, PeerState, Resource, SetupTimes};
 
 /// A connected session that media can be sent on.
@@ -95,7 +96,7 @@ impl Publisher {
             end(http, &resource, &mut peer).await.ok();
             return Err(error);
         }
-        clock.times.connected = clock.elapsed();
+        clock.connected(&peer);
         Ok(Self {
             http: http.clone(),
             resource,
@@ -114,6 +115,11 @@ impl Publisher {
             .iter()
             .find(|track| track.codec == codec)
             .ok_or(ClientError::NoTrack { codec })
+    }
+
+    /// All tracks; of video that has layers, one for each.
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
     }
 
     /// The track of that simulcast layer.

@@ -2,11 +2,16 @@
 //! lost, under its own SSRC, payload type and sequence number.
 //!
 //! Stands behind the receiver reports, which tell what the network lost, and before the NACKs, which
-//! ask for what is still missing. Never sends.
+//! ask for what is still missing. Counts both. Never sends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rtc::interceptor::{Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 
 use crate::stage::{Queues, Stage};
+use crate::traffic::Traffic;
 
 /// Repair streams that are told apart: a session has one for its video.
 const MAX_STREAMS: usize = 16;
@@ -17,9 +22,16 @@ struct Repaired {
     media: (u32, u8),
 }
 
-#[derive(Default)]
 pub(crate) struct Repair {
     streams: Vec<Repaired>,
+    traffic: Arc<Traffic>,
+}
+
+impl Repair {
+    pub fn new(traffic: Arc<Traffic>) -> Self {
+        let streams = Vec::new();
+        Self { streams, traffic }
+    }
 }
 
 impl Stage for Repair {
@@ -34,9 +46,23 @@ impl Stage for Repair {
                 packet.header.sequence_number = u16::from_be_bytes(*original);
                 (packet.header.ssrc, packet.header.payload_type) = stream.media;
                 packet.payload = packet.payload.slice(2..);
+                self.traffic.received_again.fetch_add(1, Ordering::Relaxed);
             }
         }
         queues.read.push_back(msg);
+    }
+
+    fn written(&mut self, msg: &TaggedPacket) {
+        let Packet::Rtcp(packets) = &msg.message.packet else {
+            return;
+        };
+        let asked = packets
+            .iter()
+            .filter_map(|packet| packet.as_any().downcast_ref::<TransportLayerNack>())
+            .flat_map(|nack| &nack.nacks)
+            .map(|pair| 1 + u64::from(pair.lost_packets.count_ones()))
+            .sum();
+        self.traffic.asked_again.fetch_add(asked, Ordering::Relaxed);
     }
 
     fn bind_remote(&mut self, info: &StreamInfo) {
@@ -60,6 +86,7 @@ mod tests {
 
     use bytes::Bytes;
     use rtc::interceptor::{AttributedPacket, Interceptor as _};
+    use rtc::rtcp::transport_feedbacks::transport_layer_nack::NackPair;
     use rtc::rtp;
     use rtc::sansio::Protocol as _;
     use rtc::shared::TransportContext;
@@ -87,7 +114,8 @@ mod tests {
 
     #[test]
     fn a_retransmission_becomes_the_packet_that_was_lost() {
-        let mut repair = Staged::new(Repair::default());
+        let traffic = Arc::new(Traffic::default());
+        let mut repair = Staged::new(Repair::new(traffic.clone()));
         repair.bind_remote_stream(&StreamInfo {
             ssrc: 1,
             payload_type: 120,
@@ -120,5 +148,34 @@ mod tests {
             ],
             "and a probe is nothing"
         );
+        assert_eq!(traffic.counts().received_again, 1);
+    }
+
+    #[test]
+    fn every_packet_that_is_asked_for_again_is_counted() {
+        let traffic = Arc::new(Traffic::default());
+        let mut repair = Staged::new(Repair::new(traffic.clone()));
+        let nack: Box<dyn rtc::rtcp::Packet> = Box::new(TransportLayerNack {
+            sender_ssrc: 1,
+            media_ssrc: 2,
+            nacks: vec![
+                NackPair {
+                    packet_id: 7,
+                    lost_packets: 0b101,
+                },
+                NackPair {
+                    packet_id: 90,
+                    lost_packets: 0,
+                },
+            ],
+        });
+        let nack = TaggedPacket {
+            now: Instant::now(),
+            transport: TransportContext::default(),
+            message: AttributedPacket::new(Packet::Rtcp(vec![nack])),
+        };
+        repair.handle_write(nack).expect("taken");
+        assert!(repair.poll_write().is_some(), "it passes");
+        assert_eq!(traffic.counts().asked_again, 4);
     }
 }

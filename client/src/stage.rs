@@ -1,5 +1,5 @@
 //! What the stages of a connection's interceptor chain have in common: packets wait in both directions
-//! until they are fetched, and pass unless the stage looks at them.
+//! until they are fetched, and pass unless the stage keeps them.
 //!
 //! Decides nothing. `tap`, `repair` and `reference_time` are stages.
 
@@ -14,6 +14,8 @@ use rtc::shared::error::Error;
 pub(crate) trait Stage: Send + Sync + 'static {
     /// Takes a packet, and puts into the queues what goes on or back.
     fn read(&mut self, packet: TaggedPacket, queues: &mut Queues);
+    /// Looks at a packet on its way to the network.
+    fn written(&mut self, _packet: &TaggedPacket) {}
     fn bind_local(&mut self, _info: &StreamInfo) {}
     fn unbind_local(&mut self, _info: &StreamInfo) {}
     fn bind_remote(&mut self, _info: &StreamInfo) {}
@@ -57,6 +59,7 @@ impl<S: Stage> Protocol<TaggedPacket, TaggedPacket, ()> for Staged<S> {
     }
 
     fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Self::Error> {
+        self.stage.written(&packet);
         self.queues.write.push_back(packet);
         Ok(())
     }

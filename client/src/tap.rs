@@ -39,7 +39,8 @@ impl<F: Fn(&ReceivedPacket<'_>) + Send + Sync + 'static> PacketSink for F {
 /// A media packet as it arrived, decrypted.
 #[derive(Debug)]
 pub struct ReceivedPacket<'a> {
-    /// When the kernel had it; when it was read, where the kernel does not say.
+    /// When the kernel had it; when it was read, where the kernel does not say. Over TCP no segment has such
+    /// a time: it is when the bytes were read there.
     pub at: Instant,
     /// The codec that the payload type was offered for; `None` for one that nobody offered.
     pub codec: Option<Codec>,

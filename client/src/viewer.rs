@@ -9,8 +9,9 @@ use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
 use crate::codec::Role;
 use crate::http::endpoint;
-use crate::peer::{Peer, RESTART_TIMEOUT, SetupClock};
+use crate::peer::{Peer, RESTART_TIMEOUT};
 use crate::publisher::end;
+use crate::setup::SetupClock;
 use crate::{
     ClientError, Codec, Http, Kind, Options, PacketSink, PeerState, Reception, Resource, SetupTimes,
 };
@@ -103,7 +104,7 @@ impl PreparedViewer {
             end(http, &resource, &mut peer).await.ok();
             return Err(error);
         }
-        clock.times.connected = clock.elapsed();
+        clock.connected(&peer);
         Ok(Viewer {
             http: http.clone(),
             resource,

@@ -1,6 +1,7 @@
 //! Media over TCP, for clients that can reach nothing else.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use client::{Codec, Options, PeerState, Publisher, Transport};
 use std::time::Instant;
@@ -47,6 +48,31 @@ async fn a_device_and_viewers_without_udp_get_the_same_media_as_others() {
         watching.viewer.close().await.expect("the session ends");
     }
     metric_becomes(&server, "media_tcp_connections", &[], 1.0).await;
+}
+
+/// A process that is late for a tenth of a second now and then takes note of both late, or of neither.
+#[tokio::test]
+async fn a_viewer_is_connected_before_its_first_packet_however_late_its_tasks_run() {
+    let server = MediaServer::open(&[]).await;
+    let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    send_frames(&publisher, Codec::Vp8, 20, 1).await;
+    let busy = tokio::spawn(async {
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            tokio::task::yield_now().await;
+        }
+    });
+    for options in [Options::default(), over_tcp()] {
+        let transport = options.transport;
+        let viewer = watch_with(&server, "cam-1", &[Codec::Vp8], &options).await;
+        let first = viewer.viewer.first_packet().await;
+        let connected = viewer.viewer.setup_times().connected;
+        assert!(
+            first >= connected,
+            "over {transport:?} a packet after {first:?}, connected after {connected:?}"
+        );
+    }
+    busy.abort();
 }
 
 #[tokio::test]
