@@ -16,6 +16,8 @@ pub struct Stamp {
     /// Place of the frame's last packet.
     pub last: u16,
     pub keyframe: bool,
+    /// Which simulcast layer it is of, as its sender counts them; 0 without.
+    pub layer: u8,
     /// When the packet was sent, on a clock that sender and receiver share. Microseconds and less
     /// are kept; the wrap is after 584 years.
     pub sent: Duration,
@@ -35,7 +37,7 @@ impl Stamp {
             return false;
         };
         at[..7].copy_from_slice(&MAGIC);
-        at[7] = u8::from(self.keyframe);
+        at[7] = u8::from(self.keyframe) | self.layer << 1;
         at[8..12].copy_from_slice(&self.frame.to_be_bytes());
         at[12..14].copy_from_slice(&self.index.to_be_bytes());
         at[14..16].copy_from_slice(&self.last.to_be_bytes());
@@ -51,6 +53,7 @@ impl Stamp {
         }
         Some(Self {
             keyframe: at[7] & 1 != 0,
+            layer: at[7] >> 1,
             frame: u32::from_be_bytes(*at[8..].first_chunk()?),
             index: u16::from_be_bytes(*at[12..].first_chunk()?),
             last: u16::from_be_bytes(*at[14..].first_chunk()?),
@@ -72,6 +75,7 @@ pub struct KeyframeWatch {
 #[derive(Debug)]
 struct Partial {
     frame: u32,
+    layer: u8,
     seen: Vec<u64>,
     all: u32,
     missing: u32,
@@ -86,11 +90,12 @@ impl KeyframeWatch {
         let is = |partial: &Option<Partial>| {
             partial
                 .as_ref()
-                .is_some_and(|partial| partial.frame == stamp.frame)
+                .is_some_and(|partial| (partial.frame, partial.layer) == (stamp.frame, stamp.layer))
         };
         if !is(&self.newest) && !is(&self.before) {
             self.before = self.newest.replace(Partial {
                 frame: stamp.frame,
+                layer: stamp.layer,
                 seen: vec![0; usize::from(stamp.last) / 64 + 1],
                 all: u32::from(stamp.last) + 1,
                 missing: u32::from(stamp.last) + 1,
@@ -134,6 +139,7 @@ mod tests {
             index,
             last,
             keyframe: true,
+            layer: 2,
             sent: Duration::from_nanos(1_234_567_890_123),
         }
     }

@@ -20,6 +20,7 @@ pub struct FrameSource {
     next_frame: u32,
     /// Width and height that VP8 keyframes name.
     size: (u16, u16),
+    layer: u8,
 }
 
 /// A payload that is stamped when it is sent.
@@ -54,12 +55,19 @@ impl FrameSource {
             noise: seed,
             next_frame: 0,
             size: (640, 360),
+            layer: 0,
         }
     }
 
     /// The same frames with VP8 keyframes that name another size.
     pub fn with_size(mut self, width: u16, height: u16) -> Self {
         self.size = (width, height);
+        self
+    }
+
+    /// The same frames with stamps of that simulcast layer.
+    pub fn with_layer(mut self, layer: u8) -> Self {
+        self.layer = layer;
         self
     }
 
@@ -84,6 +92,7 @@ impl FrameSource {
                     index: index as u16,
                     last: last as u16,
                     keyframe,
+                    layer: self.layer,
                     sent: Duration::ZERO,
                 },
             })
@@ -231,7 +240,7 @@ mod tests {
     fn a_stamped_payload_has_its_size_its_header_and_its_stamp() {
         for codec in Codec::ALL {
             let plain = FrameSource::new(codec, 3, 48, 1).frame(true);
-            let mut source = FrameSource::new(codec, 3, 48, 1);
+            let mut source = FrameSource::new(codec, 3, 48, 1).with_layer(2);
             let sent = Duration::from_micros(5);
             let stamped: Vec<Bytes> = source
                 .stamped_frame(true)
@@ -247,6 +256,7 @@ mod tests {
                     index: index as u16,
                     last: last as u16,
                     keyframe: true,
+                    layer: 2,
                     sent,
                 };
                 assert_eq!(Stamp::read(payload), Some(expected), "{codec}");

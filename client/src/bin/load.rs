@@ -2,7 +2,7 @@
 //! delivered and how fast, how long set-ups took and, for a server on this machine, what it cost.
 //!
 //! It speaks WHIP and WHEP, so any server of them will do. Standard output carries the report alone;
-//! progress goes to standard error.
+//! progress goes to standard error. A viewer that saw nothing makes it end with exit code 3.
 #![forbid(unsafe_code)]
 
 #[path = "load/blind.rs"]
@@ -11,6 +11,8 @@ mod blind;
 mod churn;
 #[path = "load/join.rs"]
 mod join;
+#[path = "load/layers.rs"]
+mod layers;
 #[path = "load/meter.rs"]
 mod meter;
 #[path = "load/report.rs"]
@@ -32,17 +34,19 @@ mod wave;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use client::{Codec, SrtpProfile};
 use join::Rhythm;
+use layers::Layers;
 use tokens::{Minter, Tokens};
 
 /// Publishes to a media server and watches it from many viewers; prints a report.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 struct Args {
     /// WHIP endpoint. `{device}` is replaced by the device's name; without it the name is
     /// appended where the address ends with `/whip`.
@@ -116,6 +120,23 @@ struct Args {
     /// SRTP profile: gcm or sha1-80. Default: both offered, gcm first.
     #[arg(long, value_parser = srtp_profile)]
     srtp: Option<SrtpProfile>,
+    /// Loses so many of a hundred datagrams at random, each way, at the tool's own sockets. As on a real
+    /// link that begins with the first one of a session: handshakes get lost too, and a viewer whose last
+    /// flight is lost fails after 15 s; a publisher tries again. The report says what was dropped on
+    /// purpose, apart from what nobody sent again. Not with `--tcp`.
+    #[arg(long, value_parser = percent, value_name = "PERCENT")]
+    loss: Option<f64>,
+    /// Which datagrams `--loss` drops: the same ones of each session with the same number.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Simulcast layers of each publisher: q, h and f, as Chromium names them, the largest alone or the
+    /// larger two. f is as the other flags say, each of the others a quarter of the next. VP8 alone.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3), value_name = "N")]
+    layers: u32,
+    /// The layer that viewers ask for when they have joined, by its RID, or `auto` for the server's
+    /// choice, which is the default. Of several, with commas, the viewers of a device take them in turn.
+    #[arg(long, value_delimiter = ',', value_name = "RID")]
+    viewer_layer: Vec<String>,
     /// Local address for media. Default: loopback towards a loopback server, else every address.
     #[arg(long)]
     bind: Option<IpAddr>,
@@ -132,6 +153,12 @@ struct Args {
     #[arg(long, value_enum, default_value = "json")]
     report: Format,
 }
+
+const EXIT_CODES: &str = "Exit codes: 0, and every viewer saw a picture; 1, it could not run; 2, wrong flags; \
+    3, the report is there and says how many viewers saw none (of what others publish: got no packet).";
+
+/// See [`EXIT_CODES`].
+const SAW_NOTHING: u8 = 3;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
@@ -151,6 +178,13 @@ fn seconds(value: &str) -> Result<f64, String> {
     match value.parse() {
         Ok(seconds) if (0.0..=600.0).contains(&seconds) => Ok(seconds),
         _ => Err("give a number from 0 to 600".to_owned()),
+    }
+}
+
+fn percent(value: &str) -> Result<f64, String> {
+    match value.parse() {
+        Ok(percent) if (0.0..=90.0).contains(&percent) => Ok(percent),
+        _ => Err("give a number from 0 to 90".to_owned()),
     }
 }
 
@@ -203,6 +237,47 @@ impl Args {
         )?))
     }
 
+    /// # Errors
+    /// What can't be had together.
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.publishers == 0 || self.whip.is_some(),
+            "--publishers {} needs --whip, the address to publish to",
+            self.publishers
+        );
+        anyhow::ensure!(
+            self.viewers + self.wave == 0 || self.whep.is_some(),
+            "{} viewers need --whep, the address to watch at",
+            self.viewers + self.wave
+        );
+        anyhow::ensure!(
+            self.publishers < 2
+                || self
+                    .whip
+                    .as_deref()
+                    .is_none_or(|whip| endpoint(whip, "a") != endpoint(whip, "b")),
+            "with several publishers --whip must hold {{device}} or end with /whip"
+        );
+        anyhow::ensure!(
+            !self.tcp || self.loss.is_none(),
+            "--loss drops datagrams, and with --tcp there are none: what is lost on the way, TCP sends again"
+        );
+        anyhow::ensure!(
+            self.layers == 1 || self.codec == Codec::Vp8,
+            "--layers {} needs --codec vp8: made-up frames of {} do not say how large they are",
+            self.layers,
+            self.codec
+        );
+        let own = Layers::new(self.layers as usize, &[]).rids();
+        for layer in &self.viewer_layer {
+            anyhow::ensure!(
+                layer == layers::AUTO || self.publishers == 0 || own.contains(layer),
+                "--viewer-layer {layer}: the publishers have no such layer, only {own:?}"
+            );
+        }
+        Ok(())
+    }
+
     fn devices(&self) -> Vec<String> {
         match self.publishers {
             0 | 1 => vec![self.device.clone()],
@@ -230,7 +305,7 @@ fn endpoint(base: &str, device: &str) -> String {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("MEDIA_LOG")
@@ -239,24 +314,7 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    anyhow::ensure!(
-        args.publishers == 0 || args.whip.is_some(),
-        "--publishers {} needs --whip, the address to publish to",
-        args.publishers
-    );
-    anyhow::ensure!(
-        args.viewers + args.wave == 0 || args.whep.is_some(),
-        "{} viewers need --whep, the address to watch at",
-        args.viewers + args.wave
-    );
-    anyhow::ensure!(
-        args.publishers < 2
-            || args
-                .whip
-                .as_deref()
-                .is_none_or(|whip| endpoint(whip, "a") != endpoint(whip, "b")),
-        "with several publishers --whip must hold {{device}} or end with /whip"
-    );
+    args.check()?;
     let report = tokio::select! {
         report = run::run(&args) => report?,
         interrupt = tokio::signal::ctrl_c() => {
@@ -271,7 +329,12 @@ async fn main() -> anyhow::Result<()> {
         ),
         Format::Text => print!("{}", text::text(&report)),
     }
-    Ok(())
+    if report.viewers_that_saw_nothing > 0 {
+        let blind = report.viewers_that_saw_nothing;
+        progress(&format!("{blind} viewers saw no picture"));
+        return Ok(ExitCode::from(SAW_NOTHING));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
@@ -306,6 +369,36 @@ mod tests {
         }
         assert_eq!(seconds("0"), Ok(0.0));
         assert!(seconds("NaN").is_err());
+    }
+
+    #[test]
+    fn what_can_not_be_had_together_is_said() {
+        let told = |more: &[&str]| {
+            let ends = [
+                "media-load",
+                "--whip",
+                "http://h/whip",
+                "--whep",
+                "http://h/whep",
+            ];
+            let args = Args::parse_from([&ends[..], more].concat());
+            args.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(told(&["--loss", "5", "--layers", "3"]), Ok(()));
+        assert_eq!(told(&["--layers", "2", "--viewer-layer", "h,auto"]), Ok(()));
+        let others = ["--publishers", "0", "--viewer-layer", "high"];
+        assert_eq!(told(&others), Ok(()), "of a device of somebody else");
+        for (flags, word) in [
+            (&["--loss", "5", "--tcp"][..], "TCP sends again"),
+            (&["--layers", "2", "--codec", "av1"], "vp8"),
+            (&["--layers", "2", "--viewer-layer", "q"], "no such layer"),
+            (&["--viewer-layer", "f"], "no such layer"),
+        ] {
+            let error = told(flags).expect_err(word);
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(percent("NaN").is_err() && percent("91").is_err());
+        assert_eq!(percent("0.5"), Ok(0.5));
     }
 
     #[test]

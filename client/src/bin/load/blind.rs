@@ -13,7 +13,8 @@ const MAX_TOLD: usize = 20;
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Blind {
-    /// `refused_503` and the like, `not_connected`, `no_packet`, `no_keyframe`, `keyframe_incomplete`.
+    /// `refused_503` and the like, `no_layer_choice`, `not_connected`, `no_packet`, `no_keyframe`,
+    /// `keyframe_incomplete`.
     pub by_reason: BTreeMap<String, u64>,
     /// The first of them.
     pub viewers: Vec<BlindViewer>,
@@ -33,6 +34,8 @@ pub struct BlindViewer {
 pub enum Reason {
     /// The server refused the session.
     Refused { status: u16, error: String },
+    /// The server offers no choice of layers.
+    NoLayerChoice,
     /// There was no session, or one that never connected.
     NotConnected { error: String },
     /// It connected and nothing came.
@@ -63,6 +66,7 @@ impl Reason {
     fn key(&self) -> String {
         match self {
             Self::Refused { status, .. } => format!("refused_{status}"),
+            Self::NoLayerChoice => "no_layer_choice".into(),
             Self::NotConnected { .. } => "not_connected".into(),
             Self::NoPacket { .. } => "no_packet".into(),
             Self::NoKeyframe { .. } => "no_keyframe".into(),
@@ -72,7 +76,11 @@ impl Reason {
 
     /// Of a viewer that could not join.
     pub fn of_failure(error: &anyhow::Error) -> Self {
-        let refused = error.downcast_ref().and_then(ClientError::status);
+        let cause = error.downcast_ref();
+        if let Some(ClientError::NoLayerChoice) = cause {
+            return Self::NoLayerChoice;
+        }
+        let refused = cause.and_then(ClientError::status);
         let error = format!("{error:#}");
         match refused {
             Some(status) => Self::Refused { status, error },
@@ -80,9 +88,10 @@ impl Reason {
         }
     }
 
-    /// Of a viewer that is there; `None` if it sees a picture.
-    fn of_watching(watch: &Watching, codec: Codec) -> Option<Self> {
-        if watch.eye.picture().is_some() {
+    /// Of a viewer that is there; `None` if it sees a picture. What others publish has no stamps to know
+    /// one by: any packet will do.
+    fn of_watching(watch: &Watching, codec: Codec, stamped: bool) -> Option<Self> {
+        if watch.eye.picture().is_some() || (!stamped && watch.viewer.packets() > 0) {
             return None;
         }
         let reception = watch.viewer.reception();
@@ -113,13 +122,23 @@ impl Blind {
         }
     }
 
-    /// Adds those of them who see none now.
-    pub fn look_at<'a>(&mut self, watching: impl IntoIterator<Item = &'a Watching>, codec: Codec) {
+    /// Adds those of them who see none now; `stamped` if this run publishes what they watch.
+    pub fn look_at<'a>(
+        &mut self,
+        watching: impl IntoIterator<Item = &'a Watching>,
+        codec: Codec,
+        stamped: bool,
+    ) {
         for watch in watching {
-            if let Some(reason) = Reason::of_watching(watch, codec) {
+            if let Some(reason) = Reason::of_watching(watch, codec, stamped) {
                 self.add(watch.number, reason);
             }
         }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.by_reason.values().sum()
     }
 
     /// Adds those of another group.

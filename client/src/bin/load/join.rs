@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::blind::{Blind, Reason};
+use crate::layers::Layers;
 use crate::meter::{Eye, Meter};
 use crate::report::Joined;
 use crate::tokens::Tokens;
@@ -26,6 +27,7 @@ pub struct Door {
     codec: Codec,
     tokens: Tokens,
     meter: Arc<Meter>,
+    layers: Arc<Layers>,
 }
 
 /// Why a viewer came.
@@ -56,6 +58,8 @@ pub struct Prepared {
     http: Http,
     eye: Arc<Eye>,
     device: usize,
+    /// The layer that it asks for.
+    layer: Option<String>,
 }
 
 impl Door {
@@ -65,6 +69,7 @@ impl Door {
         options: Options,
         tokens: Tokens,
         meter: Arc<Meter>,
+        layers: Arc<Layers>,
     ) -> Arc<Self> {
         Arc::new(Self {
             whep: args.whep.clone().unwrap_or_default(),
@@ -74,6 +79,7 @@ impl Door {
             codec: args.codec,
             tokens,
             meter,
+            layers,
         })
     }
 
@@ -84,27 +90,37 @@ impl Door {
     pub async fn prepare(&self, number: usize) -> anyhow::Result<Prepared> {
         let device = number % self.devices.len();
         let name = &self.devices[device];
-        let eye = Arc::new(Eye::new(self.meter.clone()));
+        let choice = self.layers.choice(number, self.devices.len());
+        let eye = Arc::new(Eye::new(self.meter.clone(), self.layers.clone(), choice));
         let url = endpoint(&self.whep, name);
-        let viewer =
-            PreparedViewer::new(&url, &self.options, &[self.codec], Some(eye.clone())).await?;
+        let mut options = self.options.clone();
+        options.loss = options.loss.map(|loss| loss.of(number as u64));
+        let viewer = PreparedViewer::new(&url, &options, &[self.codec], Some(eye.clone())).await?;
         Ok(Prepared {
             number,
             viewer,
             http: self.http.with_token(self.tokens.viewer(number, name)?),
             eye,
             device,
+            layer: self.layers.wanted(choice).map(str::to_owned),
         })
     }
 }
 
 impl Prepared {
-    /// Opens the session.
+    /// Opens the session, and asks for its layer.
     ///
     /// # Errors
     /// Why it could not be.
     pub async fn join(self, group: Group) -> anyhow::Result<Watching> {
         let viewer = self.viewer.join(&self.http).await?;
+        if let Some(layer) = &self.layer
+            && let Err(error) = viewer.select_layer(Some(layer)).await
+        {
+            // It would watch what it does not want. What the server makes of the end changes nothing.
+            viewer.close().await.ok();
+            return Err(error.into());
+        }
         Ok(Watching {
             number: self.number,
             viewer,

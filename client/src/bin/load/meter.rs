@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use client::{KeyframeWatch, PacketSink, ReceivedPacket, Stamp};
 
+use crate::layers::Layers;
 use crate::report::{Percentiles, milliseconds};
 
 /// The clock that publishers stamp by, and the latencies of all viewers while it is recording.
@@ -30,9 +31,13 @@ impl Meter {
         self.start.elapsed()
     }
 
-    /// Whether latencies are kept from now on.
+    /// Whether latencies are kept from now on, and layers counted.
     pub fn record(&self, on: bool) {
         self.recording.store(on, Ordering::Relaxed);
+    }
+
+    pub fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
     }
 
     /// The latencies so far; `None` if no stamped packet came.
@@ -45,6 +50,8 @@ impl Meter {
 /// What one viewer sees.
 pub struct Eye {
     meter: Arc<Meter>,
+    layers: Arc<Layers>,
+    choice: usize,
     /// When its first packet came, on the clock of the stamps.
     began: OnceLock<Duration>,
     seen: Mutex<Seen>,
@@ -59,13 +66,21 @@ struct Seen {
 }
 
 impl Eye {
-    pub fn new(meter: Arc<Meter>) -> Self {
+    /// The eye of a viewer with that choice of a layer.
+    pub fn new(meter: Arc<Meter>, layers: Arc<Layers>, choice: usize) -> Self {
         Self {
             meter,
+            layers,
+            choice,
             began: OnceLock::new(),
             seen: Mutex::default(),
             picture: OnceLock::new(),
         }
+    }
+
+    /// Which of the choices of a layer its viewer has.
+    pub fn choice(&self) -> usize {
+        self.choice
     }
 
     /// When the first keyframe was whole.
@@ -93,8 +108,12 @@ impl PacketSink for Eye {
         let at = packet.at.saturating_duration_since(self.meter.start);
         // What was sent before comes from a server's cache: how old it is says nothing of forwarding.
         let is_forwarded = stamp.sent >= *self.began.get_or_init(|| at);
-        if is_forwarded && self.meter.recording.load(Ordering::Relaxed) {
-            self.meter.latency.add(at.saturating_sub(stamp.sent));
+        if self.meter.is_recording() {
+            if is_forwarded {
+                self.meter.latency.add(at.saturating_sub(stamp.sent));
+            }
+            self.layers
+                .got(self.choice, stamp.layer, packet.payload.len());
         }
         if self.picture.get().is_none() {
             let mut seen = self.lock();
@@ -224,13 +243,15 @@ mod tests {
     fn what_a_viewer_gets_from_a_cache_is_no_latency() {
         let meter = Arc::new(Meter::new());
         meter.record(true);
-        let eye = Eye::new(meter.clone());
+        let layers = Arc::new(Layers::new(1, &[]));
+        let eye = Eye::new(meter.clone(), layers, 0);
         let arrives = |at: u64, sent: u64| {
             let stamp = Stamp {
                 frame: 0,
                 index: 0,
                 last: 9,
                 keyframe: false,
+                layer: 0,
                 sent: Duration::from_millis(sent),
             };
             let mut payload = vec![0; Stamp::LEN];

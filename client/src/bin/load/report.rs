@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use client::Codec;
+use client::{Codec, TrafficCounts};
 use serde::Serialize;
 
 use crate::blind::Blind;
+use crate::layers::LayersReport;
 
 /// The whole report. Field names are part of the tool's contract.
 #[derive(Debug, Serialize)]
@@ -17,7 +18,7 @@ pub struct Report {
     pub expected_packets: u64,
     pub delivered_packets: u64,
     pub delivered_payload_bytes: u64,
-    /// Missing by sequence gaps, over all viewers.
+    /// Missing by sequence gaps after all repair, over all viewers.
     pub lost_packets: u64,
     pub delivered_ratio: f64,
     pub video_frames: u64,
@@ -25,10 +26,22 @@ pub struct Report {
     pub viewers_failed: usize,
     /// Connected viewers that never had a whole keyframe. Only known of our own publishers.
     pub viewers_without_picture: Option<u64>,
+    /// Those, and who failed to come, churn's included. Of what others publish only who got no packet is known.
+    /// If there is one, the tool ends with exit code 3.
+    pub viewers_that_saw_nothing: u64,
     /// Why these had none, and those who failed. Churn tells of its failures itself.
     pub blind: Option<Blind>,
     /// The first few reasons why a session failed.
     pub failures: Vec<String>,
+    /// What `--loss` was; what it dropped is in `traffic`, and not in `lost_packets` unless nobody sent it again.
+    pub loss: Option<LossReport>,
+    /// At the sockets of all sessions, from the first handshake on, those that failed too.
+    pub traffic: TrafficReport,
+    /// With `--layers` or `--viewer-layer`.
+    pub layers: Option<LayersReport>,
+    /// When a datagram has arrived, in every time of a set-up and in the latency: when the `kernel` had it, or
+    /// with `--tcp`, of which the kernel does not tell, when this tool had read it (`tcp_read`).
+    pub arrival_clock: &'static str,
     /// Viewers joined `at_rest` (before media flowed) or `live`.
     pub joined: &'static str,
     pub publisher_setup_ms: SetupReport,
@@ -49,6 +62,22 @@ pub struct Report {
     pub server: Option<ServerReport>,
 }
 
+/// Loss on purpose.
+#[derive(Debug, Serialize)]
+pub struct LossReport {
+    pub percent: f64,
+    pub seed: u64,
+    /// Handshakes of publishers that it ended, and that were tried again.
+    pub publisher_setups_repeated: u64,
+}
+
+/// What crossed the tool's sockets, and what was dropped there on purpose.
+#[derive(Debug, Serialize)]
+pub struct TrafficReport {
+    pub viewers: TrafficCounts,
+    pub publishers: TrafficCounts,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Shape {
     pub codec: Codec,
@@ -61,6 +90,7 @@ pub struct Shape {
     pub joins_per_second: Option<f64>,
     pub wave: u32,
     pub churn_per_second: Option<f64>,
+    pub layers: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +116,8 @@ pub struct SetupReport {
     pub post_to_connected: Percentiles,
     /// To the last missing packet of the first whole keyframe. Only of viewers that joined live.
     pub post_to_first_keyframe: Option<Percentiles>,
+    /// Of each of them, from the end of its handshake.
+    pub connected_to_first_keyframe: Option<Percentiles>,
 }
 
 /// One set-up, each time from its start.
@@ -113,6 +145,9 @@ impl SetupReport {
             post_to_connected: all(|join| join.connected.saturating_sub(join.offered)),
             post_to_first_keyframe: some(|join| {
                 join.picture.map(|at| at.saturating_sub(join.offered))
+            }),
+            connected_to_first_keyframe: some(|join| {
+                join.picture.map(|at| at.saturating_sub(join.connected))
             }),
         }
     }
@@ -241,6 +276,8 @@ mod tests {
         assert_eq!(report.post_to_connected.p50, 15.0);
         let picture = report.post_to_first_keyframe.expect("one saw a picture");
         assert_eq!(picture.p50, 40.0);
+        let picture = report.connected_to_first_keyframe.expect("one did");
+        assert_eq!(picture.p50, 25.0);
         let blind = SetupReport::of([joined(None)]);
         assert_eq!(blind.post_to_first_keyframe, None);
     }

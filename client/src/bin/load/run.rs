@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Http, HttpOptions, Options, Publisher, Transport};
+use client::{Http, HttpOptions, Loss, Options, Publisher, Traffic, Transport};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::churn::churn;
 use crate::join::{Door, Group, Joins, Rhythm, Watching, join_all};
+use crate::layers::Layers;
 use crate::meter::Meter;
-use crate::report::{DeviceReport, Report, ServerReport, SetupReport, Shape, rounded};
-use crate::send::{Sending, publish};
+use crate::report::{
+    DeviceReport, LossReport, Report, ServerReport, SetupReport, Shape, TrafficReport, rounded,
+};
+use crate::send::{Sending, packets_sent, publish};
 use crate::server::{self, Usage};
 use crate::tally::{Departed, Totals};
 use crate::wave::Wave;
@@ -50,6 +53,17 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     if args.wave > 0 {
         options.connect_timeout = WAVE_CONNECT;
     }
+    options.loss = args.loss.map(|percent| Loss {
+        ratio: percent / 100.0,
+        seed: args.seed,
+    });
+    let layers = Arc::new(Layers::new(args.layers as usize, &args.viewer_layer));
+    let publishing = Options {
+        rids: layers.rids(),
+        traffic: Arc::new(Traffic::default()),
+        ..options.clone()
+    };
+    let traffic = [options.traffic.clone(), publishing.traffic.clone()];
     let tokens = args.tokens()?;
     let meter = Arc::new(Meter::new());
     let measure = || args.server_pid.map(server::usage).transpose();
@@ -58,8 +72,10 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         false => Group::Live,
     };
 
-    let publishers = publish(args, &http, &tokens, &options).await?;
-    let sending = Sending::start(args, &publishers, &meter);
+    let (publishers, publisher_setups_repeated) =
+        publish(args, &http, &tokens, &publishing).await?;
+    let stamped = !publishers.is_empty();
+    let sending = Sending::start(args, &publishers, &meter, &layers);
     if group == Group::Live {
         sending.go();
         // Whoever joins now joins a stream, not its first frame.
@@ -67,7 +83,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     } else {
         tokio::time::sleep(AT_REST).await;
     }
-    let door = Door::new(args, http, options, tokens, meter.clone());
+    let door = Door::new(args, http, options, tokens, meter.clone(), layers.clone());
     let before_viewers = measure()?;
     let joins = join_all(&door, 0, args.viewers as usize, args.rhythm(), group).await;
     if group == Group::AtRest {
@@ -98,6 +114,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
             viewers: args.wave as usize,
             within: Duration::from_secs_f64(args.wave_seconds),
             codec: args.codec,
+            stamped,
             server_pid: args.server_pid,
         };
         let (joins, report) = plan.run(&watching, requests).await?;
@@ -108,7 +125,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         wave = Some(report);
     }
 
-    let mut departed = Departed::new(args.devices().len(), args.codec);
+    let mut departed = Departed::new(args.devices().len(), args.codec, stamped);
     let window_start = Instant::now();
     let own_before = server::usage(std::process::id())?;
     let server_before = measure()?;
@@ -131,17 +148,27 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let own_after = server::usage(std::process::id())?;
     let window = window_start.elapsed();
 
+    if stamped {
+        see(&watching).await;
+    }
     sending.stop().await?;
     drain(&watching).await;
 
+    // Of several layers a viewer gets one at a time, so not all is owed to it.
     let sent = |device: usize| -> Option<u64> {
-        let track = publishers.get(device)?.track(args.codec).ok()?;
-        Some(track.packets())
+        let publisher = publishers.get(device).filter(|_| !layers.is_simulcast());
+        publisher.map(|publisher| packets_sent(publisher))
     };
     let by_device = departed.by_device(&watching, sent);
     let total = Totals::sum(by_device.iter().copied());
     blind.merge(std::mem::take(&mut departed.blind));
-    blind.look_at(&watching, args.codec);
+    blind.look_at(&watching, args.codec, stamped);
+    let churn_failed = churned.as_ref().map_or(0, |churn| churn.failed);
+    let viewers_that_saw_nothing = blind.count() + churn_failed;
+    let choosing = |choice: usize| {
+        let with_it = watching.iter().filter(|watch| watch.eye.choice() == choice);
+        with_it.count()
+    };
     let latency = meter.latency();
     let report = Report {
         expected_packets: total.expected,
@@ -155,9 +182,24 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         video_frames: total.video_frames,
         viewers_connected: watching.len(),
         viewers_failed: failed,
-        viewers_without_picture: (!publishers.is_empty()).then_some(total.without_picture),
-        blind: (!publishers.is_empty()).then_some(blind),
+        viewers_without_picture: stamped.then_some(total.without_picture),
+        viewers_that_saw_nothing,
+        blind: (stamped || blind.count() > 0).then_some(blind),
         failures,
+        loss: args.loss.map(|percent| LossReport {
+            percent,
+            seed: args.seed,
+            publisher_setups_repeated,
+        }),
+        traffic: TrafficReport {
+            viewers: traffic[0].counts(),
+            publishers: traffic[1].counts(),
+        },
+        layers: layers.report(window, args.publishers as usize, choosing),
+        arrival_clock: match args.tcp {
+            true => "tcp_read",
+            false => "kernel",
+        },
         joined: match group {
             Group::AtRest => "at_rest",
             _ => "live",
@@ -193,10 +235,23 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
             },
             wave: args.wave,
             churn_per_second: args.churn,
+            layers: args.layers,
         },
     };
     close(publishers, watching).await;
     Ok(report)
+}
+
+/// Longest wait, with media, for those who came last to see a picture.
+const PICTURES: Duration = Duration::from_secs(15);
+
+/// Waits until all see a picture.
+async fn see(watching: &[Watching]) {
+    let deadline = Instant::now() + PICTURES;
+    let blind = |watch: &Watching| watch.eye.picture().is_none() && !watch.viewer.state().is_over();
+    while Instant::now() < deadline && watching.iter().any(blind) {
+        tokio::time::sleep(DRAIN / 8).await;
+    }
 }
 
 /// A thousand handshakes at once take the cores of a small machine for longer than one does.
@@ -242,9 +297,7 @@ fn device_reports(
             let publisher = publishers.get(index);
             DeviceReport {
                 device,
-                packets_sent: publisher
-                    .and_then(|publisher| publisher.track(args.codec).ok())
-                    .map_or(0, |track| track.packets()),
+                packets_sent: publisher.map_or(0, |publisher| packets_sent(publisher)),
                 keyframe_requests: publisher.map_or(0, |publisher| publisher.keyframe_requests()),
                 viewers: totals.viewers,
                 delivered_packets: totals.packets,

@@ -6,19 +6,24 @@ use std::time::Duration;
 
 use anyhow::Context;
 use client::synthetic::FrameSource;
-use client::{Codec, Http, Options, Publisher};
+use client::{ClientError, Http, Options, Publisher, Track};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::layers::Layers;
 use crate::meter::Meter;
 use crate::tokens::Tokens;
 use crate::{Args, endpoint, progress};
 
-/// Bytes of an RTP header without extensions.
-const RTP_HEADER: usize = 12;
+/// Set-ups of a publisher whose handshake was lost on purpose.
+const TRIES: u64 = 5;
 
-/// Connects the publishers, all of them or none.
+/// Tells the luck of publishers from that of viewers, who count from 0.
+const FIRST_SESSION: u64 = 1 << 32;
+
+/// Connects the publishers, all of them or none. Also says how many set-ups were made again because loss
+/// on purpose had ended them.
 ///
 /// # Errors
 /// Why the first of them could not.
@@ -27,21 +32,42 @@ pub async fn publish(
     http: &Http,
     tokens: &Tokens,
     options: &Options,
-) -> anyhow::Result<Vec<Arc<Publisher>>> {
-    let mut publishers = Vec::new();
+) -> anyhow::Result<(Vec<Arc<Publisher>>, u64)> {
+    let (mut publishers, mut repeated) = (Vec::new(), 0);
     let Some(whip) = args.whip.as_deref().filter(|_| args.publishers > 0) else {
-        return Ok(publishers);
+        return Ok((publishers, repeated));
     };
-    for device in args.devices() {
+    for (index, device) in args.devices().into_iter().enumerate() {
         let url = endpoint(whip, &device);
         let http = http.with_token(tokens.publisher(&device)?);
-        let publisher = Publisher::connect(&url, &http, options, &[args.codec])
-            .await
-            .with_context(|| format!("failed to publish {device}"))?;
+        let mut tries = 0;
+        let publisher = loop {
+            let mut options = options.clone();
+            let session = FIRST_SESSION + index as u64 * TRIES + tries;
+            options.loss = options.loss.map(|loss| loss.of(session));
+            tries += 1;
+            match Publisher::connect(&url, &http, &options, &[args.codec]).await {
+                Ok(publisher) => break publisher,
+                Err(error @ (ClientError::Timeout { .. } | ClientError::NotConnected { .. }))
+                    if options.loss.is_some() && tries < TRIES =>
+                {
+                    progress(&format!("{device} tries again: {error}"));
+                    repeated += 1;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("failed to publish {device}"));
+                }
+            }
+        };
         publishers.push(Arc::new(publisher));
     }
     progress(&format!("{} publishers connected", publishers.len()));
-    Ok(publishers)
+    Ok((publishers, repeated))
+}
+
+/// What was sent so far, over all layers.
+pub fn packets_sent(publisher: &Publisher) -> u64 {
+    publisher.tracks().iter().map(Track::packets).sum()
 }
 
 /// The publishers' tasks.
@@ -53,26 +79,30 @@ pub struct Sending {
 
 impl Sending {
     /// Makes a task for each publisher, which waits for [`Self::go`].
-    pub fn start(args: &Args, publishers: &[Arc<Publisher>], meter: &Arc<Meter>) -> Self {
+    pub fn start(
+        args: &Args,
+        publishers: &[Arc<Publisher>],
+        meter: &Arc<Meter>,
+        layers: &Arc<Layers>,
+    ) -> Self {
         let (go, started) = watch::channel(false);
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for (index, publisher) in publishers.iter().enumerate() {
-            let source = FrameSource::new(
+            let sources = layers.sources(
                 args.codec,
                 args.packets_per_frame as usize,
-                args.packet_bytes as usize - RTP_HEADER,
+                args.packet_bytes as usize,
                 index as u64,
             );
-            let pace = Pace::new(args, index, publishers.len());
-            tasks.spawn(send(
-                publisher.clone(),
-                source,
-                pace,
-                meter.clone(),
-                started.clone(),
-                stop.clone(),
-            ));
+            let device = Device {
+                publisher: publisher.clone(),
+                streams: sources.into_iter().map(Stream::new).collect(),
+                pace: Pace::new(args, index, publishers.len()),
+                meter: meter.clone(),
+                layers: layers.clone(),
+            };
+            tasks.spawn(device.send(started.clone(), stop.clone()));
         }
         Self { tasks, go, stop }
     }
@@ -97,7 +127,6 @@ impl Sending {
 
 /// When frames and keyframes are due.
 struct Pace {
-    codec: Codec,
     frame: Duration,
     /// From the start of media to the first frame: devices do not tick together.
     phase: Duration,
@@ -109,7 +138,6 @@ impl Pace {
     fn new(args: &Args, index: usize, devices: usize) -> Self {
         let frame = Duration::from_secs(1) / args.frames_per_second;
         Self {
-            codec: args.codec,
             frame,
             phase: frame.mul_f64(index as f64 / devices.max(1) as f64),
             ticks: args.codec.clock_rate() / args.frames_per_second,
@@ -118,39 +146,90 @@ impl Pace {
     }
 }
 
-/// Sends frames from the moment `started` holds true until `stop`.
-async fn send(
+/// A publisher and what it sends.
+struct Device {
     publisher: Arc<Publisher>,
-    mut source: FrameSource,
+    /// In the order of its tracks.
+    streams: Vec<Stream>,
     pace: Pace,
     meter: Arc<Meter>,
-    mut started: watch::Receiver<bool>,
-    stop: Arc<AtomicBool>,
-) -> anyhow::Result<()> {
-    started
-        .wait_for(|started| *started)
-        .await
-        .context("the run ended before media began")?;
-    let track = publisher.track(pace.codec)?;
-    let mut tick = tokio::time::interval_at(Instant::now() + pace.phase, pace.frame);
-    // A camera does not make up for frames that it missed; a burst of them would overrun sockets.
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut timestamp, mut since_keyframe, mut answered) = (0u32, u32::MAX, 0);
-    while !stop.load(Ordering::Relaxed) {
-        tick.tick().await;
-        let requests = publisher.keyframe_requests();
-        let keyframe = since_keyframe >= pace.frames_per_keyframe || requests > answered;
-        answered = requests;
-        since_keyframe = if keyframe { 1 } else { since_keyframe + 1 };
-        let payloads = source.stamped_frame(keyframe);
-        let last = payloads.len() - 1;
-        for (index, payload) in payloads.into_iter().enumerate() {
-            track
-                .send(timestamp, index == last, payload.sent_at(meter.now()))
-                .await
-                .with_context(|| format!("the publisher is {:?}", publisher.state()))?;
+    layers: Arc<Layers>,
+}
+
+/// The frames of one track.
+struct Stream {
+    source: FrameSource,
+    since_keyframe: u32,
+    /// Keyframe requests that have had their keyframe.
+    answered: u64,
+}
+
+impl Stream {
+    fn new(source: FrameSource) -> Self {
+        Self {
+            source,
+            since_keyframe: u32::MAX,
+            answered: 0,
         }
-        timestamp = timestamp.wrapping_add(pace.ticks);
     }
-    Ok(())
+}
+
+impl Device {
+    /// Sends frames from the moment `started` holds true until `stop`.
+    async fn send(
+        mut self,
+        mut started: watch::Receiver<bool>,
+        stop: Arc<AtomicBool>,
+    ) -> anyhow::Result<()> {
+        started
+            .wait_for(|started| *started)
+            .await
+            .context("the run ended before media began")?;
+        let Pace {
+            frame,
+            phase,
+            ticks,
+            frames_per_keyframe,
+        } = self.pace;
+        let mut tick = tokio::time::interval_at(Instant::now() + phase, frame);
+        // A camera does not make up for frames that it missed; a burst of them would overrun sockets.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut timestamp = 0u32;
+        while !stop.load(Ordering::Relaxed) {
+            tick.tick().await;
+            let tracks = self.publisher.tracks();
+            for (layer, (track, stream)) in tracks.iter().zip(&mut self.streams).enumerate() {
+                let requests = match tracks.len() {
+                    // Of a server that names another SSRC too.
+                    1 => self.publisher.keyframe_requests(),
+                    _ => self.publisher.keyframe_requests_of(track),
+                };
+                let keyframe =
+                    stream.since_keyframe >= frames_per_keyframe || requests > stream.answered;
+                stream.answered = requests;
+                stream.since_keyframe = if keyframe {
+                    1
+                } else {
+                    stream.since_keyframe + 1
+                };
+                let payloads = stream.source.stamped_frame(keyframe);
+                let last = payloads.len() - 1;
+                for (index, payload) in payloads.into_iter().enumerate() {
+                    let payload = payload.sent_at(self.meter.now());
+                    let bytes = payload.len();
+                    track
+                        .send(timestamp, index == last, payload)
+                        .await
+                        .with_context(|| {
+                            format!("the publisher is {:?}", self.publisher.state())
+                        })?;
+                    if self.meter.is_recording() {
+                        self.layers.sent(layer, bytes);
+                    }
+                }
+            }
+            timestamp = timestamp.wrapping_add(ticks);
+        }
+        Ok(())
+    }
 }

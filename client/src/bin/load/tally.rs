@@ -65,16 +65,19 @@ pub struct Departed {
     totals: Vec<Totals>,
     joined: Vec<(Group, Joined)>,
     codec: Codec,
+    stamped: bool,
     /// Those who saw no picture.
     pub blind: Blind,
 }
 
 impl Departed {
-    pub fn new(devices: usize, codec: Codec) -> Self {
+    /// `stamped` if this run publishes what they watched.
+    pub fn new(devices: usize, codec: Codec, stamped: bool) -> Self {
         Self {
             totals: vec![Totals::default(); devices],
             joined: Vec::new(),
             codec,
+            stamped,
             blind: Blind::default(),
         }
     }
@@ -83,7 +86,7 @@ impl Departed {
     pub fn add(&mut self, watch: &Watching) {
         let reception = watch.viewer.reception();
         self.totals[watch.device].add(Totals::of(watch, &reception, None));
-        self.blind.look_at([watch], self.codec);
+        self.blind.look_at([watch], self.codec, self.stamped);
         if self.joined.len() < MAX_JOINED {
             self.joined.push((watch.group, watch.joined(&reception)));
         }

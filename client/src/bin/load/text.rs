@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::blind::Blind;
+use crate::layers::LayerReport;
 use crate::report::{Percentiles, Report, SetupReport};
 
 /// The whole report, a line for each fact.
@@ -53,6 +54,8 @@ pub fn text(report: &Report) -> String {
             report.lost_packets
         ),
     );
+    loss(&mut line, report);
+    layers(&mut line, report);
     line(
         "measured",
         format!(
@@ -62,6 +65,12 @@ pub fn text(report: &Report) -> String {
     );
     if let Some(latency) = &report.forwarding_latency_ms {
         line("forwarding latency", percentiles(latency));
+    }
+    if report.arrival_clock != "kernel" {
+        line(
+            "arrival",
+            "when this tool had read it: of TCP the kernel does not tell".to_owned(),
+        );
     }
     setup(&mut line, "", &report.viewer_setup_ms);
     if let Some(wave) = &report.wave {
@@ -155,6 +164,57 @@ pub fn text(report: &Report) -> String {
     out
 }
 
+/// What was dropped on purpose, which is not what was lost for good.
+fn loss(line: &mut impl FnMut(&str, String), report: &Report) {
+    let Some(loss) = &report.loss else {
+        return;
+    };
+    line(
+        "dropped on purpose",
+        format!(
+            "{} % of datagrams each way, handshakes too, seed {}; {} set-ups of publishers repeated",
+            loss.percent, loss.seed, loss.publisher_setups_repeated
+        ),
+    );
+    let traffic = &report.traffic;
+    for (name, counts) in [
+        ("  viewers", &traffic.viewers),
+        ("  publishers", &traffic.publishers),
+    ] {
+        let [received, sent] = [counts.received, counts.sent].map(|way| {
+            let all = way.datagrams + way.dropped;
+            format!("{} of {all} ({} media)", way.dropped, way.dropped_media)
+        });
+        line(name, format!("{received} received, {sent} sent"));
+    }
+}
+
+fn layers(line: &mut impl FnMut(&str, String), report: &Report) {
+    let Some(layers) = &report.layers else {
+        return;
+    };
+    let rates = |layers: &[LayerReport]| -> String {
+        let rate = |layer: &LayerReport| {
+            let kilobits = layer.bits_per_second as f64 / 1e3;
+            format!("{} {kilobits:.0}", layer.rid)
+        };
+        layers.iter().map(rate).collect::<Vec<_>>().join(", ")
+    };
+    if !layers.sent.is_empty() {
+        line("layers, kbit/s of a device", rates(&layers.sent));
+    }
+    for choice in &layers.viewers {
+        let got = match choice.got.is_empty() {
+            true => String::new(),
+            false => format!(", kbit/s of each: {}", rates(&choice.got)),
+        };
+        line(
+            &format!("  viewers of {}", choice.layer),
+            format!("{}{got}", choice.viewers),
+        );
+    }
+}
+
 fn without_picture(line: &mut impl FnMut(&str, String), indent: &str, blind: &Blind) {
     if blind.by_reason.is_empty() {
         return;
@@ -178,6 +238,9 @@ fn setup(line: &mut impl FnMut(&str, String), indent: &str, setup: &SetupReport)
             &format!("{indent}POST to whole keyframe"),
             percentiles(keyframe),
         );
+    }
+    if let Some(keyframe) = &setup.connected_to_first_keyframe {
+        line(&format!("{indent}connected to that"), percentiles(keyframe));
     }
 }
 

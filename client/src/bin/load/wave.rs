@@ -32,6 +32,8 @@ pub struct Wave<'a> {
     /// The time over which they arrive, evenly.
     pub within: Duration,
     pub codec: Codec,
+    /// This run publishes what they watch.
+    pub stamped: bool,
     pub server_pid: Option<u32>,
 }
 
@@ -101,7 +103,7 @@ impl Wave<'_> {
             rounded(cpu.as_secs_f64() / took.as_secs_f64())
         };
         let mut all_blind = joins.blind.clone();
-        all_blind.look_at(&joins.watching, self.codec);
+        all_blind.look_at(&joins.watching, self.codec, self.stamped);
         let report = WaveReport {
             viewers: self.viewers,
             connected: joins.watching.len(),
