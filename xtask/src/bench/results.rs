@@ -18,8 +18,8 @@ pub struct Results<'a> {
 
 impl Results<'_> {
     /// A Markdown table: a line for each measure, a column for each server, and for each of the
-    /// others how many times ours it is.
-    pub fn table(&self) -> String {
+    /// others how many times ours it is. `all` are the results of this run, these among them.
+    pub fn table(&self, all: &[Results<'_>]) -> String {
         let (ours, others) = self
             .servers
             .split_first()
@@ -35,7 +35,7 @@ impl Results<'_> {
         out.push_str(&"---|".repeat(self.servers.len() + others.len() + 1));
         out.push('\n');
         for measure in self.scenario.measures {
-            self.line(measure, &mut out);
+            self.line(measure, all, &mut out);
         }
         if !self.floors.is_empty() {
             self.floor_line(&mut out);
@@ -43,19 +43,29 @@ impl Results<'_> {
         out
     }
 
-    fn line(&self, measure: &Measure, out: &mut String) {
+    /// Of each round in which it was measured.
+    fn values(&self, server: &str, measure: &Measure) -> Vec<f64> {
+        let of_server = self.servers.iter().filter(|(name, _)| name == server);
+        of_server
+            .flat_map(|(_, reports)| reports)
+            .filter_map(|report| report.pointer(measure.at)?.as_f64())
+            .collect()
+    }
+
+    /// What the table has.
+    fn value(&self, server: &str, measure: &Measure) -> Option<f64> {
+        let values = self.values(server, measure);
+        match measure.goals {
+            [Goal::AtMost(_)] => values.into_iter().reduce(f64::max),
+            _ => median(values),
+        }
+    }
+
+    fn line(&self, measure: &Measure, all: &[Results<'_>], out: &mut String) {
         let values: Vec<Option<f64>> = self
             .servers
             .iter()
-            .map(|(_, reports)| {
-                let values = reports
-                    .iter()
-                    .filter_map(|r| r.pointer(measure.at)?.as_f64());
-                match measure.goal {
-                    Goal::AtMost(_) => values.reduce(f64::max),
-                    _ => median(values.collect()),
-                }
-            })
+            .map(|(name, _)| self.value(name, measure))
             .collect();
         let unit = match measure.unit {
             "" => String::new(),
@@ -71,18 +81,36 @@ impl Results<'_> {
         }
         // The first of the others is the yardstick.
         let times = values.get(1).and_then(|value| ratio(*value, ours));
-        let _ = writeln!(out, " {} |", judged(measure, ours, times));
+        let of_server = |name: &str| self.value(name, measure);
+        let in_load = |name: &str| {
+            let results = all.iter().find(|results| results.scenario.name == name)?;
+            let (ours, _) = results.servers.first()?;
+            results.value(ours, measure)
+        };
+        let judged: Vec<String> = measure
+            .goals
+            .iter()
+            .map(|goal| match *goal {
+                Goal::Times(bound) => at_least(bound, times),
+                Goal::AtMost(bound) => {
+                    at_most(&format!("≤ {bound}{}", suffix(measure)), ours, Some(bound))
+                }
+                Goal::AtMostOf(server, bound) => at_most(
+                    &format!("≤ {bound} × {server}"),
+                    ours,
+                    of_server(server).map(|value| value * bound),
+                ),
+                Goal::NoMoreThanIn(load) => at_most(&format!("≤ {load}"), ours, in_load(load)),
+            })
+            .collect();
+        let _ = writeln!(out, " {} |", judged.join("; "));
     }
 
     fn floor_line(&self, out: &mut String) {
         let floor = median(self.floors.clone());
         let measure = &self.scenario.measures[0];
-        let ours = self.servers.first().and_then(|(_, reports)| {
-            let values = reports
-                .iter()
-                .filter_map(|r| r.pointer(measure.at)?.as_f64());
-            median(values.collect())
-        });
+        let ours = self.servers.first();
+        let ours = ours.and_then(|(name, _)| median(self.values(name, measure)));
         let floors = ratio(ours, floor);
         let met = floors.map_or("not measured", |floors| met(floors <= FLOORS));
         let _ = write!(
@@ -96,27 +124,26 @@ impl Results<'_> {
     }
 }
 
-/// The goal in words, and whether it is met.
-fn judged(measure: &Measure, ours: Option<f64>, times: Option<f64>) -> String {
-    let unit = match measure.unit {
+fn suffix(measure: &Measure) -> String {
+    match measure.unit {
         "" => String::new(),
         unit => format!(" {unit}"),
-    };
-    let at_most = |bound: f64| match ours {
-        None => format!("≤ {bound}{unit}: not measured"),
-        Some(value) => format!("≤ {bound}{unit}: {}", met(value <= bound)),
-    };
-    let at_least = |bound: f64| match times {
+    }
+}
+
+/// The goal in words, and whether it is met.
+fn at_least(bound: f64, times: Option<f64>) -> String {
+    match times {
         None => format!("≥ {bound} ×: not measured"),
         Some(times) => format!("≥ {bound} ×: {}", met(times >= bound)),
-    };
-    match measure.goal {
-        Goal::Told => String::new(),
-        Goal::Times(bound) => at_least(bound),
-        Goal::AtMost(bound) => at_most(bound),
-        Goal::TimesAndAtMost(times, bound) => {
-            format!("{}; {}", at_least(times), at_most(bound))
-        }
+    }
+}
+
+/// The same, where there is a bound if what it comes from was measured.
+fn at_most(goal: &str, ours: Option<f64>, bound: Option<f64>) -> String {
+    match ours.zip(bound) {
+        None => format!("{goal}: not measured"),
+        Some((ours, bound)) => format!("{goal}: {}", met(ours <= bound)),
     }
 }
 
@@ -162,21 +189,21 @@ mod tests {
                 unit: "µs",
                 at: "/server/cost",
                 decimals: 2,
-                goal: Goal::Times(7.0),
+                goals: &[Goal::Times(7.0)],
             },
             Measure {
                 what: "memory",
                 unit: "KiB",
                 at: "/rss",
                 decimals: 0,
-                goal: Goal::TimesAndAtMost(6.0, 64.0),
+                goals: &[Goal::Times(6.0), Goal::AtMost(64.0)],
             },
             Measure {
                 what: "failed",
                 unit: "",
                 at: "/failed",
                 decimals: 0,
-                goal: Goal::AtMost(0.0),
+                goals: &[Goal::AtMost(0.0)],
             },
         ],
         limit: Duration::ZERO,
@@ -198,7 +225,7 @@ mod tests {
             floors: vec![1.0, 0.5],
         };
         assert_eq!(
-            results.table(),
+            results.table(&[]),
             "| What | ours | pion | pion ÷ ours | to reach |\n\
              |---|---|---|---|---|\n\
              | cost, µs | 2.00 | 20.00 | 10.0 | ≥ 7 ×: met |\n\
@@ -216,7 +243,7 @@ mod tests {
             servers: vec![("ours".into(), vec![failed(0), failed(1), failed(0)])],
             floors: vec![],
         };
-        let table = results.table();
+        let table = results.table(&[]);
         assert!(table.contains("| failed | 1 | ≤ 0: missed |"), "{table}");
     }
 
@@ -227,7 +254,7 @@ mod tests {
             servers: vec![("ours".into(), vec![])],
             floors: vec![],
         };
-        let table = results.table();
+        let table = results.table(&[]);
         assert!(
             table.contains("| cost, µs | – | ≥ 7 ×: not measured |"),
             "{table}"
@@ -236,6 +263,53 @@ mod tests {
             table.contains("| failed | – | ≤ 0: not measured |"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_load_is_judged_by_another_load_and_by_another_server_of_the_same() {
+        const GROWN: Scenario = Scenario {
+            name: "grown",
+            measures: &[Measure {
+                what: "cost",
+                unit: "µs",
+                at: "/server/cost",
+                decimals: 1,
+                goals: &[Goal::AtMostOf("one", 1.5), Goal::NoMoreThanIn("s")],
+            }],
+            floor: None,
+            ..SCENARIO
+        };
+        let costs = |scenario, of: &[(&str, f64)]| Results {
+            scenario,
+            servers: of
+                .iter()
+                .map(|(name, cost)| {
+                    let report = json!({"server": {"cost": cost}});
+                    ((*name).to_owned(), vec![report])
+                })
+                .collect(),
+            floors: vec![],
+        };
+        let all = [
+            costs(&SCENARIO, &[("ours", 4.0)]),
+            costs(&GROWN, &[("ours", 3.0), ("one", 2.0)]),
+        ];
+        let table = all[1].table(&all);
+        assert!(
+            table.contains("| 0.7 | ≤ 1.5 × one: met; ≤ s: met |"),
+            "{table}"
+        );
+        let all = [
+            costs(&SCENARIO, &[("ours", 2.9)]),
+            costs(&GROWN, &[("ours", 3.0), ("one", 1.9)]),
+        ];
+        let table = all[1].table(&all);
+        assert!(
+            table.contains("≤ 1.5 × one: missed; ≤ s: missed |"),
+            "{table}"
+        );
+        let table = all[1].table(&[]);
+        assert!(table.contains("≤ s: not measured |"), "{table}");
     }
 
     #[test]

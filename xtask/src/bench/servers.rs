@@ -136,6 +136,7 @@ impl Server {
             .with_context(|| format!("can't start {program}"))?;
         let put = |url: &str| url.replace("{http}", &http.to_string());
         let mut running = Running {
+            media,
             whip: put(&self.line.whip),
             whep: put(&self.line.whep),
             child,
@@ -162,6 +163,7 @@ const SHOWN_MEDIA: &str = "127.0.0.1:8443";
 
 /// A server that runs; dropped, it is asked to end, then made to.
 pub struct Running {
+    pub media: SocketAddr,
     pub whip: String,
     pub whep: String,
     child: Child,
