@@ -561,7 +561,7 @@ const ROWS: &[Row] = &[
                 unit: Unit::Count,
                 queries: &[
                     Query {
-                        expr: "media_drain_state{$S} * on (namespace, mediaservice, pod) group_left (version) media_build_info{$S}",
+                        expr: "media_drain_state{$S} * on (namespace, mediaservice, pod) group_left (version) topk by (namespace, mediaservice, pod) (1, media_build_info{$S})",
                         legend: "{{pod}} {{version}} state",
                     },
                     Query {
