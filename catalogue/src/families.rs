@@ -328,7 +328,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["where"],
-        "Datagrams and packets that went no further, by the place and cause: malformed, stun_unauthenticated, stun_replay, unknown_address, dtls, srtp_unauthenticated, srtp_replay, unknown_stream, unknown_layer, duplicate, nack_overflow, no_keyframe, codec_mismatch, socket_full, tcp_full, tcp_closed, receive_overflow, ring_full, unproven_path, not_sealed, not_held, retransmission_limit, congestion, feedback.",
+        "Datagrams and packets that went no further, by the place and cause: malformed, stun_unauthenticated, stun_replay, unknown_address, dtls, srtp_unauthenticated, srtp_replay, unknown_stream, unknown_layer, duplicate, nack_overflow, no_keyframe, codec_mismatch, socket_full, tcp_full, tcp_closed, receive_overflow, ring_full, unproven_path, not_sealed, not_held, retransmission_limit, congestion, feedback, sctp.",
     ),
     family(
         "media_bound_hits_total",

@@ -4,10 +4,12 @@
 //! word. Called by the programs in `targets`, one for each function here.
 #![forbid(unsafe_code)]
 
+mod channel;
 mod sdp;
 mod session;
 mod wire;
 
+pub use channel::channel;
 pub use sdp::{fragment, offer};
 pub use session::session;
 pub use wire::{framing, rtcp, rtp, stun, ufrag};
@@ -19,7 +21,8 @@ mod tests {
     /// What a run has found belongs into the corpus: there it is tried with every test run.
     #[test]
     fn what_must_hold_holds_for_every_seed() {
-        let targets: [Target; 8] = [
+        let targets: [Target; 9] = [
+            ("channel", super::channel),
             ("fragment", super::fragment),
             ("framing", super::framing),
             ("offer", super::offer),

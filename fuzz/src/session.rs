@@ -81,6 +81,7 @@ fn config(now: Instant) -> SessionConfig {
                 rtx_ssrc: None,
                 rids: Vec::new(),
             }],
+            data_channels: None,
             cname: "media".to_owned(),
             remb: false,
         },

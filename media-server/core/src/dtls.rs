@@ -30,7 +30,8 @@ const MTU: usize = 1200;
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes fed to a handshake. A browser's takes 3 KiB, and a certificate chain stays far below.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
-/// Datagrams with other records than alerts after the handshake: repeats of the last flight.
+/// Datagrams with other records than alerts, and data where there may be, after the handshake: repeats of the
+/// last flight.
 const MAX_LATE_DATAGRAMS: u8 = 8;
 /// Copies of our flight sent for repeated ClientHellos.
 const MAX_RESENDS: u8 = 16;
@@ -47,6 +48,7 @@ const FRAGMENT_OFFSET: std::ops::Range<usize> = RECORD_HEADER + 6..RECORD_HEADER
 const MESSAGE_SEQ: std::ops::Range<usize> = RECORD_HEADER + 4..RECORD_HEADER + 6;
 const RECORD_ALERT: u8 = 21;
 const RECORD_HANDSHAKE: u8 = 22;
+const RECORD_APPLICATION_DATA: u8 = 23;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const HELLO_VERIFY_REQUEST: u8 = 3;
@@ -140,6 +142,8 @@ pub(crate) struct Dtls {
     /// answer all the same, and a repeat stops the retransmission timer of some clients.
     verified: bool,
     keyed: bool,
+    /// Data channels are negotiated.
+    takes_data: bool,
     bytes_fed: usize,
     resends: u8,
     late: u8,
@@ -149,8 +153,10 @@ pub(crate) struct Dtls {
 }
 
 impl Dtls {
-    pub(crate) fn new() -> Self {
+    /// `takes_data`: the peer may send application data once there are keys.
+    pub(crate) fn new(takes_data: bool) -> Self {
         Dtls {
+            takes_data,
             endpoint: None,
             hello: Hello::default(),
             flight: Vec::new(),
@@ -178,7 +184,8 @@ impl Dtls {
             .poll_timeout(&peer())
     }
 
-    /// Takes a DTLS datagram of an authenticated address.
+    /// Takes a DTLS datagram of an authenticated address. Application data goes to `data`; before
+    /// [`Progress::Keyed`] nobody vouches for its sender.
     pub(crate) fn handle_datagram(
         &mut self,
         now: Instant,
@@ -186,12 +193,13 @@ impl Dtls {
         identity: &Identity,
         expected: &Fingerprint,
         send: &mut dyn FnMut(&[u8]),
+        data: &mut Vec<BytesMut>,
     ) -> Progress {
         if !is_framed(datagram) || !self.admit(datagram, send) {
             return Progress::Dropped;
         }
         if self.endpoint.is_some() {
-            return self.read(now, datagram, identity, expected, send);
+            return self.read(now, datagram, identity, expected, send, data);
         }
         let Some(gcm) = self.hello.add(datagram) else {
             return Progress::None;
@@ -202,7 +210,7 @@ impl Dtls {
         let mut progress = Progress::None;
         for held in self.hello.take() {
             if matches!(progress, Progress::None) && self.endpoint.is_some() {
-                progress = self.read(now, &held, identity, expected, send);
+                progress = self.read(now, &held, identity, expected, send, data);
             }
         }
         progress
@@ -215,6 +223,7 @@ impl Dtls {
         identity: &Identity,
         expected: &Fingerprint,
         send: &mut dyn FnMut(&[u8]),
+        data: &mut Vec<BytesMut>,
     ) -> Progress {
         let Some(endpoint) = self.endpoint.as_mut() else {
             return Progress::None;
@@ -233,7 +242,9 @@ impl Dtls {
                             progress = self.complete(identity, expected)
                         }
                         EndpointEvent::PeerClosed => progress = Progress::Closed { by_peer: true },
-                        // No data channel is negotiated.
+                        EndpointEvent::ApplicationData(bytes) if self.takes_data => {
+                            data.push(bytes);
+                        }
                         _ => {}
                     }
                 }
@@ -263,6 +274,17 @@ impl Dtls {
         }
     }
 
+    /// Encrypts and sends application data; nothing before there are keys.
+    pub(crate) fn write(&mut self, now: Instant, data: &[u8], send: &mut dyn FnMut(&[u8])) {
+        let Some(endpoint) = self.endpoint.as_mut().filter(|_| self.keyed) else {
+            return;
+        };
+        // It fails where the association is closed, and the session with it.
+        if endpoint.write(now, peer(), data).is_ok() {
+            self.drain(now, send);
+        }
+    }
+
     /// Sends close_notify, if there is an association, and frees it.
     pub(crate) fn close(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
         if let Some(mut endpoint) = self.endpoint.take().filter(|_| self.keyed) {
@@ -277,7 +299,9 @@ impl Dtls {
     /// endpoint would drop it and its retransmission timer with it.
     fn admit(&mut self, datagram: &[u8], send: &mut dyn FnMut(&[u8])) -> bool {
         if self.keyed {
-            if only_alerts(datagram) {
+            if only(RECORD_ALERT, datagram)
+                || self.takes_data && only(RECORD_APPLICATION_DATA, datagram)
+            {
                 return true;
             }
             self.late = self.late.saturating_add(1);
@@ -386,8 +410,8 @@ fn is_framed(datagram: &[u8]) -> bool {
     !datagram.is_empty() && records(datagram).all(|record| record.is_some())
 }
 
-fn only_alerts(datagram: &[u8]) -> bool {
-    records(datagram).all(|record| record.is_some_and(|r| r[0] == RECORD_ALERT))
+fn only(content_type: u8, datagram: &[u8]) -> bool {
+    records(datagram).all(|record| record.is_some_and(|r| r[0] == content_type))
 }
 
 /// The records of a datagram with their headers; `None` ends it where one is cut short or empty.

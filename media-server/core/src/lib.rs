@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod cells;
+pub mod channel;
 pub mod clock;
 pub mod dtls;
 pub mod flow;

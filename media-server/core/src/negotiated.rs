@@ -84,6 +84,14 @@ pub struct Track {
     pub rids: Vec<Box<str>>,
 }
 
+/// The data channel transport of a session (RFC 8841).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataChannels {
+    pub mid: String,
+    /// Longest message that the peer takes; `None` is any.
+    pub max_message: Option<usize>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
     pub role: Role,
@@ -92,6 +100,8 @@ pub struct Negotiated {
     pub fingerprint: Fingerprint,
     /// At most one of each kind.
     pub tracks: Vec<Track>,
+    /// If the offer has them.
+    pub data_channels: Option<DataChannels>,
     /// CNAME that our sender reports and `a=ssrc` lines carry.
     pub cname: String,
     /// Whether the peer takes part in REMB: tells a publisher its bandwidth, or is told a viewer's.

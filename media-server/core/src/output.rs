@@ -3,6 +3,7 @@
 //! One per shard, shared by its sessions, so that a session at rest holds no buffer.
 
 use crate::cells::{Drop, KeyframeCause, ShardCells};
+use crate::channel::Message;
 use crate::flow::Flow;
 use std::sync::Arc;
 
@@ -119,6 +120,8 @@ pub enum SessionEvent {
     Restarted,
     /// A viewer cannot go on without a keyframe, or a session's path has moved.
     KeyframeWanted(KeyframeCause),
+    /// The data channel takes what it had no room for, or is gone.
+    ChannelRoom,
     /// The session is over; nothing more comes from it.
     Ended(End),
 }
@@ -146,6 +149,8 @@ pub struct Output {
     /// Sequence numbers that the viewer last called asks for again; the shard gives them back to it
     /// with its ring.
     pub lost: Vec<u16>,
+    /// Messages from the data channel of the session last called.
+    pub messages: Vec<Message>,
     cells: Arc<ShardCells>,
 }
 
@@ -155,6 +160,7 @@ impl Output {
             slab: Slab::new(),
             events: Vec::new(),
             lost: Vec::new(),
+            messages: Vec::new(),
             cells,
         }
     }

@@ -7,6 +7,7 @@ mod stream;
 mod track;
 
 use crate::cells::{Drop, KeyframeCause, VideoLimit};
+use crate::channel::Unsent;
 use crate::clock::{compact, round_trip};
 use crate::flow::Flow;
 use crate::layers::Layers;
@@ -511,6 +512,15 @@ impl Session for Publisher {
 
     fn restart(&mut self, credentials: Credentials) {
         self.transport.restart(credentials);
+    }
+
+    fn send_message(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Unsent> {
+        self.transport.send_message(now, message, out)
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {

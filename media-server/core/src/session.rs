@@ -7,6 +7,7 @@ pub use transport::Credentials;
 pub(crate) use transport::{Received, Transport};
 
 use crate::cells::SessionCells;
+use crate::channel::Unsent;
 use crate::clock::WallClock;
 use crate::dtls::Identity;
 use crate::flow::Flow;
@@ -43,6 +44,17 @@ pub trait Session {
     /// Takes the ICE credentials of a restart. Media goes on where it went until a check with them
     /// moves it.
     fn restart(&mut self, credentials: Credentials);
+
+    /// Sends a message on the data channel `control` of the peer.
+    ///
+    /// # Errors
+    /// [`Unsent`]; the message is not kept.
+    fn send_message(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Unsent>;
 
     /// Says goodbye to the peer. Nothing is called afterwards.
     fn close(&mut self, now: Instant, out: &mut Output);

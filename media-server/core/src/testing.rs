@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) stun_answers: Vec<Vec<u8>>,
     pub(crate) rtp: Vec<Vec<u8>>,
     pub(crate) rtcp: Vec<Vec<u8>>,
+    /// Application data that came.
+    pub(crate) data: Vec<Vec<u8>>,
     pub(crate) closed: bool,
     pwd: IcePwd,
     ufrag: Ufrag,
@@ -101,6 +103,7 @@ impl Peer {
             stun_answers: Vec::new(),
             rtp: Vec::new(),
             rtcp: Vec::new(),
+            data: Vec::new(),
             closed: false,
             pwd: pwd(seed),
             ufrag: ufrag(seed),
@@ -136,6 +139,13 @@ impl Peer {
         self.endpoint.stop(now, association());
     }
 
+    /// Sends application data.
+    pub(crate) fn write(&mut self, now: Instant, data: &[u8]) {
+        self.endpoint
+            .write(now, association(), data)
+            .expect("an association");
+    }
+
     pub(crate) fn is_keyed(&self) -> bool {
         self.keys.is_some()
     }
@@ -160,6 +170,7 @@ impl Peer {
                     match event {
                         EndpointEvent::HandshakeComplete => self.export(),
                         EndpointEvent::PeerClosed => self.closed = true,
+                        EndpointEvent::ApplicationData(bytes) => self.data.push(bytes.to_vec()),
                         _ => {}
                     }
                 }
@@ -365,6 +376,7 @@ impl Bench {
                         2_000 + u32::from(seed),
                     ),
                 ],
+                data_channels: None,
                 cname: "media".to_owned(),
                 remb: false,
             },

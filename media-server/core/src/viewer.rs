@@ -20,6 +20,7 @@ mod track;
 mod trend;
 
 use crate::cells::{Drop, Forgotten, KeyframeCause, Served};
+use crate::channel::Unsent;
 use crate::clock::round_trip;
 use crate::flow::Flow;
 use crate::layers::Layers;
@@ -554,6 +555,15 @@ impl Session for Viewer {
 
     fn restart(&mut self, credentials: Credentials) {
         self.transport.restart(credentials);
+    }
+
+    fn send_message(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Unsent> {
+        self.transport.send_message(now, message, out)
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {

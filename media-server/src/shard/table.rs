@@ -320,6 +320,7 @@ mod tests {
                     remote_pwd: "password of the peer..".to_owned(),
                     fingerprint: [0; 32],
                     tracks: Vec::new(),
+                    data_channels: None,
                     cname: "media".to_owned(),
                     remb: false,
                 },

@@ -52,6 +52,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
                 rtx_ssrc: None,
                 rids: Vec::new(),
             }],
+            data_channels: None,
             cname: "media".to_owned(),
             remb: false,
         },

@@ -443,6 +443,8 @@ impl State {
                 SessionEvent::Connected => self.connected(now, index),
                 SessionEvent::Restarted => self.table.restarted(index),
                 SessionEvent::KeyframeWanted(cause) => self.keyframe_wanted(now, index, cause),
+                // No offer is answered with a data channel.
+                SessionEvent::ChannelRoom => {}
                 SessionEvent::Ended(end) => ended = Some(end),
             }
         }

@@ -103,6 +103,7 @@ impl Peer {
                     rtx_ssrc: None,
                     rids: Vec::new(),
                 }],
+                data_channels: None,
                 cname: "media".to_owned(),
                 remb: false,
             },

@@ -53,10 +53,12 @@ pub enum Drop {
     Congestion,
     /// An arrival that a publisher is not told of, or a viewer's feedback of no use: too much at once.
     Feedback,
+    /// SCTP beyond what a peer may make us hold, or a data channel other than `control`.
+    Sctp,
 }
 
 impl Drop {
-    pub const ALL: [Drop; 24] = [
+    pub const ALL: [Drop; 25] = [
         Drop::Malformed,
         Drop::StunUnauthenticated,
         Drop::StunReplay,
@@ -81,6 +83,7 @@ impl Drop {
         Drop::RetransmissionLimit,
         Drop::Congestion,
         Drop::Feedback,
+        Drop::Sctp,
     ];
 
     /// Label value.
@@ -110,6 +113,7 @@ impl Drop {
             Drop::RetransmissionLimit => "retransmission_limit",
             Drop::Congestion => "congestion",
             Drop::Feedback => "feedback",
+            Drop::Sctp => "sctp",
         }
     }
 }

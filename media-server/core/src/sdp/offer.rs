@@ -208,6 +208,7 @@ impl Offer {
                 remote_pwd: self.ice_pwd.clone(),
                 fingerprint: self.fingerprint,
                 tracks,
+                data_channels: None,
                 cname,
                 remb,
             },

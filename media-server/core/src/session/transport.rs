@@ -5,6 +5,7 @@
 //! path; keys and counters go on. Owns no media.
 
 use crate::cells::{Drop, Forgotten, IceState, KeyframeCause, SessionCells};
+use crate::channel::{Channel, Unsent};
 use crate::clock::WallClock;
 use crate::dtls::{Dtls, Identity, Progress};
 use crate::flow::Flow;
@@ -16,6 +17,7 @@ use crate::rtp;
 use crate::session::SessionConfig;
 use crate::srtp::{ControlOpener, ControlSealer, OpenError, SessionCipher};
 use crate::stun::{self, BindingRequest};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,11 +108,14 @@ pub(crate) struct Transport {
     next_transaction: usize,
     dtls: Dtls,
     control: Option<Control>,
+    /// If data channels are negotiated.
+    channel: Option<Box<Channel>>,
     ended: bool,
 }
 
 impl Transport {
     pub(crate) fn new(now: Instant, config: SessionConfig) -> Self {
+        let data_channels = config.negotiated.data_channels;
         Transport {
             credentials: Credentials {
                 ufrag: config.ufrag,
@@ -129,8 +134,9 @@ impl Transport {
             path: None,
             transactions: Vec::new(),
             next_transaction: 0,
-            dtls: Dtls::new(),
+            dtls: Dtls::new(data_channels.is_some()),
             control: None,
+            channel: data_channels.map(|agreed| Box::new(Channel::new(agreed.max_message))),
             ended: false,
         }
     }
@@ -345,10 +351,77 @@ impl Transport {
         let mut send = |bytes: &[u8]| {
             slab.push(to, bytes);
         };
-        let progress =
-            self.dtls
-                .handle_datagram(now, datagram, &self.identity, &self.fingerprint, &mut send);
-        self.advance(progress, out)
+        let mut data = Vec::new();
+        let progress = self.dtls.handle_datagram(
+            now,
+            datagram,
+            &self.identity,
+            &self.fingerprint,
+            &mut send,
+            &mut data,
+        );
+        let received = self.advance(progress, out);
+        for packet in data {
+            self.handle_data(now, packet.freeze(), out);
+        }
+        received
+    }
+
+    /// Takes a packet for the data channel.
+    fn handle_data(&mut self, now: Instant, packet: Bytes, out: &mut Output) {
+        let mut messages = std::mem::take(&mut out.messages);
+        let taken = self.with_channel(now, out, |channel, send| {
+            channel.handle_packet(now, packet, &mut messages, send)
+        });
+        out.messages = messages;
+        if taken == Some(false) {
+            out.drop(Drop::Sctp);
+        }
+        self.note_channel_room(out);
+    }
+
+    /// Sends a message on the data channel.
+    ///
+    /// # Errors
+    /// [`Unsent`].
+    pub(crate) fn send_message(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Unsent> {
+        let sent = self.with_channel(now, out, |channel, send| channel.send(now, message, send));
+        sent.unwrap_or(Err(Unsent::Closed))
+    }
+
+    fn note_channel_room(&mut self, out: &mut Output) {
+        if self.channel.as_mut().is_some_and(|c| c.has_room_again()) {
+            out.events.push(SessionEvent::ChannelRoom);
+        }
+    }
+
+    /// Lets the channel work and sends what it has to say; `None` if it can't.
+    fn with_channel<T>(
+        &mut self,
+        now: Instant,
+        out: &mut Output,
+        work: impl FnOnce(&mut Channel, &mut dyn FnMut(&[u8])) -> T,
+    ) -> Option<T> {
+        let to = self.media_path()?;
+        let mut packets = Vec::new();
+        let channel = self.channel.as_mut()?;
+        let result = work(channel, &mut |packet| packets.push(packet.to_vec()));
+        for packet in packets {
+            if !self.spend(packet.len()) {
+                out.drop(Drop::UnprovenPath);
+                continue;
+            }
+            let slab = &mut out.slab;
+            self.dtls.write(now, &packet, &mut |bytes| {
+                slab.push(to, bytes);
+            });
+        }
+        Some(result)
     }
 
     fn advance(&mut self, progress: Progress, out: &mut Output) -> Received<'static> {
@@ -359,7 +432,7 @@ impl Transport {
                 // Before keys anyone at that address could have said so; the session then waits for
                 // a better handshake until its set-up limit.
                 if by_peer && self.control.is_none() {
-                    self.dtls = Dtls::new();
+                    self.dtls = Dtls::new(self.channel.is_some());
                 } else {
                     self.end(
                         if by_peer {
@@ -402,6 +475,10 @@ impl Transport {
             });
             self.advance(progress, out);
         }
+        if self.channel.is_some() {
+            self.with_channel(now, out, |channel, send| channel.handle_timeout(now, send));
+            self.note_channel_room(out);
+        }
         if self.control.is_none() {
             if now >= self.opened + SETUP_LIMIT {
                 self.end(End::SetupTimeout, out);
@@ -422,7 +499,11 @@ impl Transport {
         } else {
             self.consented + CONSENT_LIMIT
         };
-        self.dtls.poll_timeout().map_or(limit, |at| at.min(limit))
+        let channel = self.channel.as_ref().and_then(|c| c.poll_timeout());
+        [self.dtls.poll_timeout(), channel]
+            .into_iter()
+            .flatten()
+            .fold(limit, Instant::min)
     }
 
     /// Encrypts and sends a compound packet.

@@ -2,8 +2,8 @@
 
 use crate::cells::{Drop, Forgotten, KeyframeCause};
 use crate::flow::{Flow, Local};
-use crate::negotiated::Role;
-use crate::output::SessionEvent;
+use crate::negotiated::{DataChannels, Role};
+use crate::output::{End, SessionEvent};
 use crate::publisher::Publisher;
 use crate::session::{Credentials, Session};
 use crate::stun;
@@ -84,6 +84,70 @@ fn a_spoofed_ufrag_does_not_move_the_session() {
     let media = peer.seal_rtp(&packet(96, 1, 1, 7, true, b"x"));
     assert_eq!(bench.feed(&mut session, ELSEWHERE, &media), []);
     assert_eq!(bindings(&bench), [peer.addr]);
+}
+
+/// An INIT of RFC 9260 §3.3.2 that asks for as many streams as there are, with its checksum.
+const INIT: [u8; 32] = [
+    0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0xc8, 0x93, 0xbb, 0xde, 1, 0, 0, 20, 0, 0, 0, 7, 0, 2, 0,
+    0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 9,
+];
+
+#[test]
+fn data_goes_to_the_channel_where_one_is_negotiated_and_nowhere_else() {
+    for data_channels in [
+        None,
+        Some(DataChannels {
+            mid: "2".to_owned(),
+            max_message: None,
+        }),
+    ] {
+        let negotiated = data_channels.is_some();
+        let mut bench = Bench::new();
+        let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
+        let (mut config, _) = bench.config(1, Role::Viewer, &peer);
+        config.negotiated.data_channels = data_channels;
+        let mut session = Viewer::new(bench.now, config);
+        bench.connect(&mut session, &mut peer);
+        for _ in 0..20 {
+            peer.write(bench.now, &INIT);
+            bench.run(
+                Duration::from_millis(10),
+                &mut session,
+                &mut peer,
+                |_, _| false,
+            );
+        }
+        assert_eq!(peer.data.len(), if negotiated { 20 } else { 0 });
+        assert!(peer.data.iter().all(|answer| answer[12] == 2), "INIT ACK");
+        let dropped = bench.shard.drops(Drop::Dtls);
+        assert_eq!(
+            dropped,
+            if negotiated { 0 } else { 12 },
+            "beyond the eight late ones"
+        );
+        peer.write(bench.now, b"no SCTP");
+        bench.run(
+            Duration::from_millis(10),
+            &mut session,
+            &mut peer,
+            |_, _| false,
+        );
+        assert_eq!(bench.shard.drops(Drop::Sctp), u64::from(negotiated));
+        assert!(
+            !bench
+                .events
+                .iter()
+                .any(|e| matches!(e, SessionEvent::Ended(_)))
+        );
+        peer.close(bench.now);
+        bench.run(
+            Duration::from_millis(20),
+            &mut session,
+            &mut peer,
+            |_, _| false,
+        );
+        assert_eq!(count(&bench, SessionEvent::Ended(End::PeerClosed)), 1);
+    }
 }
 
 #[test]

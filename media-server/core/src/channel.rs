@@ -1,0 +1,440 @@
+//! The data channel `control` of a session: SCTP over the session's DTLS (RFC 8831), one channel that the
+//! peer opens (RFC 8832), and whole messages.
+//!
+//! Wraps `rtc-sctp` and keeps from it what it would hold or do without bound for a peer, see `guard`. The
+//! association is made when its INIT comes, so a peer that negotiated it and never uses it costs next to
+//! nothing. Only an ordered and reliable channel of that label is accepted; others are closed again. Knows
+//! nothing of what messages say. Fed by `session`, with the packets that DTLS decrypted.
+
+mod guard;
+
+use bytes::Bytes;
+use guard::{Guard, Init, Verdict};
+use rtc_datachannel::message::Message as Establishment;
+use rtc_datachannel::message::message_channel_ack::DataChannelAck;
+use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
+use rtc_sctp::{
+    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    PayloadProtocolIdentifier as Ppid, ServerConfig, StreamEvent, TransportConfig,
+    max_payload_size_for_mtu,
+};
+use rtc_shared::TransportProtocol;
+use rtc_shared::marshal::{Marshal, Unmarshal};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// Longest message, either way.
+pub const MAX_MESSAGE: usize = 16 * 1024;
+/// The one channel there is.
+const LABEL: &[u8] = b"control";
+
+/// Largest SCTP packet of ours: with the 37 bytes of a DTLS record it fills a datagram of 1200.
+const MTU: u32 = 1163;
+/// Bytes that wait to be acknowledged: the peer takes that much in a round trip.
+const SEND_BUFFER: usize = 16 * 1024;
+/// Packets sent in one go; what is beyond is sent for again, as if the network had lost it.
+const MAX_BURST: usize = 64;
+/// Associations that a peer may begin.
+const MAX_BEGINNINGS: u8 = 8;
+/// Longest message that opens a channel: label and protocol have 512 bytes.
+const MAX_ESTABLISHMENT: usize = 1024;
+
+/// What came on the channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    Whole(Box<[u8]>),
+    /// Of more than [`MAX_MESSAGE`] bytes.
+    TooLarge,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// The peer has no channel.
+    Closed,
+    /// The peer is behind: [`ChannelRoom`](crate::output::SessionEvent::ChannelRoom) says when to try again.
+    Full,
+    /// It is longer than the peer takes.
+    TooLarge,
+}
+
+pub(crate) struct Channel {
+    max_message: usize,
+    state: State,
+    beginnings: u8,
+    /// Stream of the channel, while it is open.
+    open: Option<u16>,
+    /// Something was not sent because the peer is behind.
+    blocked: bool,
+}
+
+enum State {
+    Idle,
+    Begun(Box<Begun>),
+    /// For good: it was closed or given up.
+    Over,
+}
+
+struct Begun {
+    endpoint: Endpoint,
+    handle: AssociationHandle,
+    association: Association,
+    guard: Guard,
+    init: Init,
+    /// Our answer to the INIT, for repeats of it; until the association is up.
+    answer: Vec<Bytes>,
+    up: bool,
+}
+
+impl Channel {
+    /// `max_message` is the longest message that the peer takes.
+    pub(crate) fn new(max_message: Option<usize>) -> Channel {
+        Channel {
+            max_message: max_message.unwrap_or(MAX_MESSAGE).min(MAX_MESSAGE),
+            state: State::Idle,
+            beginnings: 0,
+            open: None,
+            blocked: false,
+        }
+    }
+
+    /// Takes an SCTP packet; messages that it completes go to `messages`. `false` if it, or something in it,
+    /// was not taken.
+    pub(crate) fn handle_packet(
+        &mut self,
+        now: Instant,
+        packet: Bytes,
+        messages: &mut Vec<Message>,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        let taken = match Init::of(&packet) {
+            Some(init) => self.begin(now, init, send),
+            None => self.go_on(now, packet),
+        };
+        let right = self.handle_events(now, messages);
+        self.flush(now, send);
+        taken && right
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        if let State::Begun(begun) = &mut self.state {
+            begun.association.handle_timeout(now);
+        }
+        self.flush(now, send);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Begun(begun) => begun.association.poll_timeout(),
+            State::Idle | State::Over => None,
+        }
+    }
+
+    /// Sends a message as text.
+    ///
+    /// # Errors
+    /// [`Unsent`]; nothing of it is kept.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Unsent> {
+        let (Some(id), State::Begun(begun)) = (self.open, &mut self.state) else {
+            return Err(Unsent::Closed);
+        };
+        if message.len() > self.max_message {
+            return Err(Unsent::TooLarge);
+        }
+        let Ok(mut stream) = begun.association.stream(id) else {
+            return Err(Unsent::Closed);
+        };
+        let waiting = stream.buffered_amount().unwrap_or(0);
+        if waiting > 0 && waiting + message.len() > SEND_BUFFER {
+            self.blocked = true;
+            return Err(Unsent::Full);
+        }
+        let message = Bytes::copy_from_slice(message);
+        let sent = stream.write_chunk_with_ppi(now, &message, Ppid::String);
+        sent.map_err(|_| Unsent::Closed)?;
+        self.flush(now, send);
+        Ok(())
+    }
+
+    /// Whether what found the peer behind may be tried again; `true` once.
+    pub(crate) fn has_room_again(&mut self) -> bool {
+        if !self.blocked {
+            return false;
+        }
+        let waiting = match (self.open, &mut self.state) {
+            (Some(id), State::Begun(begun)) => begun
+                .association
+                .stream(id)
+                .and_then(|stream| stream.buffered_amount())
+                .unwrap_or(0),
+            _ => 0,
+        };
+        self.blocked = waiting > SEND_BUFFER / 2;
+        !self.blocked
+    }
+
+    /// Takes an INIT. A repeat gets the answer that it had: another would have another cookie, and the peer
+    /// may have the first one.
+    fn begin(&mut self, now: Instant, init: Init, send: &mut dyn FnMut(&[u8])) -> bool {
+        match &self.state {
+            State::Over => return false,
+            State::Begun(begun) if begun.up => return false,
+            State::Begun(begun) if begun.init == init => {
+                begun.answer.iter().for_each(|packet| send(packet));
+                return true;
+            }
+            State::Begun(_) | State::Idle => {}
+        }
+        self.beginnings = self.beginnings.saturating_add(1);
+        if self.beginnings > MAX_BEGINNINGS {
+            self.state = State::Over;
+            return false;
+        }
+        let (endpoint_config, server_config) = configs();
+        let mut endpoint = Endpoint::new(
+            peer(),
+            TransportProtocol::UDP,
+            endpoint_config,
+            Some(server_config),
+        );
+        let Some((handle, DatagramEvent::NewAssociation(mut association))) =
+            endpoint.handle(now, peer(), None, init.packet())
+        else {
+            return false;
+        };
+        let mut answer = Vec::new();
+        transmit(now, &mut association, &mut |packet| {
+            send(packet);
+            answer.push(Bytes::copy_from_slice(packet));
+        });
+        self.state = State::Begun(Box::new(Begun {
+            endpoint,
+            handle,
+            association,
+            guard: Guard::new(init),
+            init,
+            answer,
+            up: false,
+        }));
+        true
+    }
+
+    fn go_on(&mut self, now: Instant, packet: Bytes) -> bool {
+        let State::Begun(begun) = &mut self.state else {
+            return false;
+        };
+        match begun.guard.judge(&packet, begun.up) {
+            Verdict::Take => begun.handle(now, packet),
+            Verdict::Drop => false,
+            Verdict::Ended => {
+                self.state = State::Over;
+                self.open = None;
+                true
+            }
+            Verdict::GiveUp => {
+                // What it has to say is sent with the next flush. It fails in no state.
+                let _ = begun.association.abort();
+                begun.up = true;
+                false
+            }
+        }
+    }
+
+    /// Deals with what the association said; `false` if a channel was refused, or it is over.
+    fn handle_events(&mut self, now: Instant, messages: &mut Vec<Message>) -> bool {
+        let State::Begun(begun) = &mut self.state else {
+            return true;
+        };
+        let mut right = true;
+        while let Some(event) = begun.association.poll() {
+            match event {
+                Event::Connected => {
+                    begun.up = true;
+                    begun.answer = Vec::new();
+                }
+                Event::Stream(StreamEvent::Readable { id }) => {
+                    while let Some((ppid, message)) = begun.read(id) {
+                        if ppid == Ppid::Dcep {
+                            right &= begun.establish(now, id, &message, &mut self.open);
+                        } else if self.open == Some(id) {
+                            messages.push(message);
+                        }
+                    }
+                }
+                // The peer has closed it.
+                Event::AssociationLost { id, .. } if self.open == Some(id) => self.open = None,
+                _ => {}
+            }
+        }
+        while begun.association.poll_endpoint_event().is_some() {}
+        right
+    }
+
+    fn flush(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
+        let State::Begun(begun) = &mut self.state else {
+            return;
+        };
+        transmit(now, &mut begun.association, send);
+        if begun.is_over() {
+            self.state = State::Over;
+            self.open = None;
+        }
+    }
+}
+
+impl Begun {
+    fn handle(&mut self, now: Instant, packet: Bytes) -> bool {
+        match self.endpoint.handle(now, peer(), None, packet) {
+            Some((handle, DatagramEvent::AssociationEvent(event))) if handle == self.handle => {
+                self.association.handle_event(event);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Before it is up it is closed as well.
+    fn is_over(&self) -> bool {
+        self.up && self.association.is_closed()
+    }
+
+    /// The next whole message of a stream.
+    fn read(&mut self, id: u16) -> Option<(Ppid, Message)> {
+        let mut stream = self.association.stream(id).ok()?;
+        let chunks = stream.read_sctp().ok()??;
+        self.guard.read(chunks.chunks.len(), chunks.len());
+        let message = match chunks.ppi {
+            // One byte stands for none, which SCTP can't send (RFC 8831 §6.6).
+            Ppid::StringEmpty | Ppid::BinaryEmpty => Message::Whole(Box::default()),
+            _ => match chunks.to_payload(MAX_MESSAGE) {
+                Ok(payload) => Message::Whole(payload.as_ref().into()),
+                Err(_) => Message::TooLarge,
+            },
+        };
+        Some((chunks.ppi, message))
+    }
+
+    /// Takes a message about a stream's channel; `false` if it was refused.
+    fn establish(
+        &mut self,
+        now: Instant,
+        id: u16,
+        message: &Message,
+        open: &mut Option<u16>,
+    ) -> bool {
+        let Ok(mut stream) = self.association.stream(id) else {
+            return false;
+        };
+        let right = match message {
+            Message::Whole(bytes) if bytes.len() <= MAX_ESTABLISHMENT => {
+                match Establishment::unmarshal(&mut &bytes[..]) {
+                    Ok(Establishment::DataChannelOpen(asked)) => {
+                        is_ours(&asked, id) && open.is_none_or(|open| open == id)
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        let ack = Establishment::DataChannelAck(DataChannelAck {}).marshal();
+        if let (true, Ok(ack)) = (right, ack) {
+            *open = Some(id);
+            return stream
+                .write_chunk_with_ppi(now, &ack.freeze(), Ppid::Dcep)
+                .is_ok();
+        }
+        // It is closed by resetting its streams (RFC 8831 §6.7). One that is closing already is left so.
+        if *open == Some(id) {
+            *open = None;
+        }
+        let _ = stream.close(now);
+        false
+    }
+}
+
+/// The peer opens DTLS, so its streams have even numbers (RFC 8832 §6).
+fn is_ours(asked: &DataChannelOpen, id: u16) -> bool {
+    id.is_multiple_of(2) && asked.label == LABEL && asked.channel_type == ChannelType::Reliable
+}
+
+fn transmit(now: Instant, association: &mut Association, send: &mut dyn FnMut(&[u8])) {
+    let mut left = MAX_BURST;
+    while let Some(transmit) = association.poll_transmit(now) {
+        let Payload::RawEncode(packets) = transmit.message else {
+            return;
+        };
+        if left == 0 {
+            return;
+        }
+        for packet in packets.iter().take(left) {
+            send(packet);
+        }
+        left = left.saturating_sub(packets.len());
+    }
+}
+
+/// `rtc-sctp` asks for an address. A session has one association.
+fn peer() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 1))
+}
+
+/// The same for all sessions.
+fn configs() -> (Arc<EndpointConfig>, Arc<ServerConfig>) {
+    static CONFIGS: OnceLock<(Arc<EndpointConfig>, Arc<ServerConfig>)> = OnceLock::new();
+    let configs = CONFIGS.get_or_init(|| {
+        let mut endpoint = EndpointConfig::new();
+        endpoint.max_payload_size(max_payload_size_for_mtu(MTU));
+        let transport = TransportConfig::default()
+            .with_max_receive_buffer_size(guard::RECEIVE_BUFFER)
+            .with_max_message_size(MAX_MESSAGE as u32)
+            .with_max_num_inbound_streams(guard::STREAMS)
+            .with_max_num_outbound_streams(guard::STREAMS);
+        (Arc::new(endpoint), Arc::new(ServerConfig::new(transport)))
+    });
+    configs.clone()
+}
+
+/// A channel on its own, without the session that encrypts for it.
+#[cfg(any(test, feature = "test-util"))]
+pub struct Bare(Channel);
+
+#[cfg(any(test, feature = "test-util"))]
+impl Bare {
+    #[expect(clippy::new_without_default, reason = "of tests alone")]
+    pub fn new() -> Bare {
+        Bare(Channel::new(None))
+    }
+
+    /// Takes a packet and does what is due; returns what it sends and the messages that came.
+    pub fn handle(&mut self, now: Instant, packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Message>) {
+        let (mut sent, mut messages) = (Vec::new(), Vec::new());
+        let mut send = |packet: &[u8]| sent.push(packet.to_vec());
+        let packet = Bytes::copy_from_slice(packet);
+        self.0.handle_packet(now, packet, &mut messages, &mut send);
+        self.0.handle_timeout(now, &mut send);
+        (sent, messages)
+    }
+
+    /// Sends a message; returns the packets.
+    pub fn send(&mut self, now: Instant, message: &[u8]) -> Result<Vec<Vec<u8>>, Unsent> {
+        let mut sent = Vec::new();
+        let mut send = |packet: &[u8]| sent.push(packet.to_vec());
+        self.0.send(now, message, &mut send).map(|()| sent)
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.0.poll_timeout()
+    }
+}
+
+#[cfg(test)]
+mod tests;
