@@ -438,6 +438,13 @@ pub const FAMILIES: &[Family] = &[
         &["reason"],
         "Requests refused for their token: missing, malformed, signature, expired, claims, lifetime, grant.",
     ),
+    family(
+        "media_control_messages_total",
+        Counter,
+        Unit::Count,
+        &["result"],
+        "Messages on data channels by what became of them: forwarded to the device, answered by it, and refused with the code that its sender was answered: forbidden, bad_request, no_publisher, busy, too_large, rate_limited; undeliverable are those of them whose receiver is gone or takes no more.",
+    ),
     // WebSocket.
     family(
         "media_websocket_connections",

@@ -9,6 +9,7 @@
 
 mod codec;
 pub mod conformance;
+mod control;
 mod error;
 mod http;
 mod in_order;
@@ -30,6 +31,7 @@ mod traffic;
 mod viewer;
 
 pub use codec::{Codec, Kind};
+pub use control::Control;
 pub use error::{ClientError, Problem};
 pub use http::{Http, HttpOptions, Resource};
 pub use peer::{Options, PeerState, SrtpProfile, Transport};

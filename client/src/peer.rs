@@ -38,7 +38,7 @@ use crate::stage::Staged;
 use crate::tap::{PacketSink, Tap, TapShared};
 use crate::tcp::{self, Carrier};
 use crate::traffic::{Line, Loss, Traffic};
-use crate::{ClientError, Codec, Http, Resource, restart};
+use crate::{ClientError, Codec, Control, Http, Resource, restart};
 
 /// How a session's media is carried.
 #[derive(Debug, Clone)]
@@ -68,6 +68,8 @@ pub struct Options {
     pub loss: Option<Loss>,
     /// Where what crosses its sockets is counted, with that of other sessions whose options share it.
     pub traffic: Arc<Traffic>,
+    /// Whether to open the data channel `control`.
+    pub control: bool,
 }
 
 impl Default for Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             rids: Vec::new(),
             loss: None,
             traffic: Arc::default(),
+            control: false,
         }
     }
 }
@@ -123,6 +126,8 @@ impl PeerState {
 
 pub(crate) struct Peer {
     pub connection: Arc<dyn PeerConnection>,
+    /// With [`Options::control`].
+    pub control: Option<Control>,
     pub tap: Arc<TapShared>,
     events: Arc<Events>,
     state: watch::Receiver<PeerState>,
@@ -329,6 +334,7 @@ impl Peer {
             .await
             .map_err(failed)?;
         Ok(Self {
+            control: Control::create(&connection, options).await?,
             connection: Arc::new(connection),
             tap,
             events,

@@ -18,7 +18,7 @@ use crate::codec::Role;
 use crate::http::endpoint;
 use crate::peer::{Peer, RESTART_TIMEOUT, RID_EXTENSION};
 use crate::setup::SetupClock;
-use crate::{ClientError, Codec, Http, Kind, Options, PeerState, Resource, SetupTimes};
+use crate::{ClientError, Codec, Control, Http, Kind, Options, PeerState, Resource, SetupTimes};
 
 /// A connected session that media can be sent on.
 pub struct Publisher {
@@ -158,6 +158,11 @@ impl Publisher {
     /// Bits per second that the server asked to keep last (REMB), with [`Options::transport_cc`].
     pub fn bandwidth(&self) -> Option<u64> {
         self.peer.tap.bandwidth()
+    }
+
+    /// The data channel `control`, with [`Options::control`].
+    pub fn control(&self) -> Option<&Control> {
+        self.peer.control.as_ref()
     }
 
     /// Where the connection stands.

@@ -13,7 +13,8 @@ use crate::peer::{Peer, RESTART_TIMEOUT};
 use crate::publisher::end;
 use crate::setup::SetupClock;
 use crate::{
-    ClientError, Codec, Http, Kind, Options, PacketSink, PeerState, Reception, Resource, SetupTimes,
+    ClientError, Codec, Control, Http, Kind, Options, PacketSink, PeerState, Reception, Resource,
+    SetupTimes,
 };
 
 /// A connected session that media arrives on.
@@ -185,6 +186,11 @@ impl Viewer {
     /// [`ClientError::NoLayerChoice`], or [`ClientError::Refused`] for a layer that the device lacks.
     pub async fn select_layer(&self, rid: Option<&str>) -> Result<(), ClientError> {
         self.http.select_layer(&self.resource, rid).await
+    }
+
+    /// The data channel `control`, with [`Options::control`].
+    pub fn control(&self) -> Option<&Control> {
+        self.peer.control.as_ref()
     }
 
     /// Where the connection stands.

@@ -412,7 +412,7 @@ fn start_demo(app: &App, listen: std::net::SocketAddr) -> Option<crate::demo::De
         None => None,
         Some(jwt) => {
             let devices = [DEVICE.to_owned()];
-            let grants = [crate::config::Grant::Publish];
+            let grants = [crate::auth::Grant::Publish];
             match crate::auth::mint(jwt, DEVICE, &devices, &grants, crate::auth::MAX_LIFETIME) {
                 Ok(token) => Some(token),
                 Err(error) => {

@@ -4,7 +4,8 @@
 //! never decides on a status: it answers with [`Principal`] or [`AuthError`]. Called by the API for
 //! every request that needs a token, and by `media-server token`.
 
-use crate::config::{Grant, JwtConfig, KeySource};
+use crate::config::{JwtConfig, KeySource};
+use clap::ValueEnum;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,16 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorith
 /// Longest token looked at; headers are bounded by hyper as well.
 const MAX_TOKEN_BYTES: usize = 8192;
 
+/// A kind of grant, as `media-server token` is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Grant {
+    Publish,
+    View,
+    /// What its viewers ask of the device, see docs/publish-and-watch.md.
+    Control,
+    Admin,
+}
+
 /// What a token grants, per kind a list of devices: exact names, or a start followed by `*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -30,6 +41,8 @@ pub struct Grants {
     pub publish: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub view: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
 }
@@ -80,6 +93,11 @@ impl Principal {
     /// Whether watching `device` is granted.
     pub fn may_view(&self, device: &str) -> bool {
         self.everything || self.grants.admin || covers(&self.grants.view, device)
+    }
+
+    /// Whether a viewer of `device` may control it.
+    pub fn may_control(&self, device: &str) -> bool {
+        self.everything || covers(&self.grants.control, device)
     }
 
     /// Whether a session that `owner` made may be asked about and ended: by its maker, by an
@@ -315,6 +333,7 @@ pub fn mint(
         media: Grants {
             publish: granted(Grant::Publish),
             view: granted(Grant::View),
+            control: granted(Grant::Control),
             admin: grants.contains(&Grant::Admin),
         },
     };
@@ -391,7 +410,7 @@ mod tests {
     fn claims() -> serde_json::Value {
         serde_json::json!({
             "sub": "alice", "iss": "i", "aud": ["x", "a"], "exp": unix_now() + 600,
-            "media": {"publish": ["cam-1"], "view": ["cam-*"]},
+            "media": {"publish": ["cam-1"], "view": ["cam-*"], "control": ["cam-2"]},
         })
     }
 
@@ -400,6 +419,7 @@ mod tests {
         let principal = check(&signed(&claims(), Algorithm::HS256)).expect("a right token");
         assert!(principal.may_publish("cam-1") && !principal.may_publish("cam-10"));
         assert!(principal.may_view("cam-10") && !principal.may_view("door"));
+        assert!(principal.may_control("cam-2") && !principal.may_control("cam-1"));
         assert!(principal.owns(Some("alice")) && !principal.owns(Some("bob")));
         assert!(!principal.owns(None));
     }
@@ -485,6 +505,7 @@ mod tests {
         .expect("a key");
         let principal = check(&token).expect("a right token");
         assert!(principal.may_view("cam-1") && !principal.may_publish("cam-1"));
+        assert!(!principal.may_control("cam-1"));
     }
 
     #[test]

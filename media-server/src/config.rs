@@ -67,6 +67,7 @@ mod turn;
 use self::file::File;
 use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
+use crate::auth::Grant;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -215,7 +216,7 @@ pub struct TokenArgs {
     /// Device that the token is for; a trailing * means all that start so; repeatable
     #[arg(long, required = true, value_name = "DEVICE", value_delimiter = ',')]
     pub device: Vec<String>,
-    /// What it allows: publish, view, admin
+    /// What it allows: publish, view, control, admin
     #[arg(long, required = true, value_enum, value_delimiter = ',')]
     pub grant: Vec<Grant>,
     /// Lifetime, at most 24h
@@ -236,13 +237,6 @@ pub struct TokenArgs {
     /// Configuration file (TOML) to take key, issuer and audience from
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Grant {
-    Publish,
-    View,
-    Admin,
 }
 
 /// Everything the process was told, checked.
@@ -738,7 +732,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_that_would_grant_nothing_is_not_made() {
-        for grant in ["control", "record"] {
+        for grant in ["record", "all"] {
             assert!(token_args(&["--grant", grant]).is_err(), "{grant}");
         }
     }

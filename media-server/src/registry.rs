@@ -429,7 +429,7 @@ pub(crate) mod tests {
                 candidates: 0,
             },
             bundle: Bundle {
-                kind: Kind::Video,
+                kind: Some(Kind::Video),
                 mids: "0".into(),
             },
             video: None,

@@ -9,6 +9,7 @@ mod away;
 mod bandwidth;
 mod bounds;
 mod connections;
+mod control;
 mod devices;
 mod heartbeat;
 mod link;
@@ -18,6 +19,7 @@ mod table;
 mod worker;
 
 pub use bounds::{Bound, BoundHits};
+pub use control::{ControlCounts, Outcome};
 pub use media_core::cells::{SessionCells, ShardCells};
 
 use admission::Admission;
@@ -74,6 +76,8 @@ pub struct OpenSession {
     pub pwd: IcePwd,
     pub device: Arc<str>,
     pub negotiated: Negotiated,
+    /// A viewer may control its device.
+    pub may_control: bool,
     pub cells: Arc<SessionCells>,
 }
 
@@ -175,6 +179,7 @@ struct Inner {
     mailboxes: Vec<(SyncSender<Command>, Waker)>,
     cells: Arc<[Arc<ShardCells>]>,
     bounds: Vec<Arc<BoundHits>>,
+    control: Vec<Arc<ControlCounts>>,
     heartbeats: Vec<Arc<Heartbeat>>,
     placement: Arc<Placement>,
     fingerprint: Fingerprint,
@@ -219,6 +224,7 @@ impl Shards {
             .map(|_| Arc::new(ShardCells::default()))
             .collect();
         let mut bounds = Vec::new();
+        let mut control = Vec::new();
         let mut heartbeats = Vec::new();
         for (shard, (sockets, inbox)) in (0..).zip(sockets.into_iter().zip(inboxes)) {
             let Sockets {
@@ -233,6 +239,8 @@ impl Shards {
             heartbeats.push(heartbeat.clone());
             let hits = Arc::new(BoundHits::default());
             bounds.push(hits.clone());
+            let counts = Arc::new(ControlCounts::default());
+            control.push(counts.clone());
             let worker = worker::Worker {
                 shard,
                 socket,
@@ -247,6 +255,7 @@ impl Shards {
                 cells: cells[usize::from(shard)].clone(),
                 all_cells: cells.clone(),
                 bounds: hits,
+                control: counts,
                 heartbeat,
                 identity: identity.clone(),
                 clock,
@@ -266,6 +275,7 @@ impl Shards {
             mailboxes,
             cells,
             bounds,
+            control,
             heartbeats,
             placement,
             fingerprint: identity.fingerprint(),
@@ -343,6 +353,11 @@ impl Shards {
     /// How often bounded tables had no room, one entry per shard.
     pub fn bounds(&self) -> &[Arc<BoundHits>] {
         &self.inner.bounds
+    }
+
+    /// What became of control messages, one entry per shard.
+    pub fn control(&self) -> &[Arc<ControlCounts>] {
+        &self.inner.control
     }
 
     /// Shards that have not got on with their work for 5 s. Asks nothing of them, so that load can't

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod congestion;
+mod control;
 mod demo;
 mod device;
 mod forwarding;

@@ -457,14 +457,20 @@ const ROWS: &[Row] = &[
                 red_from: None,
             },
             Panel {
-                title: "WebSocket messages",
-                description: "By kind and direction.",
+                title: "Messages",
+                description: "On WebSockets by kind and direction, on data channels by what became of them.",
                 kind: Lines,
                 unit: Unit::PerSecond,
-                queries: &[Query {
-                    expr: "sum by (type, direction) (rate(media_websocket_messages_total{$S}[$__rate_interval]))",
-                    legend: "{{type}} {{direction}}",
-                }],
+                queries: &[
+                    Query {
+                        expr: "sum by (type, direction) (rate(media_websocket_messages_total{$S}[$__rate_interval]))",
+                        legend: "{{type}} {{direction}}",
+                    },
+                    Query {
+                        expr: "sum by (result) (rate(media_control_messages_total{$S}[$__rate_interval]))",
+                        legend: "control {{result}}",
+                    },
+                ],
                 red_from: None,
             },
             Panel {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod codecs;
+mod data_channels;
 mod extensions;
 mod feedback;
 mod fragment;
@@ -51,7 +52,16 @@ pub enum OfferError {
 #[derive(Debug)]
 pub struct Agreement {
     pub negotiated: Negotiated,
-    /// For each m-line of the offer the index into `negotiated.tracks`; `None` is answered with
-    /// port 0.
-    pub(crate) tracks: Vec<Option<usize>>,
+    /// What each m-line of the offer became.
+    pub(crate) lines: Vec<Line>,
+}
+
+/// An m-line of the offer, in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Index into `negotiated.tracks`.
+    Track(usize),
+    DataChannels,
+    /// Answered with port 0.
+    Refused,
 }

@@ -246,6 +246,7 @@ async fn admitted(
             video_kbps: app.config.limits.video_kbps,
         },
     );
+    let may_control = principal.may_control(&device);
     let cells = Arc::new(SessionCells::new());
     let counted = count_candidates(app, &cells, offer.candidates, MAX_CANDIDATES);
     let etag = format!("\"{ufrag}\"");
@@ -261,7 +262,7 @@ async fn admitted(
             remote_pwd: offer.ice_pwd.clone(),
             candidates: counted,
         },
-        bundle: Bundle::of(&agreement.negotiated).expect("an answer has a track"),
+        bundle: Bundle::of(&offer, &agreement).expect("an answer has an m-line in use"),
         video: offer.video().map(|(index, mid)| MediaLine {
             index,
             mid: mid.to_owned(),
@@ -276,6 +277,7 @@ async fn admitted(
         pwd,
         device,
         negotiated: agreement.negotiated,
+        may_control,
         cells,
     };
     // A task of its own: a client that hangs up now must not leave half a session behind.

@@ -7,7 +7,7 @@ use super::totals::Totals;
 use super::{Metrics, render_labels, write_series};
 use crate::app::App;
 use crate::registry::{Record, role_name};
-use crate::shard::Bound;
+use crate::shard::{Bound, Outcome};
 use catalogue::families::{Family, Scope};
 use media_core::cells::{Drop, Forgotten, IceState, KeyframeCause, Served, VideoLimit};
 use media_core::negotiated::Role;
@@ -118,6 +118,11 @@ fn set_shards(app: &App, metrics: &Metrics) {
     for sent in VideoLimit::ALL {
         let seconds = sum(&|c| c.video_limit(sent));
         metrics.set("media_video_limit_seconds_total", &[sent.as_str()], seconds);
+    }
+    for outcome in Outcome::ALL {
+        let count: u64 = app.shards.control().iter().map(|c| c.of(outcome)).sum();
+        let result = [outcome.as_str()];
+        metrics.set("media_control_messages_total", &result, count as f64);
     }
     for cause in KeyframeCause::ALL {
         let count = sum(&|c| c.keyframe_requests(cause));

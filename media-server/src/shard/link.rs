@@ -6,6 +6,7 @@
 
 use super::Call;
 use super::admission::Permit;
+use super::control::{Order, ViewerNumber};
 use super::table::Entry;
 use media_core::cells::KeyframeCause;
 use media_core::flow::Flow;
@@ -57,6 +58,14 @@ pub(super) enum Parcel {
         device: Arc<str>,
         layer: u8,
         cause: KeyframeCause,
+    },
+    /// A viewer here asks something of your publisher.
+    Order { device: Arc<str>, order: Order },
+    /// The publisher here of one of your viewers' device answers it, or the server does.
+    Answer {
+        device: Arc<str>,
+        viewer: ViewerNumber,
+        bytes: Box<[u8]>,
     },
     /// What each viewer of your publisher on `shard` has room for, see `bandwidth.rs`.
     Bandwidth {

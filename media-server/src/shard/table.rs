@@ -1,6 +1,7 @@
 //! The sessions of one shard and the ways to find them: by id, by user fragment, by flow.
 
 use super::OpenSession;
+use super::control::Control;
 use media_core::flow::Flow;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::Role;
@@ -52,6 +53,9 @@ pub(super) struct Entry {
     pub(super) scheduled: Option<Instant>,
     /// TCP connections that it proved, the oldest first, and maybe some closed since.
     pub(super) connections: Vec<u64>,
+    pub(super) may_control: bool,
+    /// Once it spoke on its data channel, or was spoken to.
+    pub(super) control: Option<Box<Control>>,
     /// When a keyframe was last asked for because its connection had room again.
     relieved: Option<Instant>,
     ufrag: Ufrag,
@@ -64,6 +68,16 @@ impl Entry {
     /// The user fragment that the next check should come with.
     pub(super) fn ufrag(&self) -> Ufrag {
         self.ufrag
+    }
+
+    pub(super) fn control(&mut self, now: Instant) -> &mut Control {
+        let role = self.role;
+        self.control.get_or_insert_with(|| {
+            Box::new(match role {
+                Role::Publisher => Control::of_device(now),
+                Role::Viewer => Control::of_viewer(now),
+            })
+        })
     }
 
     /// All that checks may come with.
@@ -108,7 +122,7 @@ impl Table {
         config: impl FnOnce(OpenSession) -> SessionConfig,
     ) -> Index {
         let (id, ufrag, pwd, role) = (open.id, open.ufrag, open.pwd, open.negotiated.role);
-        let device = open.device.clone();
+        let (device, may_control) = (open.device.clone(), open.may_control);
         let config = config(open);
         let peer = match role {
             Role::Publisher => Peer::Publisher(Box::new(Publisher::new(now, config))),
@@ -124,6 +138,8 @@ impl Table {
             generation: 0,
             scheduled: None,
             connections: Vec::new(),
+            may_control,
+            control: None,
             relieved: None,
             ufrag,
             pwd,
@@ -324,6 +340,7 @@ mod tests {
                     cname: "media".to_owned(),
                     remb: false,
                 },
+                may_control: false,
                 cells: Arc::new(SessionCells::new()),
             };
             let (now, identity) = (self.now, self.identity.clone());

@@ -56,6 +56,7 @@ fn session(shard: u8, number: u8, role: Role) -> OpenSession {
             cname: "media".to_owned(),
             remb: false,
         },
+        may_control: false,
         cells: Arc::new(SessionCells::new()),
     }
 }

@@ -4,6 +4,7 @@
 //! timers, and the events that these led to. Started by `Shards::start`.
 
 mod bandwidth;
+mod control;
 mod demux;
 mod fan_out;
 mod moving;
@@ -13,6 +14,7 @@ use super::admission::Admission;
 use super::away::Away;
 use super::bounds::{Bound, BoundHits};
 use super::connections::Connections;
+use super::control::ControlCounts;
 use super::devices::Devices;
 use super::heartbeat::Heartbeat;
 use super::link::{Inbox, Link, Notice, Parcel};
@@ -59,6 +61,7 @@ pub(super) struct Worker {
     /// Those of every shard, this one included.
     pub(super) all_cells: Arc<[Arc<ShardCells>]>,
     pub(super) bounds: Arc<BoundHits>,
+    pub(super) control: Arc<ControlCounts>,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) identity: Identity,
     pub(super) clock: WallClock,
@@ -207,6 +210,12 @@ impl State {
                     layer,
                     cause,
                 } => self.request_keyframe(now, &device, layer, cause),
+                Parcel::Order { device, order } => self.take_order(now, &device, order),
+                Parcel::Answer {
+                    device,
+                    viewer,
+                    bytes,
+                } => self.take_answer(now, &device, viewer, bytes),
                 Parcel::Bandwidth {
                     device,
                     shard,
@@ -270,7 +279,7 @@ impl State {
         if early {
             self.worker.bounds.count(Bound::ClosedSessions);
         }
-        let Some(entry) = removed else {
+        let Some(mut entry) = removed else {
             return;
         };
         let shard = self.worker.shard;
@@ -308,6 +317,9 @@ impl State {
             }
         }
         self.devices.tidy(&entry.device);
+        if let (Role::Publisher, Some(control)) = (entry.role, entry.control.take()) {
+            self.refuse_waiting(now, &entry.device, *control);
+        }
         self.worker
             .placement
             .closed(entry.role, &entry.device, shard, last_publisher);
@@ -426,7 +438,8 @@ impl State {
 
     /// Deals with what the session said in its last call.
     fn handle_session_events(&mut self, now: Instant, index: Index, via: Option<u8>) {
-        let (mut ended, mut moves) = (None, None);
+        let (mut ended, mut moves, mut has_room) = (None, None, false);
+        let messages = std::mem::take(&mut self.out.messages);
         for event in std::mem::take(&mut self.out.events) {
             match event {
                 SessionEvent::Bound(flow) => {
@@ -443,10 +456,12 @@ impl State {
                 SessionEvent::Connected => self.connected(now, index),
                 SessionEvent::Restarted => self.table.restarted(index),
                 SessionEvent::KeyframeWanted(cause) => self.keyframe_wanted(now, index, cause),
-                // No offer is answered with a data channel.
-                SessionEvent::ChannelRoom => {}
+                SessionEvent::ChannelRoom => has_room = true,
                 SessionEvent::Ended(end) => ended = Some(end),
             }
+        }
+        if ended.is_none() {
+            self.handle_channel(now, index, messages, has_room);
         }
         match (ended, moves) {
             (Some(end), _) => self.close(now, index, reason(end)),

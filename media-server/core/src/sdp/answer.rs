@@ -3,9 +3,11 @@
 
 use super::codecs::{self, OfferedCodec};
 use super::feedback::Feedback;
-use super::{Agreement, Offer, extensions, simulcast};
+use super::offer::OfferedMedia;
+use super::{Agreement, Line, Offer, extensions, simulcast};
+use crate::channel::MAX_MESSAGE;
 use crate::ids::{IcePwd, Ufrag};
-use crate::negotiated::{Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
+use crate::negotiated::{Fingerprint, Kind, PayloadType, Role, Track};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -48,25 +50,35 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     ));
     sdp.line("s=-");
     sdp.line("t=0 0");
-    let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
-    sdp.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
+    sdp.line(format_args!(
+        "a=group:BUNDLE {}",
+        used(offer, agreement).1.join(" ")
+    ));
     ice_session(&mut sdp);
     if offer.extmap_allow_mixed {
         sdp.line("a=extmap-allow-mixed");
     }
     sdp.line(format_args!("a=msid-semantic: WMS {}", negotiated.cname));
     let mut tagged = false;
-    for (media, track) in offer.media.iter().zip(&agreement.tracks) {
-        let Some(track) = track.map(|index| &negotiated.tracks[index]) else {
-            let formats = media.formats.first().map_or("0", String::as_str);
-            sdp.line(format_args!(
-                "m={} 0 {} {formats}",
-                media.media, media.protocol
-            ));
-            sdp.line("c=IN IP4 0.0.0.0");
-            sdp.line("a=inactive");
-            sdp.line(format_args!("a=mid:{}", media.mid));
-            continue;
+    for (media, line) in offer.media.iter().zip(&agreement.lines) {
+        let track = match line {
+            Line::Track(index) => &negotiated.tracks[*index],
+            Line::DataChannels => {
+                data_channels(&mut sdp, media, local, !tagged);
+                tagged = true;
+                continue;
+            }
+            Line::Refused => {
+                let formats = media.formats.first().map_or("0", String::as_str);
+                sdp.line(format_args!(
+                    "m={} 0 {} {formats}",
+                    media.media, media.protocol
+                ));
+                sdp.line("c=IN IP4 0.0.0.0");
+                sdp.line("a=inactive");
+                sdp.line(format_args!("a=mid:{}", media.mid));
+                continue;
+            }
         };
         let pts: Vec<String> = track
             .payload_types
@@ -121,21 +133,47 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     sdp.0
 }
 
+/// Kind of the first m-line in use, and the MIDs of all, in the order of the offer.
+fn used<'a>(offer: &'a Offer, agreement: &Agreement) -> (Option<Option<Kind>>, Vec<&'a str>) {
+    let lines = offer.media.iter().zip(&agreement.lines);
+    let used = lines.filter(|(_, line)| **line != Line::Refused);
+    let first = used.clone().next().map(|(media, _)| media.kind);
+    (first, used.map(|(media, _)| media.mid.as_str()).collect())
+}
+
+/// Port of SCTP, which DTLS alone carries: any would do (RFC 8841 §5).
+const SCTP_PORT: u16 = 5000;
+
+fn data_channels(sdp: &mut Sdp, media: &OfferedMedia, local: &Local<'_>, first: bool) {
+    sdp.line(format_args!(
+        "m={} 9 {} webrtc-datachannel",
+        media.media, media.protocol
+    ));
+    sdp.line("c=IN IP4 0.0.0.0");
+    sdp.line(format_args!("a=mid:{}", media.mid));
+    transport(sdp, local);
+    if first {
+        candidates(sdp, local.candidates);
+    }
+    sdp.line(format_args!("a=sctp-port:{SCTP_PORT}"));
+    sdp.line(format_args!("a=max-message-size:{MAX_MESSAGE}"));
+}
+
 /// The bundle of a session, as a fragment names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Kind of the first m-line in use, whose transport all share.
-    pub kind: Kind,
+    /// Kind of the first m-line in use, whose transport all share; `None` for data channels.
+    pub kind: Option<Kind>,
     /// All of them, the first one first, with a space between.
     pub mids: Box<str>,
 }
 
 impl Bundle {
-    /// The bundle of an answer; `None` without tracks, which no answer is.
-    pub fn of(negotiated: &Negotiated) -> Option<Bundle> {
-        let mids: Vec<&str> = negotiated.tracks.iter().map(|t| t.mid.as_str()).collect();
+    /// The bundle of an answer; `None` without m-lines in use, which no answer is.
+    pub fn of(offer: &Offer, agreement: &Agreement) -> Option<Bundle> {
+        let (kind, mids) = used(offer, agreement);
         Some(Bundle {
-            kind: negotiated.tracks.first()?.kind,
+            kind: kind?,
             mids: mids.join(" ").into(),
         })
     }
@@ -153,8 +191,9 @@ pub fn write_restart(
     ice_session(&mut sdp);
     sdp.line(format_args!("a=group:BUNDLE {}", bundle.mids));
     let media = match bundle.kind {
-        Kind::Audio => "audio",
-        Kind::Video => "video",
+        Some(Kind::Audio) => "audio",
+        Some(Kind::Video) => "video",
+        None => "application",
     };
     // Protocol and format of a fragment's m-line say nothing (RFC 8840 §9).
     sdp.line(format_args!("m={media} 9 UDP/TLS/RTP/SAVPF 0"));

@@ -1,9 +1,13 @@
 //! Reads an offer: limits, m-lines, credentials, directions.
 
 use super::codecs::{self, OfferedCodec};
-use super::{Agreement, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES};
-use super::{OfferError, extensions, feedback, fragment, simulcast};
-use crate::negotiated::{Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track};
+use super::{
+    Agreement, Line, MAX_CANDIDATES, MAX_CODECS, MAX_LINE_BYTES, MAX_MEDIA, MAX_SDP_BYTES,
+};
+use super::{OfferError, data_channels, extensions, feedback, fragment, simulcast};
+use crate::negotiated::{
+    DataChannels, Extensions, Fingerprint, Kind, Negotiated, PayloadType, Role, Track,
+};
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
 use std::io::Cursor;
@@ -57,6 +61,8 @@ pub struct OfferedMedia {
     rids: Vec<Box<str>>,
     /// MediaStreams that its track belongs to (RFC 8830 §2).
     streams: Vec<String>,
+    /// Of an m-line for data channels, the longest message that its sender takes; 0 is any.
+    data_channels: Option<usize>,
 }
 
 /// An offer within the limits and with everything that ICE and DTLS need.
@@ -164,10 +170,21 @@ impl Offer {
             check_streams(&self.media)?;
         }
         let mut tracks: Vec<Track> = Vec::new();
-        let mut of_media = Vec::with_capacity(self.media.len());
+        let mut lines = Vec::with_capacity(self.media.len());
+        let mut data_channels = None;
         let mut no_codec = None;
         for media in &self.media {
-            let index = match media.kind {
+            let line = match media.kind {
+                None if !media.stopped => match media.data_channels {
+                    Some(max_message) if data_channels.is_none() => {
+                        data_channels = Some(DataChannels {
+                            mid: media.mid.clone(),
+                            max_message: Some(max_message).filter(|max| *max > 0),
+                        });
+                        Line::DataChannels
+                    }
+                    _ => Line::Refused,
+                },
                 Some(kind) if !media.stopped => {
                     check_direction(role, media)?;
                     let payload_types = codecs::common(kind, &media.codecs);
@@ -182,15 +199,15 @@ impl Offer {
                             return Err(OfferError::NoCommonCodec(message));
                         }
                         no_codec = Some(message);
-                        None
+                        Line::Refused
                     } else {
                         tracks.push(track(role, kind, media, payload_types, ssrcs));
-                        Some(tracks.len() - 1)
+                        Line::Track(tracks.len() - 1)
                     }
                 }
-                _ => None,
+                _ => Line::Refused,
             };
-            of_media.push(index);
+            lines.push(line);
         }
         if tracks.is_empty() {
             return Err(match no_codec {
@@ -208,11 +225,11 @@ impl Offer {
                 remote_pwd: self.ice_pwd.clone(),
                 fingerprint: self.fingerprint,
                 tracks,
-                data_channels: None,
+                data_channels,
                 cname,
                 remb,
             },
-            tracks: of_media,
+            lines,
         })
     }
 }
@@ -338,7 +355,6 @@ fn read_media(
     Ok(OfferedMedia {
         kind,
         media: name.media.clone(),
-        protocol,
         formats: name.formats.clone(),
         mid,
         direction: direction(session, description),
@@ -348,11 +364,13 @@ fn read_media(
         extensions: extensions::read(description, session.has_attribute("extmap-allow-mixed")),
         rids: simulcast::read(description),
         streams: streams(description),
+        data_channels: data_channels::read(description, &protocol)?,
         ssrc: description
             .attributes
             .iter()
             .filter(|a| a.key == "ssrc")
             .find_map(|a| a.value.as_deref()?.split(' ').next()?.parse().ok()),
+        protocol,
     })
 }
 
@@ -530,7 +548,7 @@ fn sha256(digits: &str) -> Option<Fingerprint> {
     parts.next().is_none().then_some(bytes)
 }
 
-fn value<'a>(description: &'a MediaDescription, key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(description: &'a MediaDescription, key: &str) -> Option<&'a str> {
     description.attribute(key).flatten()
 }
 

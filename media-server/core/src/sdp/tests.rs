@@ -309,13 +309,87 @@ fn a_webrtc_rs_publisher_with_session_level_fingerprint_is_understood() {
     assert_eq!(agreement.negotiated.tracks[0].ssrc, Some(2_596_996_162));
 }
 
+const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
+
 #[test]
-fn a_data_channel_is_answered_with_port_zero_outside_the_bundle() {
+fn data_channels_are_accepted_in_the_bundle() {
+    for (sdp, role) in [(PUBLISH, Role::Publisher), (VIEW, Role::Viewer)] {
+        let sdp = sdp.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + DATA;
+        let answer = answered(&sdp, role);
+        let (_, own) = answer
+            .split_once("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n")
+            .unwrap_or_else(|| panic!("{answer}"));
+        for line in [
+            "a=mid:2",
+            "a=sctp-port:5000",
+            "a=max-message-size:16384",
+            "a=setup:passive",
+        ] {
+            assert_eq!(count(own, line), 1, "{line} in {answer}");
+        }
+        assert!(!own.contains("a=candidate"), "{answer}");
+        assert_eq!(count(&answer, "a=group:BUNDLE 0 1 2"), 1, "{answer}");
+    }
+}
+
+#[test]
+fn an_offer_that_begins_with_data_channels_is_answered_in_its_order() {
+    let media = VIEW.find("m=").expect("an m-line");
+    let (session, media) = VIEW.split_at(media);
+    let sdp = session.replace("BUNDLE 0 1", "BUNDLE 2 0 1")
+        + DATA
+        + "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=fingerprint:sha-256 "
+        + &["AB"; 32].join(":")
+        + "\r\n"
+        + media;
+    let answer = answered(&sdp, Role::Viewer);
+    assert_eq!(count(&answer, "a=group:BUNDLE 2 0 1"), 1, "{answer}");
+    let at = |what: &str| {
+        answer
+            .find(what)
+            .unwrap_or_else(|| panic!("{what}: {answer}"))
+    };
+    assert!(at("m=application 9") < at("a=candidate:"), "{answer}");
+    assert!(at("a=end-of-candidates") < at("m=audio 9"), "{answer}");
+    let (offer, agreement) = agreed(&sdp, Role::Viewer).expect("a right offer");
+    let bundle = Bundle::of(&offer, &agreement).expect("m-lines");
+    assert_eq!((bundle.kind, &*bundle.mids), (None, "2 0 1"));
+}
+
+#[test]
+fn what_an_offer_says_of_its_data_channels_must_be_right() {
+    let with = |line: &str| {
+        PUBLISH.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + &DATA.replace("a=sctp-port:5000", line)
+    };
+    for bad in [
+        "a=sctp-port:0",
+        "a=sctp-port:x",
+        "a=sctp-port:70000",
+        "a=max-message-size:-1",
+    ] {
+        match refused(&with(bad), Role::Publisher) {
+            OfferError::Malformed(message) => assert!(message.contains("a="), "{message}"),
+            other => panic!("{bad}: {other:?}"),
+        }
+    }
+    for (line, max) in [
+        ("a=sctp-port:1", Some(65_536)),
+        ("a=max-message-size:0", None),
+        ("a=max-message-size:1200", Some(1200)),
+    ] {
+        let (_, agreement) = agreed(&with(line), Role::Publisher).expect("a right offer");
+        let agreed = agreement.negotiated.data_channels.expect("data channels");
+        assert_eq!(agreed.max_message, max, "{line}");
+    }
+}
+
+#[test]
+fn data_channels_of_the_drafts_are_answered_with_port_zero() {
     let sdp = PUBLISH.replace("BUNDLE 0 1", "BUNDLE 0 1 2")
-        + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
+        + "m=application 9 DTLS/SCTP 5000\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctpmap:5000 webrtc-datachannel 1024\r\n";
     let answer = answered(&sdp, Role::Publisher);
     assert!(
-        answer.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"),
+        answer.contains("m=application 0 DTLS/SCTP 5000\r\n"),
         "{answer}"
     );
     assert_eq!(count(&answer, "a=group:BUNDLE 0 1"), 1, "{answer}");
@@ -534,8 +608,8 @@ fn a_malformed_fragment_is_refused() {
 #[test]
 fn a_restart_is_answered_with_the_same_ice_lines_as_the_offer_was() {
     let answer = answered(PUBLISH, Role::Publisher);
-    let (_, agreement) = agreed(PUBLISH, Role::Publisher).expect("a right offer");
-    let bundle = Bundle::of(&agreement.negotiated).expect("tracks");
+    let (offer, agreement) = agreed(PUBLISH, Role::Publisher).expect("a right offer");
+    let bundle = Bundle::of(&offer, &agreement).expect("tracks");
     let fragment = write_restart(
         &bundle,
         Ufrag::new(&[0; 16], 0, 0, [3; 6]),
