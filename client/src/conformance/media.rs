@@ -24,6 +24,10 @@ const MEDIA_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait for a server that has just connected to say so to viewers.
 const LIVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Before requests of a connected client, which waits out no 429 as the other checks do: a server that limits
+/// rates to some a second has room for them again.
+const REST: Duration = Duration::from_secs(2);
+
 /// A publisher that sends until it is dropped.
 pub(super) struct Live {
     publisher: Arc<Publisher>,
@@ -78,6 +82,7 @@ pub(super) async fn watch(report: &mut Report, http: &Http, url: &Url) {
     add(2, Level::Must, name, first.is_ok(), seen);
     if first.is_ok() {
         let name = "a viewer goes on from another port after an ICE restart";
+        tokio::time::sleep(REST).await;
         let before = viewer.resource().etag.clone();
         match viewer.restart_ice().await {
             Ok(()) => {
@@ -123,6 +128,7 @@ pub(super) async fn restart_publisher(report: &mut Report, live: Live) {
         return;
     };
     let name = "a publisher stays connected through an ICE restart";
+    tokio::time::sleep(REST).await;
     let (outcome, seen) = match publisher.restart_ice().await {
         Ok(()) => (Outcome::Pass, format!("{:?}", publisher.state())),
         Err(error) if matches!(error.status(), Some(405 | 422 | 501)) => (

@@ -42,6 +42,8 @@ pub(super) enum Variant {
     UnknownAudio,
     /// Three layers by RID (RFC 8853).
     Simulcast,
+    /// Data channels beside audio and video (RFC 8841).
+    DataChannels,
 }
 
 /// The names that a simulcast offer gives its layers.
@@ -53,11 +55,15 @@ pub(super) fn offer(protocol: Protocol, credentials: &Credentials, variant: Vari
         Variant::TwoVideos => ["video", "video"],
         _ => ["audio", "video"],
     };
-    let mut sdp = String::from(
+    let (mids, application) = match variant {
+        Variant::DataChannels => ("0 1 2", Some("application")),
+        _ => ("0 1", None),
+    };
+    let mut sdp = format!(
         "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
-         a=group:BUNDLE 0 1\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS *\r\n",
+         a=group:BUNDLE {mids}\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS *\r\n",
     );
-    for (mid, kind) in kinds.into_iter().enumerate() {
+    for (mid, kind) in kinds.into_iter().chain(application).enumerate() {
         let (formats, codecs) = match (kind, variant) {
             ("audio", Variant::UnknownAudio) => ("120", "a=rtpmap:120 no-such-codec/48000/2\r\n"),
             ("audio", _) => (
@@ -70,13 +76,23 @@ pub(super) fn offer(protocol: Protocol, credentials: &Credentials, variant: Vari
                  a=fmtp:97 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n",
             ),
         };
-        sdp += &format!("m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\n");
+        sdp += &match application {
+            Some(application) if application == kind => {
+                "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n".to_owned()
+            }
+            _ => format!("m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\n"),
+        };
+        sdp += "c=IN IP4 0.0.0.0\r\n";
         sdp += &credentials.lines();
         sdp += "a=ice-options:trickle\r\na=fingerprint:sha-256 ";
         // Of no certificate: nobody will get as far as to show one.
         sdp += &["AB"; 32].join(":");
         sdp += "\r\na=setup:actpass\r\n";
         sdp += &format!("a=mid:{mid}\r\n");
+        if Some(kind) == application {
+            sdp += "a=sctp-port:5000\r\na=max-message-size:262144\r\n";
+            continue;
+        }
         sdp += "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
         sdp += match protocol {
             Protocol::Whip => "a=sendonly\r\n",

@@ -3,6 +3,7 @@
 use super::*;
 
 pub(super) async fn check(checks: &mut Checks<'_>) {
+    data_channels(checks).await;
     if checks.protocol == Protocol::Whep {
         return;
     }
@@ -69,5 +70,32 @@ pub(super) async fn check(checks: &mut Checks<'_>) {
         offered && !simulcast.starts_with("send"),
         format!("simulcast: {simulcast}"),
     );
+    delete(checks.caller, &session.answer).await;
+}
+
+/// Browsers that also offer data channels must get their media whatever becomes of those. In WHIP nothing is
+/// refused alone.
+async fn data_channels(checks: &mut Checks<'_>) {
+    let (session, answer) = post(checks, Variant::DataChannels).await;
+    let name = match checks.protocol {
+        Protocol::Whip => "data channels beside media are taken or refused as a whole",
+        Protocol::Whep => "an offer of data channels beside media is taken",
+    };
+    let Some(session) = session else {
+        let (right, seen) = answer.map_or((false, String::new()), |answer| {
+            (
+                answer.is_refusal() && checks.protocol == Protocol::Whip,
+                answer.seen(),
+            )
+        });
+        return checks.expect(14, Level::Should, name, right, seen);
+    };
+    let sdp = session.sdp();
+    let (refused, lines) = (sdp.refused(), sdp.media.len());
+    let port = sdp.value("sctp-port").unwrap_or("none").to_owned();
+    let accepted = refused == 0 && port.parse().is_ok_and(|port: u16| port > 0);
+    let right = lines == 3 && (accepted || checks.protocol == Protocol::Whep && refused == 1);
+    let seen = format!("201 with {lines} m-lines, {refused} of them refused, sctp-port {port}");
+    checks.expect(14, Level::Should, name, right, seen);
     delete(checks.caller, &session.answer).await;
 }
