@@ -3,6 +3,7 @@
 //! Each test starts its own server and its own Chromium. Screenshots are left in `target/screenshots`.
 
 mod congestion;
+mod control;
 mod demo;
 mod insecure;
 mod lipsync;
