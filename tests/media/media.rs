@@ -75,7 +75,13 @@ pub async fn watch_with(
 /// Payloads in the order of arrival.
 #[derive(Default)]
 pub struct Record {
-    packets: Mutex<Vec<(Instant, Option<Codec>, Vec<u8>)>>,
+    packets: Mutex<Vec<Recorded>>,
+}
+
+struct Recorded {
+    at: Instant,
+    codec: Option<Codec>,
+    payload: Vec<u8>,
 }
 
 impl PacketSink for Record {
@@ -83,7 +89,11 @@ impl PacketSink for Record {
         self.packets
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((Instant::now(), packet.codec, packet.payload.to_vec()));
+            .push(Recorded {
+                at: Instant::now(),
+                codec: packet.codec,
+                payload: packet.payload.to_vec(),
+            });
     }
 }
 
@@ -93,16 +103,18 @@ impl Record {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
-            .filter(|(_, got, _)| *got == Some(codec))
-            .map(|(.., payload)| payload.clone())
+            .filter(|packet| packet.codec == Some(codec))
+            .map(|packet| packet.payload.clone())
             .collect()
     }
 
     /// When each packet since then came, and the size of its payload.
     pub fn since(&self, start: Instant) -> Vec<(Instant, usize)> {
         let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = packets.iter().filter(|(at, ..)| *at >= start);
-        since.map(|(at, _, payload)| (*at, payload.len())).collect()
+        let since = packets.iter().filter(|packet| packet.at >= start);
+        since
+            .map(|packet| (packet.at, packet.payload.len()))
+            .collect()
     }
 
     /// The longest time without a packet since then.

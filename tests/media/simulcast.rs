@@ -152,7 +152,7 @@ fn times(watching: &Watching, start: Instant, rid: &str) -> (Duration, Duration)
     let came = watching.record.since(start);
     let mut of = came.iter().filter(|(_, len)| Some(*len) == bytes);
     let first = of.next().map_or(Duration::MAX, |(at, _)| *at - start);
-    (first, of.last().map_or(first, |(at, _)| *at - start))
+    (first, of.next_back().map_or(first, |(at, _)| *at - start))
 }
 
 fn assert_unbroken(watching: &Watching) {
