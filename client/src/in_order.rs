@@ -73,6 +73,7 @@ impl Runtime for InOrder {
         Ok(Arc::new(Socket {
             inner: TokioRuntime.wrap_udp_socket(socket)?,
             pause: AtomicBool::new(false),
+            behind: Mutex::default(),
             kept: AtomicBool::new(false),
             arrival: self.arrival.clone(),
             line: self.line.clone(),
@@ -130,6 +131,8 @@ struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     /// The last datagram was of a handshake.
     pause: AtomicBool,
+    /// What the kernel had put together with it (UDP_GRO).
+    behind: Mutex<Option<(Vec<u8>, RecvMeta)>>,
     /// The datagram that waits for room to be sent has escaped loss.
     kept: AtomicBool,
     arrival: Arc<Arrival>,
@@ -171,9 +174,16 @@ impl AsyncUdpSocket for Socket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // One at a time. What the kernel coalesces (UDP_GRO) is never longer than its first datagram, so
-        // no video is behind a handshake in it.
+        // One at a time.
         let most = bufs.len().min(meta.len()).min(1);
+        if let (Some(buf), Some(meta)) = (bufs.first_mut(), meta.first_mut())
+            && let Some((bytes, kept)) = self.take_behind()
+        {
+            buf[..bytes.len()].copy_from_slice(&bytes);
+            *meta = kept;
+            self.end_behind_handshake(buf, meta);
+            return Poll::Ready(Ok(1));
+        }
         loop {
             let received = self
                 .inner
@@ -191,7 +201,7 @@ impl AsyncUdpSocket for Socket {
                 let datagrams = meta.len.div_ceil(meta.stride.max(1));
                 self.line.traffic.received.passed(datagrams, meta.len);
                 self.arrival.note(meta);
-                self.pause.store(is_dtls(buf), Ordering::Relaxed);
+                self.end_behind_handshake(buf, meta);
             }
             return received;
         }
@@ -207,6 +217,26 @@ impl AsyncUdpSocket for Socket {
 
     fn max_gro_segments(&self) -> usize {
         self.inner.max_gro_segments()
+    }
+}
+
+impl Socket {
+    /// Lets a read end behind a datagram of a handshake.
+    fn end_behind_handshake(&self, buf: &[u8], meta: &mut RecvMeta) {
+        let handshake = is_dtls(buf);
+        self.pause.store(handshake, Ordering::Relaxed);
+        if handshake && meta.stride > 0 && meta.len > meta.stride {
+            let mut behind = *meta;
+            behind.len -= meta.stride;
+            let bytes = buf[meta.stride..meta.len].to_vec();
+            meta.len = meta.stride;
+            *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = Some((bytes, behind));
+        }
+    }
+
+    fn take_behind(&self) -> Option<(Vec<u8>, RecvMeta)> {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.take()
     }
 }
 
@@ -259,6 +289,44 @@ mod tests {
         // The first may be waited for; behind each of the two there is one more look.
         let looks: Vec<u32> = pauses[1..].iter().map(|(_, polls)| *polls).collect();
         assert_eq!(looks, [1, 2, 2, 1], "{pauses:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_puts_together_with_a_handshake_comes_behind_the_pause() {
+        let bind = || std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let (from, to) = (bind(), bind());
+        let destination = to.local_addr().expect("an address");
+        let from = TokioRuntime.wrap_udp_socket(from).expect("a socket");
+        let socket = InOrder::new(Arc::default(), Arc::default(), lossless())
+            .wrap_udp_socket(to)
+            .expect("a socket");
+        // The end of a handshake twice, and a parameter set, which is shorter.
+        let contents = [[20; 75], [22; 75], [128; 75]].concat();
+        let transmit = Transmit {
+            destination,
+            contents: &contents[..200],
+            segment_size: Some(75),
+            ecn: None,
+            src_ip: None,
+        };
+        poll_fn(|cx| from.poll_send(cx, &transmit))
+            .await
+            .expect("sent");
+        let mut came = Vec::new();
+        while came.len() < 3 {
+            let (mut bytes, mut meta) = ([0; 2_000], [RecvMeta::default()]);
+            let mut polls = 0;
+            let received = poll_fn(|cx| {
+                polls += 1;
+                socket.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta)
+            });
+            assert_eq!(received.await.expect("received"), 1);
+            assert!(meta[0].len <= meta[0].stride, "{:?}", meta[0]);
+            came.push((bytes[0], meta[0].len, polls));
+        }
+        // The first may be waited for.
+        came[0].2 = 1;
+        assert_eq!(came, [(20, 75, 1), (22, 75, 2), (128, 50, 2)]);
     }
 
     #[tokio::test]
