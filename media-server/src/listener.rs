@@ -9,7 +9,6 @@ mod write_timeout;
 use crate::app::App;
 use crate::config::TlsFiles;
 use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -121,7 +120,10 @@ impl Listener {
                 }
             };
             let _ = stream.set_nodelay(true);
-            let stream = WriteTimeout::new(stream, WRITE_WITHIN);
+            let stalls = place.clone();
+            let stream = WriteTimeout::new(stream, WRITE_WITHIN, move |stalled| {
+                stalls.write_stalls(stalled);
+            });
             let router = self.router.clone();
             let tls = self.tls.clone();
             let stop = stop.clone();
@@ -165,10 +167,7 @@ async fn connection(
 ) -> Result<(), [&'static str; 2]> {
     let (begins, answers) = (place.clone(), place.clone());
     let service = router
-        .map_request(move |request: hyper::Request<Incoming>| {
-            begins.begin();
-            request.map(Body::new)
-        })
+        .map_request(move |request: hyper::Request<Incoming>| begins.begin(request))
         .map_response(move |response| answers.answer(response));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -187,7 +186,7 @@ async fn connection(
         () = stopped(&mut stop) => Ok(()),
         () = late => return Err(["http", "no_request"]),
         () = place.crowded_out() => {
-            if !place.has_requested() {
+            if place.may_break_off() {
                 return Err(CROWDED_OUT);
             }
             Err(CROWDED_OUT)

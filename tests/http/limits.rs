@@ -106,14 +106,15 @@ async fn connections_that_ask_for_nothing_make_room_for_one_that_does() {
     std::fs::write(&config, "[http]\nconnections = 16\n").expect("it can be written");
     let config = config.display().to_string();
     let server = MediaServer::open(&["--config", &config]).await;
-    // Half of a head, a head and no second one, and nothing at all.
+    // Half of a head, a head and no second one, nothing at all, a head without its body.
     let mut held = Vec::new();
     for start in [
         "POST /whip/cam-1 HTTP/1.1\r\nHost: x\r\nContent-",
         "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
         "",
+        "POST /whip/cam-1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n\r\n",
     ] {
-        held.extend(hold(&server, start, 60).await);
+        held.extend(hold(&server, start, 40).await);
     }
     let asked = Instant::now();
     open(&server, "/whip/cam-1", PUBLISH).await;

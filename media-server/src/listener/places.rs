@@ -1,18 +1,19 @@
 //! Places for connections, and who gives up its own when all are taken.
 //!
-//! A connection that waits for a request can be asked to go: one that never sent any before one that rests
-//! between two, and of each kind the one that has waited longest. So whoever sends a request at once gets
-//! in, however many others only hold their connections open, and from whatever address. One with a request
-//! under way is never asked. Knows no socket; the listener closes.
+//! A connection can be asked to go while nothing is done for it: one that never sent a request before one
+//! that rests between two, and that before one whose client holds up a request of its own, because the body
+//! does not come or the answer is not taken; of each kind the one that has done so for longest. So whoever
+//! sends a request at once gets in, however many others only hold their connections open, and from whatever
+//! address. One that the server works for is never asked. Knows no socket; the listener closes.
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -30,8 +31,8 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Waiting {
-    /// Those without any request first, then in the order in which they began to wait.
-    connections: BTreeMap<(bool, u64), Arc<Notify>>,
+    /// By kind, and in the order in which they began to wait.
+    connections: BTreeMap<(Idle, u64), Arc<Notify>>,
     next: u64,
 }
 
@@ -82,14 +83,43 @@ impl Places {
     }
 }
 
+/// Why nothing is done for a connection. The first go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Idle {
+    NoRequest,
+    AtRest,
+    HeldUp,
+}
+
 /// The place of one connection; free again when dropped.
 pub(super) struct Place {
     places: Arc<Places>,
     goes: Arc<Notify>,
-    /// As it is listed while it waits.
-    key: Mutex<Option<(bool, u64)>>,
-    requested: AtomicBool,
+    state: Mutex<State>,
     _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct State {
+    requested: bool,
+    /// From the head of a request to the end of its answer.
+    works: bool,
+    body_awaited: bool,
+    write_stalled: bool,
+    /// As it is listed, unless it was asked already.
+    listed: Option<(Idle, u64)>,
+}
+
+impl State {
+    fn idle(&self) -> Option<Idle> {
+        match self {
+            State {
+                requested: false, ..
+            } => Some(Idle::NoRequest),
+            State { works: false, .. } => Some(Idle::AtRest),
+            _ => (self.body_awaited || self.write_stalled).then_some(Idle::HeldUp),
+        }
+    }
 }
 
 impl Place {
@@ -97,11 +127,10 @@ impl Place {
         let place = Place {
             places,
             goes: Arc::default(),
-            key: Mutex::default(),
-            requested: AtomicBool::new(false),
+            state: Mutex::default(),
             _permit: permit,
         };
-        place.rest();
+        place.change(|_| ());
         Arc::new(place)
     }
 
@@ -112,78 +141,119 @@ impl Place {
 
     /// Whether a request ever came.
     pub(super) fn has_requested(&self) -> bool {
-        self.requested.load(Relaxed)
+        self.state().requested
+    }
+
+    /// Whether nobody would wait for the end of what it does.
+    pub(super) fn may_break_off(&self) -> bool {
+        let state = self.state();
+        !state.requested || state.body_awaited || state.write_stalled
     }
 
     /// The head of a request came.
-    pub(super) fn begin(&self) {
-        self.requested.store(true, Relaxed);
-        self.forget();
-    }
-
-    /// It waits for a request now.
-    fn rest(&self) {
-        let mut waiting = self.places.lock();
-        let key = (self.has_requested(), waiting.next);
-        waiting.next += 1;
-        waiting.connections.insert(key, self.goes.clone());
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
-        drop(waiting);
-        self.places.more.notify_one();
-    }
-
-    fn forget(&self) {
-        let key = self
-            .key
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(key) = key {
-            self.places.lock().connections.remove(&key);
-        }
+    pub(super) fn begin<B>(self: &Arc<Self>, request: hyper::Request<B>) -> Request
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let body_awaited = !request.body().is_end_stream();
+        self.change(|state| {
+            state.requested = true;
+            state.works = true;
+            state.body_awaited = body_awaited;
+        });
+        request.map(|body| {
+            if !body_awaited {
+                return Body::new(body);
+            }
+            let received = Ends(self.clone(), |state| state.body_awaited = false);
+            Body::new(Watched {
+                body,
+                ends: Some(received),
+            })
+        })
     }
 
     /// The response to the request that began; the connection rests once all of it is sent.
     pub(super) fn answer(self: &Arc<Self>, response: Response) -> Response {
-        let rests = Rests(self.clone());
+        let sent = Ends(self.clone(), |state| state.works = false);
         response.map(|body| {
-            Body::new(Answer {
+            Body::new(Watched {
                 body,
-                _rests: rests,
+                ends: Some(sent),
             })
         })
+    }
+
+    /// The client takes nothing of what is written, or takes it again.
+    pub(super) fn write_stalls(&self, stalled: bool) {
+        self.change(|state| state.write_stalled = stalled);
+    }
+
+    /// Lists the connection as what it is then.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        let before = state.idle();
+        change(&mut state);
+        let idle = state.idle();
+        if before == idle && (state.listed.is_some() || idle.is_none()) {
+            return;
+        }
+        let mut waiting = self.places.lock();
+        if let Some(listed) = state.listed.take() {
+            waiting.connections.remove(&listed);
+        }
+        if let Some(idle) = idle {
+            let key = (idle, waiting.next);
+            waiting.next += 1;
+            waiting.connections.insert(key, self.goes.clone());
+            state.listed = Some(key);
+            drop(waiting);
+            self.places.more.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.forget();
+        if let Some(listed) = self.state().listed.take() {
+            self.places.lock().connections.remove(&listed);
+        }
     }
 }
 
-struct Rests(Arc<Place>);
+/// Changes a connection's state once, when dropped.
+struct Ends(Arc<Place>, fn(&mut State));
 
-impl Drop for Rests {
+impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.rest();
+        self.0.change(self.1);
     }
 }
 
 /// A body that tells of its end.
-struct Answer {
-    body: Body,
-    _rests: Rests,
+struct Watched<B> {
+    body: B,
+    ends: Option<Ends>,
 }
 
-impl HttpBody for Answer {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Watched<B> {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() {
+            self.ends = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -213,31 +283,73 @@ mod tests {
         assert!(!came, "there was a free place");
     }
 
-    #[tokio::test]
-    async fn the_oldest_without_a_request_goes_first_then_the_longest_at_rest_and_none_that_works()
-    {
-        let places = Places::new(4);
-        let all: Vec<_> = (0..4).map(|_| places.try_take().expect("free")).collect();
-        assert!(places.try_take().is_none());
-        // The first works, the second rests.
-        all[0].begin();
-        all[1].begin();
-        drop(all[1].answer(Response::new(Body::empty())));
-        for expected in [2, 3, 1] {
-            newcomer(&places).await;
+    fn request(body: Body) -> hyper::Request<Body> {
+        hyper::Request::new(body)
+    }
+
+    /// Who is asked for a place, one after the other, until nobody is.
+    async fn asked(places: &Arc<Places>, all: &[Arc<Place>]) -> Vec<usize> {
+        let mut asked = Vec::new();
+        loop {
+            newcomer(places).await;
+            let before = asked.len();
             for (at, place) in all.iter().enumerate() {
-                assert_eq!(is_asked_to_go(place).await, at == expected, "{at}");
+                if is_asked_to_go(place).await {
+                    asked.push(at);
+                }
+            }
+            if asked.len() == before {
+                return asked;
             }
         }
-        newcomer(&places).await;
-        assert!(!is_asked_to_go(&all[0]).await, "it works");
+    }
+
+    #[tokio::test]
+    async fn those_without_a_request_go_first_then_those_at_rest_then_those_that_hold_theirs_up() {
+        let places = Places::new(7);
+        let all: Vec<_> = (0..7).map(|_| places.try_take().expect("free")).collect();
+        assert!(places.try_take().is_none());
+        // The first works, the second takes nothing of its answer, the third's body does not come, the
+        // fourth rests, the fifth takes its answer again.
+        let mut works = Vec::new();
+        for place in &all[..5] {
+            works.push(place.begin(request(Body::empty())));
+        }
+        let answer = all[1].answer(Response::new(Body::empty()));
+        all[1].write_stalls(true);
+        let awaited = all[2].begin(request(Body::from("an offer")));
+        drop(all[3].answer(Response::new(Body::empty())));
+        all[4].write_stalls(true);
+        all[4].write_stalls(false);
+        for (at, may) in [false, true, true, false, false, true, true]
+            .iter()
+            .enumerate()
+        {
+            assert_eq!(all[at].may_break_off(), *may, "{at}");
+        }
+        assert_eq!(asked(&places, &all).await, [5, 6, 3, 1, 2]);
+        drop((answer, awaited));
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_body_has_come_is_worked_for() {
+        let places = Places::new(1);
+        let place = places.try_take().expect("free");
+        let request = place.begin(request(Body::from("an offer")));
+        assert!(place.may_break_off());
+        let body = axum::body::to_bytes(request.into_body(), 100)
+            .await
+            .expect("a body");
+        assert_eq!(body, "an offer");
+        assert!(!place.may_break_off());
+        assert!(asked(&places, &[place]).await.is_empty());
     }
 
     #[tokio::test]
     async fn a_newcomer_gets_the_place_of_one_that_goes_or_begins_to_rest() {
         let places = Places::new(1);
         let first = places.try_take().expect("free");
-        first.begin();
+        first.begin(request(Body::empty()));
         let answer = first.answer(Response::new(Body::empty()));
         let goes = tokio::spawn(async move {
             first.crowded_out().await;

@@ -11,15 +11,19 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct WriteTimeout<S> {
     stream: S,
     within: Duration,
+    /// Told of each change.
+    tell: Box<dyn Fn(bool) + Send>,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) fn new(stream: S, within: Duration) -> Self {
+    /// `tell` is told when a write begins to wait and when it waits no longer.
+    pub(super) fn new(stream: S, within: Duration, tell: impl Fn(bool) + Send + 'static) -> Self {
         WriteTimeout {
             stream,
             within,
+            tell: Box::new(tell),
             stalled: None,
         }
     }
@@ -30,11 +34,18 @@ impl<S> WriteTimeout<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                (self.tell)(false);
+            }
             return written;
         }
-        let within = self.within;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(within)));
+        let stalled = match &mut self.stalled {
+            Some(stalled) => stalled,
+            none => {
+                (self.tell)(true);
+                none.insert(Box::pin(sleep(self.within)))
+            }
+        };
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -93,17 +104,21 @@ mod tests {
     async fn a_peer_that_reads_nothing_ends_the_write_and_one_that_reads_does_not() {
         let within = Duration::from_millis(50);
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut stream = WriteTimeout::new(ours, within);
+        let (told, stalls) = std::sync::mpsc::channel();
+        let tell = move |stalled| told.send(stalled).expect("the test listens");
+        let mut stream = WriteTimeout::new(ours, within, tell.clone());
         let error = stream.write_all(&[1; 100]).await.expect_err("no reader");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(stalls.try_iter().collect::<Vec<_>>(), [true]);
 
-        let (ours, mut reader) = tokio::io::duplex(16);
-        let mut stream = WriteTimeout::new(ours, Duration::from_secs(60));
+        let (ours, mut reader) = tokio::io::duplex(50);
+        let mut stream = WriteTimeout::new(ours, Duration::from_secs(60), tell);
         let mut got = [0; 100];
         let (written, read) =
             tokio::join!(stream.write_all(&[1; 100]), reader.read_exact(&mut got));
         written.expect("a reader");
         assert_eq!(read.expect("all of it"), 100);
+        assert_eq!(stalls.try_iter().collect::<Vec<_>>(), [true, false]);
         theirs.shutdown().await.expect("ends");
     }
 }
