@@ -243,7 +243,7 @@ async fn without_loss_on_purpose_none_is_told_and_over_tcp_it_is_refused() {
     let server = MediaServer::open(&[]).await;
     let load = ["--viewers", "1", "--duration", "1"];
     let run = ended(&server, &[&load[..], &["--tcp", "--loss", "5"]].concat()).await;
-    assert_eq!((run.code, run.report.as_str()), (Some(1), ""));
+    assert_eq!((run.code, run.report.as_str()), (Some(2), ""));
     assert!(run.progress.contains("TCP sends again"), "{}", run.progress);
 
     let report = json(&media_load(&server, &load).await);

@@ -202,10 +202,15 @@ fn while_watched<T>(
             let mut looks = Vec::new();
             while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 let metrics = metrics(ours, "the server tells of itself", LOOK, |_| true)?;
+                let losses = metrics.values("media_packet_loss_ratio", "");
+                // Behind the last session and before the load's end there are none.
+                if losses.is_empty() {
+                    continue;
+                }
                 looks.push(Look {
                     hours: start.elapsed().as_secs_f64() / 3_600.0,
                     kib: resident(ours.pid()).context("the server has no memory")?,
-                    loss: mean(metrics.values("media_packet_loss_ratio", "").into_iter()),
+                    loss: mean(losses.into_iter()),
                 });
             }
             Ok(looks)

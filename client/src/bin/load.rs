@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use client::{Codec, SrtpProfile};
 use join::Rhythm;
 use layers::Layers;
@@ -314,7 +314,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    args.check()?;
+    if let Err(wrong) = args.check() {
+        Args::command()
+            .error(clap::error::ErrorKind::ArgumentConflict, wrong)
+            .exit();
+    }
     let report = tokio::select! {
         report = run::run(&args) => report?,
         interrupt = tokio::signal::ctrl_c() => {
