@@ -12,6 +12,8 @@ use crate::service::{NAME, START, Service};
 /// Longest wait for sessions, as the operator has it.
 const BOUND: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(20);
+/// A packet to a Service that no node knows of yet may be lost.
+const ANSWER: Duration = Duration::from_secs(2);
 
 const CHANGE: &str = r#"{"spec":{"limits":{"sessionsPerPod":50}}}"#;
 
@@ -48,7 +50,7 @@ async fn load(address: &str) -> anyhow::Result<Value> {
     Ok(answer.json().await?)
 }
 
-/// A device that publishes to a pod.
+/// A device that publishes to a pod, by way of the Service for signalling as all do.
 struct Device {
     url: String,
     token: String,
@@ -66,7 +68,15 @@ impl Device {
             ..HttpOptions::default()
         };
         let http = Http::new(&options).expect("an HTTP client");
-        let url = format!("http://{}:8080/whip/cam-1", pod.address());
+        let signalling = pod.0.kubectl.get(&["service", NAME]).expect("it is there");
+        let ip = signalling["spec"]["clusterIP"].as_str();
+        let url = format!("http://{}/whip/cam-1", ip.expect("it has an address"));
+        // Nodes hear of the pod's address a moment after the pod has it.
+        let request = reqwest::Client::new().get(&url).timeout(ANSWER);
+        wait_for("an answer through the Service", SOON, || async {
+            request.try_clone().expect("it has no body").send().await
+        })
+        .await;
         let publisher = Publisher::connect(&url, &http, &Options::default(), &[Codec::Vp8])
             .await
             .expect("it publishes");

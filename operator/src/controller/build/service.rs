@@ -24,12 +24,14 @@ pub fn build_pods_service(service: &ValidService) -> Service {
     }
 }
 
-/// Signalling, over ready pods only.
+/// Signalling, to the pod ready or not: one that drains is not, and its sessions end and change over HTTP.
+/// There is no other to go to, and a pod that takes no session answers so itself.
 pub fn build_service(service: &ValidService) -> Service {
     Service {
         metadata: meta::object(service, &service.name),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".into()),
+            publish_not_ready_addresses: Some(true),
             selector: Some(meta::selector(service)),
             ports: Some(vec![port("http", 80)]),
             ..ServiceSpec::default()

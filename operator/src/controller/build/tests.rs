@@ -135,6 +135,20 @@ fn a_service_that_says_nothing_is_behind_load_balancers() {
     );
 }
 
+/// A pod that drains is not ready: its sessions send media, and DELETE and PATCH to signalling.
+#[test]
+fn every_service_leads_to_a_pod_that_is_not_ready() {
+    for exposure in ["LoadBalancer", "NodePort", "HostPort", "HostNetwork"] {
+        let children = children(&MINIMAL.replace("HostPort", exposure));
+        let services = [children.pods_service, children.service];
+        for service in services.into_iter().chain(children.media_services) {
+            let name = service.metadata.name.unwrap();
+            let published = service.spec.unwrap().publish_not_ready_addresses;
+            assert_eq!(published, Some(true), "{name} with {exposure}");
+        }
+    }
+}
+
 /// The Pod Security level `restricted`, whose rules on volumes, users and capabilities hold for every
 /// exposure, forbids ports and the network of the host.
 #[test]
