@@ -79,7 +79,7 @@ const CHILDREN: &[(&str, &str, &str, &str)] = &[
     (
         "statefulset",
         "cam",
-        r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":77}}}}"#,
+        r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":77,"containers":[{"name":"media-server","image":"other:1"}]}}}}"#,
         "/spec/template",
     ),
 ];

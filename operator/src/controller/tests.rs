@@ -278,6 +278,30 @@ async fn what_is_edited_or_deleted_comes_back_and_fields_of_others_stay() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_edited_by_hand_goes_back_to_the_one_that_was_chosen() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    let image = "/spec/template/spec/containers/0/image";
+    let found = || fake.get(STATEFUL_SET).pointer(image).cloned();
+    let (chosen, pod) = (found(), fake.get(POD)["metadata"]["uid"].clone());
+    assert_eq!(chosen, Some("media-server:new".into()));
+    fake.edit(STATEFUL_SET, |set| {
+        *set.pointer_mut(image).unwrap() = "other:1".into();
+    });
+    eventually("the image to be back", BACK, || {
+        let found = found();
+        (found == chosen)
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    settled(&fake).await;
+    assert_eq!(fake.get(POD)["metadata"]["uid"], pod);
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_that_belongs_to_another_is_pruned_or_taken_over() {
     let fake = cluster(json!({}));
     let labels = json!({

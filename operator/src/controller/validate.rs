@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::addresses::{self, AddressTable};
-use super::build::config;
+use super::build::{config, meta};
 use super::fetch::Fetched;
 use super::quantity;
 use crate::capabilities::Served;
@@ -154,28 +154,34 @@ fn is_dns_1035(name: &str) -> bool {
 }
 
 /// An upgrade of the operator restarts no pod unless it is told to, so its new default reaches new services
-/// only.
+/// only. The image that was chosen before is what was noted, not what somebody wrote into the template.
 fn image(fetched: &Fetched) -> Result<String, ValidateError> {
     let asked = &fetched.service.spec.image;
     if !asked.is_empty() {
         return Ok(asked.clone());
     }
-    let live = fetched
-        .live
-        .stateful_sets
-        .iter()
-        .filter_map(|set| {
-            set.spec
-                .as_ref()?
-                .template
-                .spec
-                .as_ref()?
-                .containers
-                .first()?
-                .image
-                .clone()
-        })
-        .find(|image| !image.is_empty());
+    // A copy of it has its labels too.
+    let name = fetched.service.name_any();
+    let sets = || {
+        let all = fetched.live.stateful_sets.iter();
+        all.filter(|set| set.name_any() == name)
+    };
+    let noted = sets().filter_map(|set| set.annotations().get(meta::IMAGE));
+    // A release before this noted none; and a StatefulSet that was deleted may have left its pod behind.
+    let templates = sets().filter_map(|set| {
+        let pod = set.spec.as_ref()?.template.spec.as_ref()?;
+        pod.containers.first()?.image.as_ref()
+    });
+    let pods = fetched.pods.iter().filter_map(|pod| {
+        // Others may have put a container of theirs before ours.
+        let mut containers = pod.spec.as_ref()?.containers.iter();
+        containers.find(|c| c.name == meta::APP)?.image.as_ref()
+    });
+    let live = noted
+        .chain(templates)
+        .chain(pods)
+        .find(|image| !image.is_empty())
+        .cloned();
     let default = Some(&fetched.default_image).filter(|image| !image.is_empty());
     let image = match fetched.service.spec.rollout.on_operator_upgrade {
         OnOperatorUpgrade::Wait => live.or(default.cloned()),

@@ -23,6 +23,8 @@ pub const SCRAPE_LABEL: &str = "mediaservice.io/scrape";
 
 /// Hash of what was applied last, on every child.
 pub const APPLIED_HASH: &str = "mediaservice.io/applied-hash";
+/// Image that the operator chose last, on the StatefulSet: its template may have been edited by hand.
+pub const IMAGE: &str = "mediaservice.io/image";
 /// Hash of the user's inputs, on every pod.
 pub const SPEC_HASH: &str = "mediaservice.io/spec-hash";
 /// Hash of all else that this version of the operator puts into a pod, on every pod.

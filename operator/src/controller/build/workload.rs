@@ -59,7 +59,10 @@ pub fn build_service_account(service: &ValidService) -> Option<ServiceAccount> {
 
 pub fn build_stateful_set(service: &ValidService) -> StatefulSet {
     StatefulSet {
-        metadata: meta::object(service, &service.name),
+        metadata: ObjectMeta {
+            annotations: Some(meta::pairs([(meta::IMAGE, &service.image)])),
+            ..meta::object(service, &service.name)
+        },
         spec: Some(StatefulSetSpec {
             replicas: Some(service.replicas),
             service_name: Some(service::pods_name(service)),

@@ -49,6 +49,37 @@ fn the_operators_default_wins_over_the_live_image_where_its_upgrades_roll() {
 }
 
 #[test]
+fn the_image_that_was_noted_wins_over_an_edited_template_and_that_over_a_pod_without_a_stateful_set()
+ {
+    let mut fetched = fetched(serde_json::json!({"media": {"exposure": "HostPort"}}));
+    let spec =
+        |image: &str| serde_json::json!({"containers": [{"name": "media-server", "image": image}]});
+    fetched.pods = vec![
+        serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "cam-0"}, "spec": spec("pod:0")}),
+        )
+        .unwrap(),
+    ];
+    assert_eq!(validate(&fetched).unwrap().image, "pod:0");
+    let mut set: k8s_openapi::api::apps::v1::StatefulSet =
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "cam"},
+            "spec": {"serviceName": "", "selector": {}, "template": {"spec": spec("edited:0")}},
+        }))
+        .unwrap();
+    fetched.live.stateful_sets = vec![set.clone()];
+    assert_eq!(validate(&fetched).unwrap().image, "edited:0");
+    set.annotations_mut()
+        .insert("mediaservice.io/image".into(), "noted:0".into());
+    let mut copy = set.clone();
+    copy.metadata.name = Some("cam-copy".into());
+    copy.annotations_mut()
+        .insert("mediaservice.io/image".into(), "copied:0".into());
+    fetched.live.stateful_sets = vec![copy, set];
+    assert_eq!(validate(&fetched).unwrap().image, "noted:0");
+}
+
+#[test]
 fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
     let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
     let stopped = serde_json::json!({
