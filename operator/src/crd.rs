@@ -79,8 +79,8 @@ pub use turn::Turn;
 #[serde(rename_all = "camelCase")]
 pub struct MediaServiceSpec {
     /// Image of the media server. Default "": the image that the pods have already, and at
-    /// creation the operator's default. A change replaces the pod; its sessions end and clients
-    /// connect again.
+    /// creation, or with `rollout.onOperatorUpgrade: Roll`, the operator's default. A change replaces
+    /// the pod; its sessions end and clients connect again.
     #[serde(default)]
     #[x_kube(validation = Rule::new("!self.matches('\\\\s')").message("image must not contain white space"))]
     pub image: String,

@@ -28,7 +28,8 @@ pub struct Limits {
     /// kbit/s, 0-50000. Default 0: it is left alone. The next viewer ends that at once: the picture that it
     /// starts with is as poor as this, and is the usual one some seconds later. It reaches devices that
     /// take REMB, as browsers do; one with simulcast layers leaves out the upper ones. A change replaces the
-    /// pod.
+    /// pod. Any but 0 needs a media server of the operator's version: one that does not know it ends at once,
+    /// so where the pod has an older image yet, set `image` or `rollout.onOperatorUpgrade: Roll` with it.
     #[schemars(extend("x-kubernetes-validations" = rule("self >= 0 && self <= 50000", "idlePublisherKbps must be 0 to 50000, in kbit/s; 0 leaves publishers alone")))]
     pub idle_publisher_kbps: i32,
 
