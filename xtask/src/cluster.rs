@@ -340,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_ipv6_is_told_so_before_a_node_fails_for_it() {
+        let without = "case $1 in /proc/sys/net/ipv6/*) exit 1 ;; esac\nexec /bin/cat \"$@\"";
+        let said = Machine::new("ipv6", &[("go", "exit 127"), ("cat", without)]).lacks(&[]);
+        assert!(said.contains("missing: IPv6"), "{said}");
+        assert!(said.contains("ipv6.disable=1"), "{said}");
+        let said = Machine::new("both", &[("go", "exit 127")]).lacks(&[]);
+        assert!(!said.contains("IPv6"), "{said}");
+    }
+
+    #[test]
     fn a_go_that_may_not_fetch_the_version_of_a_module_is_told_so() {
         let stuck = "case $PWD in */prometheus) echo 'go.mod requires go >= 1.25.0' >&2; exit 1 ;; esac\necho go1.21.0";
         let said = Machine::new("stuck", &[("go", stuck)]).lacks(&[]);
