@@ -11,6 +11,8 @@ use crate::service::{NAME, START, Service};
 
 /// Longest wait for sessions, as the operator has it.
 const BOUND: Duration = Duration::from_secs(30);
+/// Until what was decided at the bound shows: the pod's end, and the next pod.
+const MORE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
 /// A packet to a Service that no node knows of yet may be lost.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -147,7 +149,7 @@ async fn a_pod_with_a_session_takes_no_other_until_it_is_replaced_within_its_bou
     let held = load(&address).await.expect("it serves on");
     assert_eq!(held["publishers"], 1, "{held}");
 
-    pod.is_another_than(&first, BOUND + START).await;
+    pod.is_another_than(&first, BOUND + MORE).await;
     let replaced = changed.elapsed();
     println!("the pod is replaced {replaced:?} after the change");
     assert!(

@@ -28,9 +28,13 @@ fn a_media_service_that_can_not_be_right_is_refused_with_what_would_be_right() {
         let right = wrong["message"].as_str().expect("each has a message");
         assert!(message.contains(right), "{}: {message}", wrong["what"]);
     }
-    let long = "a".repeat(41);
-    let message = apply(&long, "{}");
-    assert!(message.contains("at most 40 characters"), "{message}");
+    // The name of an object may start with a digit, that of a Service may not.
+    for name in [&"a".repeat(41), "9cam"] {
+        let message = apply(name, "{}");
+        for right in ["at most 40 characters", "start with a letter"] {
+            assert!(message.contains(right), "{name}: {message}");
+        }
+    }
 }
 
 #[test]
