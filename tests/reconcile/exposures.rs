@@ -11,6 +11,9 @@ use crate::service::{NAME, START, Service};
 
 const SOON: Duration = Duration::from_secs(30);
 
+// Node ports are below 30086, as are those of no other test: the API server gives ports from there on to
+// Services that ask for none, such as those of a LoadBalancer.
+
 /// Names of the Services that bring media.
 async fn media_services(service: &Service, wanted: &[&str]) {
     wait_for(&format!("the Services {wanted:?}"), SOON, || async {
@@ -53,7 +56,8 @@ async fn an_exposure_brings_its_services_and_takes_those_of_the_one_before_away(
     .await;
     service.patch(r#"{"spec":{"media":{"tcp":{"enabled":false}}}}"#);
     media_services(&service, &["cam-media-udp"]).await;
-    service.patch(r#"{"spec":{"media":{"exposure":"NodePort","tcp":{"enabled":true}}}}"#);
+    let node_port = json!({"exposure": "NodePort", "nodePort": 30002, "tcp": {"enabled": true}});
+    service.patch(&json!({"spec": {"media": node_port}}).to_string());
     media_services(&service, &["cam-media"]).await;
     let found = service
         .kubectl
@@ -66,7 +70,7 @@ async fn an_exposure_brings_its_services_and_takes_those_of_the_one_before_away(
         .collect();
     assert_eq!(
         ports,
-        [(Some("UDP"), Some(30443)), (Some("TCP"), Some(30443))]
+        [(Some("UDP"), Some(30002)), (Some("TCP"), Some(30002))]
     );
     service.patch(r#"{"spec":{"media":{"exposure":"HostNetwork"}}}"#);
     media_services(&service, &[]).await;
@@ -134,8 +138,7 @@ async fn a_namespace_that_forbids_host_ports_shows_and_an_exposure_by_service_li
         let fix = "kubectl label namespace reconcile-restricted pod-security.kubernetes.io/enforce=privileged";
         assert!(message.contains(fix), "{message}");
     }
-    // The default one is another test's.
-    service.patch(r#"{"spec":{"media":{"exposure":"NodePort","nodePort":30444}}}"#);
+    service.patch(r#"{"spec":{"media":{"exposure":"NodePort","nodePort":30003}}}"#);
     service.settled().await;
     service.condition("Degraded", "False", START).await;
 }

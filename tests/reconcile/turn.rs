@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A failed test has left nothing behind it that would be in the way of another.
+/// A test, failed or not, leaves nothing behind it that would be in the way of another. An operator's pod that is
+/// one too many may still be ending: at any time one of them leads, and none of these tests asks which.
 static TURNS: RwLock<()> = RwLock::new(());
 
 thread_local! {
