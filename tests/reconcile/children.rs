@@ -231,6 +231,47 @@ async fn a_child_that_is_edited_or_deleted_comes_back_within_ten_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_that_is_deleted_without_its_pod_comes_back_and_takes_the_same_pod_on() {
+    let service = Service::apply("reconcile-orphan", "{media: {exposure: HostPort}}");
+    service.settled().await;
+    let get = |kind: &str, name: &str| service.kubectl.get(&[kind, name]);
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let owner = |pod: &Value| pod["metadata"]["ownerReferences"][0]["uid"].clone();
+    let set = get("statefulset", NAME).expect("it is there");
+    let pod = get("pod", "cam-0").expect("it is there");
+    assert_eq!(owner(&pod), uid(&set), "{pod}");
+    // Waits until this one is gone, which takes as long as the garbage collector needs to let go of the pod.
+    service
+        .kubectl
+        .run(&["delete", "statefulset", NAME, "--cascade=orphan"])
+        .expect("it can be deleted");
+    let deleted = Instant::now();
+    let next = wait_for("the next StatefulSet", BACK, || async {
+        let now = get("statefulset", NAME)?;
+        ensure!(uid(&now) != uid(&set), "the old one is still there");
+        Ok::<_, anyhow::Error>(now)
+    })
+    .await;
+    println!("the StatefulSet is back after {:?}", deleted.elapsed());
+    assert_eq!(next["spec"], set["spec"]);
+    let adopted = wait_for("the pod to be its own", START, || async {
+        let now = get("pod", "cam-0")?;
+        ensure!(owner(&now) == uid(&next), "{}", now["metadata"]);
+        Ok::<_, anyhow::Error>(now)
+    })
+    .await;
+    println!("and has its pod after {:?}", deleted.elapsed());
+    service.settled().await;
+    let now = get("pod", "cam-0").expect("it is there");
+    for now in [&adopted, &now] {
+        assert_eq!(uid(now), uid(&pod), "the same pod");
+        assert!(now["metadata"]["deletionTimestamp"].is_null(), "{now}");
+        let starts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].clone();
+        assert_eq!(starts(now), starts(&pod));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_longer_wanted_goes_and_fields_of_others_stay() {
     let spec = "{media: {exposure: HostPort}, signalling: {ingress: {host: media.example.com}}, replicas: 0}";
     let service = Service::apply("reconcile-prune", spec);
