@@ -46,17 +46,17 @@ pub use self::detached::{build_offline, offline};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
-use self::drain::DrainError;
 use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
 use self::pace::{Pause, Reports, WORDS, next_look};
 use self::replace::ReplaceError;
+use self::scale_down::{ScaleDown, ScaleDownError};
 use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
 use self::turns::Turns;
-use self::validate::ValidateError;
+use self::validate::{ValidService, ValidateError};
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
@@ -78,11 +78,18 @@ pub enum Error {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error(transparent)]
-    Drain(#[from] DrainError),
+    ScaleDown(#[from] ScaleDownError),
     #[error(transparent)]
     Replace(#[from] ReplaceError),
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// The same, while a pod drains whose time must not slip.
+    #[error("{error}")]
+    WhileDraining {
+        #[source]
+        error: Box<Error>,
+        look_again: Duration,
+    },
 }
 
 impl Error {
@@ -93,9 +100,10 @@ impl Error {
             Self::Fetch(error) => error.reason(),
             Self::Validate(error) => error.reason(),
             Self::Apply(error) => error.reason(),
-            Self::Drain(error) => error.reason(),
+            Self::ScaleDown(error) => error.reason(),
             Self::Replace(error) => error.reason(),
             Self::Status(error) => error.reason(),
+            Self::WhileDraining { error, .. } => error.reason(),
         }
     }
 }
@@ -378,22 +386,7 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     };
     let applied = match apply::apply(&writer, &fetched.live, children).await {
         Ok(applied) => applied,
-        Err(error) => {
-            let trouble = Trouble {
-                reason: error.reason(),
-                message: with_sources(&error),
-            };
-            report(
-                context,
-                &fetched,
-                &Outcome::Refused {
-                    service: &valid,
-                    trouble,
-                },
-            )
-            .await?;
-            return Err(error.into());
-        }
+        Err(error) => return Err(unapplied(context, &fetched, &valid, &scaling, error).await),
     };
     let replaced = replace::advance(context, &fetched, &applied.stateful_set, &valid).await?;
     let reported = report(
@@ -413,6 +406,45 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         _ => RESYNC,
     };
     Ok(Action::requeue(reported.look_by(next)))
+}
+
+/// Something was refused. What pods wait for goes on as far as it can: a drain that nobody ends, because
+/// of an object that has nothing to do with it, would keep everybody out. Returns what to fail with.
+async fn unapplied(
+    context: &Context,
+    fetched: &Fetched,
+    service: &ValidService,
+    scaling: &ScaleDown,
+    refused: ApplyError,
+) -> Error {
+    let mut message = with_sources(&refused);
+    let replaced = match replace::advance_unapplied(context, fetched, service).await {
+        Ok(replaced) => replaced,
+        Err(error) => {
+            message = format!("{message}; {}", with_sources(&error));
+            replace::Rollout::default()
+        }
+    };
+    let outcome = Outcome::Refused {
+        service,
+        replaced: &replaced,
+        scaling,
+        trouble: Trouble {
+            reason: refused.reason(),
+            message,
+        },
+    };
+    let error = match report(context, fetched, &outcome).await {
+        Ok(_) => refused.into(),
+        Err(error) => error.into(),
+    };
+    match replaced.look_again.or(scaling.look_again) {
+        Some(look_again) => Error::WhileDraining {
+            error: Box::new(error),
+            look_again,
+        },
+        None => error,
+    }
 }
 
 /// What a reconciliation found, and whether that could be said.
@@ -470,7 +502,7 @@ async fn report(
     Ok(reported(status))
 }
 
-/// 1 s, doubling to 300 s, for each object by itself.
+/// 1 s, doubling to 300 s, for each object by itself, and less while a pod drains.
 fn after_error(service: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let mut failures = context.failures.lock().expect("no panic while it is held");
     // Objects that were deleted while they failed leave a count behind; they may not pile up.
@@ -480,6 +512,10 @@ fn after_error(service: Arc<Guarded>, error: &Error, context: Arc<Context>) -> A
     let count = failures.entry(ObjectRef::from_obj(&*service)).or_insert(0);
     let wait = Duration::from_secs((1u64 << (*count).min(9)).min(300));
     *count = count.saturating_add(1);
+    let wait = match error {
+        Error::WhileDraining { look_again, .. } => wait.min(*look_again),
+        _ => wait,
+    };
     tracing::warn!(
         namespace = service.namespace(),
         name = service.name_any(),

@@ -45,6 +45,15 @@ pub struct Fetched {
     pub operator_namespace: String,
 }
 
+impl Fetched {
+    /// The StatefulSet as it was found.
+    pub fn stateful_set(&self) -> Option<&StatefulSet> {
+        let name = self.service.name_any();
+        let mut sets = self.live.stateful_sets.iter();
+        sets.find(|set| set.name_any() == name)
+    }
+}
+
 /// The children that exist, by kind. Found by label, so an object that lost its labels is not here.
 #[derive(Debug, Clone, Default)]
 pub struct Live {

@@ -6,6 +6,7 @@
 //! never became ready is deleted at once: a wrong spec must not stand in the way of its correction. The
 //! decisions are pure; each write names the pod's uid, so a successor of the same name is never hit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -77,24 +78,41 @@ impl Wanted {
 
     /// Whether the pod may stay as it is.
     pub fn is_current(&self, pod: &Pod) -> bool {
-        self.has_spec(pod) && (self.has_template(pod) || !self.roll)
+        self.are_current(pod.annotations())
     }
 
-    fn has_spec(&self, pod: &Pod) -> bool {
-        pod.annotations().get(meta::SPEC_HASH) == Some(&self.spec_hash)
+    /// Whether `set` makes such pods.
+    fn is_made_by(&self, set: &StatefulSet) -> bool {
+        let template = set.spec.as_ref().map(|spec| &spec.template);
+        let metadata = template.and_then(|template| template.metadata.as_ref());
+        let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
+        annotations.is_some_and(|annotations| self.are_current(annotations))
     }
 
-    fn has_template(&self, pod: &Pod) -> bool {
-        pod.annotations().get(meta::TEMPLATE_HASH) == Some(&self.template_hash)
+    fn are_current(&self, annotations: &BTreeMap<String, String>) -> bool {
+        self.have_spec(annotations) && (self.have_template(annotations) || !self.roll)
+    }
+
+    fn have_spec(&self, annotations: &BTreeMap<String, String>) -> bool {
+        annotations.get(meta::SPEC_HASH) == Some(&self.spec_hash)
+    }
+
+    fn have_template(&self, annotations: &BTreeMap<String, String>) -> bool {
+        annotations.get(meta::TEMPLATE_HASH) == Some(&self.template_hash)
     }
 
     fn is_pending(&self, pod: &Pod) -> bool {
-        self.is_current(pod) && !self.has_template(pod)
+        self.is_current(pod) && !self.have_template(pod.annotations())
+    }
+
+    /// Whether `set` made the pod, and the spec asks for as many.
+    fn has_place(&self, pod: &Pod, set: &StatefulSet) -> bool {
+        is_of(pod, set) && ordinal(pod).is_some_and(|number| number < self.replicas)
     }
 
     /// Why it may not, to complete a sentence.
     fn what_is_wrong(&self, pod: &Pod) -> &'static str {
-        match self.has_spec(pod) {
+        match self.have_spec(pod.annotations()) {
             true => "this version of the operator makes it differently",
             false => "its spec is not the current one",
         }
@@ -155,6 +173,31 @@ pub async fn advance(
     Ok(rollout)
 }
 
+/// The same where not all could be applied. If the StatefulSet has what is wanted nevertheless, its pods are
+/// replaced as ever. If not, nobody can make the next pod, and those that drain take sessions again.
+///
+/// # Errors
+/// As [`advance`].
+pub async fn advance_unapplied(
+    context: &Context,
+    fetched: &Fetched,
+    service: &ValidService,
+) -> Result<Rollout, ReplaceError> {
+    let Some(set) = fetched.stateful_set() else {
+        return Ok(Rollout::default());
+    };
+    let wanted = Wanted::by(service);
+    if wanted.is_made_by(set) {
+        return advance(context, fetched, set, service).await;
+    }
+    let drains = |pod: &&Pod| pod.annotations().contains_key(meta::DRAIN_SINCE);
+    let pods = fetched.pods.iter().filter(drains);
+    for pod in pods.filter(|pod| wanted.has_place(pod, set)) {
+        drain::end(context, pod).await?;
+    }
+    Ok(Rollout::default())
+}
+
 /// What has to happen to the pods.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan<'a, P> {
@@ -166,8 +209,7 @@ enum Plan<'a, P> {
 }
 
 fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: &Wanted) -> Plan<'a, Pod> {
-    let stays = |pod: &Pod| ordinal(pod).is_some_and(|number| number < wanted.replicas);
-    let here = |pod: &&Pod| is_of(pod, set) && stays(pod);
+    let here = |pod: &&Pod| wanted.has_place(pod, set);
     let is_current = |pod: &&Pod| wanted.is_current(pod);
     let (current, outdated): (Vec<&Pod>, Vec<&Pod>) =
         pods.iter().filter(here).partition(is_current);

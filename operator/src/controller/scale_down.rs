@@ -11,11 +11,37 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
 
 use super::Context;
+use super::apply::{self, is_status};
 use super::drain::{self, DrainError, SOON, Step, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
+
+/// What can fail while stopping.
+#[derive(Debug, thiserror::Error)]
+pub enum ScaleDownError {
+    #[error("failed to scale StatefulSet {name} to {replicas}")]
+    Scale {
+        name: String,
+        replicas: i32,
+        source: kube::Error,
+    },
+    #[error(transparent)]
+    Drain(#[from] DrainError),
+}
+
+impl ScaleDownError {
+    /// Condition reason, event reason and `reason` label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Scale { .. } => "ApplyRejected",
+            Self::Drain(error) => error.reason(),
+        }
+    }
+}
 
 /// How many pods there shall be for now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,11 +62,13 @@ pub async fn advance(
     context: &Context,
     fetched: &Fetched,
     service: &ValidService,
-) -> Result<ScaleDown, DrainError> {
+) -> Result<ScaleDown, ScaleDownError> {
     let wanted = service.spec.replicas;
-    let sets = &fetched.live.stateful_sets;
-    let set = sets.iter().find(|set| set.name_any() == service.name);
-    let Some((pod, number)) = set.and_then(|set| victim(set, &fetched.pods, wanted)) else {
+    let found = fetched.stateful_set().and_then(|set| {
+        let (pod, number) = victim(set, &fetched.pods, wanted)?;
+        Some((set, pod, number))
+    });
+    let Some((set, pod, number)) = found else {
         return Ok(ScaleDown {
             replicas: wanted,
             ..ScaleDown::default()
@@ -57,6 +85,7 @@ pub async fn advance(
         }
         Step::Wait { look_again } => look_again,
         Step::Go => {
+            stop(context, set, number).await?;
             let note = format!("pod {name} goes, because {because}");
             drain::tell(context, fetched, "StoppingPod", note).await;
             return Ok(ScaleDown {
@@ -72,6 +101,32 @@ pub async fn advance(
     })
 }
 
+/// Tells the StatefulSet at once, and not with all that `apply` writes: an object before it that is refused
+/// would keep the pod.
+async fn stop(context: &Context, set: &StatefulSet, replicas: i32) -> Result<(), ScaleDownError> {
+    let name = set.name_any();
+    let client = context.reader.client.clone();
+    let api: Api<StatefulSet> = Api::namespaced(client, &set.namespace().unwrap_or_default());
+    let patch = json!({"metadata": {"uid": set.uid()}, "spec": {"replicas": replicas}});
+    let params = PatchParams {
+        field_manager: Some(apply::FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    match api.patch(&name, &params, &Patch::Merge(&patch)).await {
+        Ok(_) => context.metrics.wrote("StatefulSet"),
+        // Gone, or another one: then there is nothing to stop.
+        Err(error) if is_status(&error, 404) || is_status(&error, 409) => {}
+        Err(source) => {
+            return Err(ScaleDownError::Scale {
+                name,
+                replicas,
+                source,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The pod with the highest number of those that `set` still wants and the spec does not, with its number.
 fn victim<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: i32) -> Option<(&'a Pod, i32)> {
     let live = set.spec.as_ref()?.replicas?;
@@ -85,7 +140,6 @@ fn victim<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: i32) -> Option<(&'a Po
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn set(replicas: i32) -> StatefulSet {
         serde_json::from_value(json!({

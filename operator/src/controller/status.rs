@@ -51,6 +51,8 @@ pub enum Outcome<'a> {
     /// The spec is good, but something was refused.
     Refused {
         service: &'a ValidService,
+        replaced: &'a replace::Rollout,
+        scaling: &'a ScaleDown,
         trouble: Trouble,
     },
     /// Nothing was done, because the spec says so.
@@ -70,10 +72,14 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
             service,
             replaced,
             scaling,
-        } => (Some(*service), *replaced, *scaling),
-        Outcome::Refused { service, .. } | Outcome::Paused { service } => {
-            (Some(*service), &idle.0, &idle.1)
         }
+        | Outcome::Refused {
+            service,
+            replaced,
+            scaling,
+            ..
+        } => (Some(*service), *replaced, *scaling),
+        Outcome::Paused { service } => (Some(*service), &idle.0, &idle.1),
         Outcome::Invalid { .. } => (None, &idle.0, &idle.1),
     };
     let trouble = match outcome {
@@ -287,9 +293,6 @@ fn progressing(
     if fetched.service.spec.paused {
         return condition("Progressing", false, "Paused", "spec.paused is true".into());
     }
-    if !applied {
-        return condition("Progressing", false, "Stalled", "see Degraded".into());
-    }
     let policy = &fetched.service.spec.rollout;
     if let Some(pod) = &scaling.draining {
         let message = format!(
@@ -304,6 +307,9 @@ fn progressing(
             drain::before_restart(policy).as_secs()
         );
         return condition("Progressing", true, "Draining", message);
+    }
+    if !applied {
+        return condition("Progressing", false, "Stalled", "see Degraded".into());
     }
     if replaced.outdated > 0 {
         return condition(

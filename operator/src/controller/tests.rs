@@ -3,6 +3,7 @@
 mod exposures;
 mod faults;
 mod optional;
+mod refusals;
 mod rollout;
 mod scaling;
 

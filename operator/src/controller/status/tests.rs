@@ -268,6 +268,8 @@ fn an_ingress_that_was_refused_is_missing_from_ready_and_one_that_is_there_is_no
         let valid = validate::validate(fetched).unwrap();
         let outcome = Outcome::Refused {
             service: &valid,
+            replaced: &replace::Rollout::default(),
+            scaling: &ScaleDown::default(),
             trouble: Trouble {
                 reason: "ApplyRejected",
                 message: "no such class".into(),

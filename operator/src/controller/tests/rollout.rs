@@ -74,7 +74,7 @@ fn half_a_drain() -> Duration {
 }
 
 /// Waits for another pod.
-async fn is_replaced(fake: &FakeCluster, first: &Value) {
+pub async fn is_replaced(fake: &FakeCluster, first: &Value) {
     eventually("another pod", half_a_drain(), || match uid(fake) {
         now if now != *first => Ok(()),
         now => Err(now.to_string()),
