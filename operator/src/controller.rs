@@ -106,6 +106,17 @@ impl Error {
             Self::WhileDraining { error, .. } => error.reason(),
         }
     }
+
+    /// The same, and when to look at a pod that drains, if one does.
+    fn looking_again(self, soon: Option<Duration>) -> Self {
+        match soon {
+            Some(look_again) => Self::WhileDraining {
+                error: Box::new(self),
+                look_again,
+            },
+            None => self,
+        }
+    }
 }
 
 /// What a reconciliation works with.
@@ -349,7 +360,14 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
     }
     let client = &context.reader.client;
     let served = *context.served.borrow();
-    let fetched = fetch::fetch(&context.reader, service, served).await?;
+    let fetched = match fetch::fetch(&context.reader, service.clone(), served).await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            let error = Error::from(error);
+            report_unread(context, &service, &error).await;
+            return Err(error);
+        }
+    };
     if fetched.served != served {
         context.doubt.notify_one();
     }
@@ -369,7 +387,12 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
         let reported = report(context, &fetched, &Outcome::Paused { service: &valid }).await?;
         return Ok(Action::requeue(reported.look_by(RESYNC)));
     }
-    let scaling = scale_down::advance(context, &fetched, &valid).await?;
+    let mut refused: Vec<Error> = Vec::new();
+    let scaling = scale_down::advance(context, &fetched, &valid).await;
+    let scaling = scaling.unwrap_or_else(|error| {
+        refused.push(error.into());
+        ScaleDown::none(&fetched, &valid)
+    });
     valid.replicas = scaling.replicas;
     let children = build::build(&valid);
     let writer = Writer {
@@ -384,67 +407,45 @@ async fn steps(service: Arc<MediaService>, context: &Context) -> Result<Action, 
                 .as_ref()
                 .is_some_and(|secret| trouble::misses_generated_secret(&fetched, secret)),
     };
-    let applied = match apply::apply(&writer, &fetched.live, children).await {
-        Ok(applied) => applied,
-        Err(error) => return Err(unapplied(context, &fetched, &valid, &scaling, error).await),
+    // What pods wait for goes on as far as it can, whatever was refused: a drain that nobody ends, because
+    // of an object that has nothing to do with it, would keep everybody out.
+    let replaced = match apply::apply(&writer, &fetched.live, children).await {
+        Ok(applied) => replace::advance(context, &fetched, &applied.stateful_set, &valid).await,
+        Err(error) => {
+            refused.push(error.into());
+            replace::advance_unapplied(context, &fetched, &valid).await
+        }
     };
-    let replaced = replace::advance(context, &fetched, &applied.stateful_set, &valid).await?;
-    let reported = report(
-        context,
-        &fetched,
-        &Outcome::Applied {
-            service: &valid,
-            replaced: &replaced,
-            scaling: &scaling,
+    let replaced = replaced.unwrap_or_else(|error| {
+        refused.push(error.into());
+        replace::Rollout::default()
+    });
+    let (service, replaced, scaling) = (&valid, &replaced, &scaling);
+    let outcome = match Trouble::of(&refused) {
+        None => Outcome::Applied {
+            service,
+            replaced,
+            scaling,
         },
-    )
-    .await?;
+        Some(trouble) => Outcome::Refused {
+            service,
+            replaced,
+            scaling,
+            trouble,
+        },
+    };
     let soon = replaced.look_again.or(scaling.look_again);
+    let reported = report(context, &fetched, &outcome).await;
+    let reported = reported.map_err(|error| Error::from(error).looking_again(soon))?;
+    if let Some(first) = refused.into_iter().next() {
+        return Err(first.looking_again(soon));
+    }
     let next = match soon.or_else(|| next_look(&reported.status, Timestamp::now())) {
         Some(soon) => soon,
         _ if fetched.served.is_unclear() => UNCLEAR,
         _ => RESYNC,
     };
     Ok(Action::requeue(reported.look_by(next)))
-}
-
-/// Something was refused. What pods wait for goes on as far as it can: a drain that nobody ends, because
-/// of an object that has nothing to do with it, would keep everybody out. Returns what to fail with.
-async fn unapplied(
-    context: &Context,
-    fetched: &Fetched,
-    service: &ValidService,
-    scaling: &ScaleDown,
-    refused: ApplyError,
-) -> Error {
-    let mut message = with_sources(&refused);
-    let replaced = match replace::advance_unapplied(context, fetched, service).await {
-        Ok(replaced) => replaced,
-        Err(error) => {
-            message = format!("{message}; {}", with_sources(&error));
-            replace::Rollout::default()
-        }
-    };
-    let outcome = Outcome::Refused {
-        service,
-        replaced: &replaced,
-        scaling,
-        trouble: Trouble {
-            reason: refused.reason(),
-            message,
-        },
-    };
-    let error = match report(context, fetched, &outcome).await {
-        Ok(_) => refused.into(),
-        Err(error) => error.into(),
-    };
-    match replaced.look_again.or(scaling.look_again) {
-        Some(look_again) => Error::WhileDraining {
-            error: Box::new(error),
-            look_again,
-        },
-        None => error,
-    }
 }
 
 /// What a reconciliation found, and whether that could be said.
@@ -464,18 +465,49 @@ impl Reported {
     }
 }
 
-/// Writes the status, and an event for each condition whose word changed.
 async fn report(
     context: &Context,
     fetched: &Fetched,
     outcome: &Outcome<'_>,
 ) -> Result<Reported, StatusError> {
     let status = status::describe(fetched, outcome, Timestamp::now());
-    let old = fetched.service.status.as_ref();
+    put(context, &fetched.service, status).await
+}
+
+/// Says what could not be read, the second time in a row: once is the restart of an API server, which
+/// needs no write for each MediaService.
+async fn report_unread(context: &Context, service: &MediaService, error: &Error) {
+    let key = ObjectRef::new(&service.name_any()).within(&service.namespace().unwrap_or_default());
+    let again = {
+        let failures = context.failures.lock().expect("no panic while it is held");
+        failures.contains_key(&key)
+    };
+    let trouble = Trouble::of(std::slice::from_ref(error)).filter(|_| again);
+    let Some(trouble) = trouble else {
+        return;
+    };
+    let status = status::describe_unread(service, trouble, Timestamp::now());
+    if let Err(error) = put(context, service, status).await {
+        // Who can't read can't write either, perhaps; what is returned is the first error.
+        let error = with_sources(&error);
+        tracing::warn!(
+            namespace = service.namespace(),
+            name = service.name_any(),
+            error,
+            "can't write the status"
+        );
+    }
+}
+
+/// Writes the status, and an event for each condition whose word changed.
+async fn put(
+    context: &Context,
+    service: &MediaService,
+    status: MediaServiceStatus,
+) -> Result<Reported, StatusError> {
+    let old = service.status.as_ref();
     if old.is_some_and(|old| status::differs_in_words_only(old, &status))
-        && !context
-            .reports
-            .words_are_due(&fetched.service, Instant::now())
+        && !context.reports.words_are_due(service, Instant::now())
     {
         return Ok(Reported {
             status,
@@ -486,18 +518,18 @@ async fn report(
         status,
         held_back: false,
     };
-    if !status::write(&context.reader.client, &fetched.service, &status).await? {
+    if !status::write(&context.reader.client, service, &status).await? {
         return Ok(reported(status));
     }
     context.metrics.wrote("MediaService");
-    context.reports.note(&fetched.service, Instant::now());
+    context.reports.note(service, Instant::now());
     for Told {
         type_,
         reason,
         note,
     } in events::of_change(old, &status)
     {
-        publish(context, &*fetched.service, type_, &reason, note).await;
+        publish(context, service, type_, &reason, note).await;
     }
     Ok(reported(status))
 }

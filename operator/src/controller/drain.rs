@@ -95,29 +95,32 @@ pub async fn begin(
     pod: &Pod,
     because: &str,
 ) -> Result<(), DrainError> {
-    let note = format!("pod {} drains, because {because}", pod.name_any());
-    tell(context, fetched, "DrainingPod", note).await;
     let since = Timestamp::now().to_string();
-    annotate(context, pod, json!("true"), json!(since)).await
+    if annotate(context, pod, json!("true"), json!(since)).await? {
+        let note = format!("pod {} drains, because {because}", pod.name_any());
+        tell(context, fetched, "DrainingPod", note).await;
+    }
+    Ok(())
 }
 
 /// Takes that back.
 pub async fn end(context: &Context, pod: &Pod) -> Result<(), DrainError> {
     tracing::info!(pod = pod.name_any(), "taking the drain back");
-    annotate(context, pod, json!(null), json!(null)).await
+    annotate(context, pod, json!(null), json!(null)).await?;
+    Ok(())
 }
 
 pub async fn tell(context: &Context, fetched: &Fetched, reason: &str, note: String) {
     publish(context, &*fetched.service, EventType::Normal, reason, note).await;
 }
 
-/// Writes, or with nulls removes, the two annotations of a drain.
+/// Writes, or with nulls removes, the two annotations of a drain. Returns whether the pod was there.
 async fn annotate(
     context: &Context,
     pod: &Pod,
     drain: Value,
     since: Value,
-) -> Result<(), DrainError> {
+) -> Result<bool, DrainError> {
     let name = pod.name_any();
     let client = context.reader.client.clone();
     let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
@@ -133,12 +136,14 @@ async fn annotate(
         .patch_metadata(&name, &params, &Patch::Merge(&patch))
         .await
     {
-        Ok(_) => context.metrics.wrote("Pod"),
+        Ok(_) => {
+            context.metrics.wrote("Pod");
+            Ok(true)
+        }
         // Gone, or of another uid, which can't be changed.
-        Err(error) if is_status(&error, 404) || is_status(&error, 422) => {}
-        Err(source) => return Err(DrainError { name, source }),
+        Err(error) if is_status(&error, 404) || is_status(&error, 422) => Ok(false),
+        Err(source) => Err(DrainError { name, source }),
     }
-    Ok(())
 }
 
 /// Number of a pod in its StatefulSet.

@@ -164,9 +164,10 @@ pub async fn advance(
             }
             Step::Wait { .. } => rollout.draining = Some(name),
             Step::Go => {
-                let note = format!("replacing pod {name}, because {because}");
-                drain::tell(context, fetched, "ReplacingPod", note).await;
-                delete(context, pod).await?;
+                if delete(context, pod).await? {
+                    let note = format!("replacing pod {name}, because {because}");
+                    drain::tell(context, fetched, "ReplacingPod", note).await;
+                }
             }
         }
     }
@@ -230,8 +231,8 @@ fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: &Wanted) -> Plan<'a, Pod
 }
 
 /// It was waited for as long as it may, so what is left is the goodbye: a process that hangs must not keep
-/// its successor waiting for the pod's grace period.
-async fn delete(context: &Context, pod: &Pod) -> Result<(), ReplaceError> {
+/// its successor waiting for the pod's grace period. Returns whether the pod was there.
+async fn delete(context: &Context, pod: &Pod) -> Result<bool, ReplaceError> {
     let name = pod.name_any();
     let client = context.reader.client.clone();
     let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
@@ -244,11 +245,13 @@ async fn delete(context: &Context, pod: &Pod) -> Result<(), ReplaceError> {
         ..DeleteParams::default()
     };
     match api.delete(&name, &params).await {
-        Ok(_) => context.metrics.wrote("Pod"),
-        Err(error) if is_status(&error, 404) || is_status(&error, 409) => {}
-        Err(source) => return Err(ReplaceError::Delete { name, source }),
+        Ok(_) => {
+            context.metrics.wrote("Pod");
+            Ok(true)
+        }
+        Err(error) if is_status(&error, 404) || is_status(&error, 409) => Ok(false),
+        Err(source) => Err(ReplaceError::Delete { name, source }),
     }
-    Ok(())
 }
 
 #[cfg(test)]

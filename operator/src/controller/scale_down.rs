@@ -54,6 +54,18 @@ pub struct ScaleDown {
     pub look_again: Option<Duration>,
 }
 
+impl ScaleDown {
+    /// What to go on with after an error: no pod goes.
+    pub fn none(fetched: &Fetched, service: &ValidService) -> Self {
+        let spec = fetched.stateful_set().and_then(|set| set.spec.as_ref());
+        let live = spec.and_then(|spec| spec.replicas).unwrap_or_default();
+        Self {
+            replicas: live.max(service.spec.replicas),
+            ..Self::default()
+        }
+    }
+}
+
 /// Does what can be done now for the pod that is too much.
 ///
 /// # Errors
@@ -85,9 +97,10 @@ pub async fn advance(
         }
         Step::Wait { look_again } => look_again,
         Step::Go => {
-            stop(context, set, number).await?;
-            let note = format!("pod {name} goes, because {because}");
-            drain::tell(context, fetched, "StoppingPod", note).await;
+            if stop(context, set, number).await? {
+                let note = format!("pod {name} goes, because {because}");
+                drain::tell(context, fetched, "StoppingPod", note).await;
+            }
             return Ok(ScaleDown {
                 replicas: number,
                 ..ScaleDown::default()
@@ -102,8 +115,8 @@ pub async fn advance(
 }
 
 /// Tells the StatefulSet at once, and not with all that `apply` writes: an object before it that is refused
-/// would keep the pod.
-async fn stop(context: &Context, set: &StatefulSet, replicas: i32) -> Result<(), ScaleDownError> {
+/// would keep the pod. Returns whether the StatefulSet was there.
+async fn stop(context: &Context, set: &StatefulSet, replicas: i32) -> Result<bool, ScaleDownError> {
     let name = set.name_any();
     let client = context.reader.client.clone();
     let api: Api<StatefulSet> = Api::namespaced(client, &set.namespace().unwrap_or_default());
@@ -113,18 +126,18 @@ async fn stop(context: &Context, set: &StatefulSet, replicas: i32) -> Result<(),
         ..PatchParams::default()
     };
     match api.patch(&name, &params, &Patch::Merge(&patch)).await {
-        Ok(_) => context.metrics.wrote("StatefulSet"),
-        // Gone, or another one: then there is nothing to stop.
-        Err(error) if is_status(&error, 404) || is_status(&error, 409) => {}
-        Err(source) => {
-            return Err(ScaleDownError::Scale {
-                name,
-                replicas,
-                source,
-            });
+        Ok(_) => {
+            context.metrics.wrote("StatefulSet");
+            Ok(true)
         }
+        // Gone, or another one: then there is nothing to stop.
+        Err(error) if is_status(&error, 404) || is_status(&error, 409) => Ok(false),
+        Err(source) => Err(ScaleDownError::Scale {
+            name,
+            replicas,
+            source,
+        }),
     }
-    Ok(())
 }
 
 /// The pod with the highest number of those that `set` still wants and the spec does not, with its number.

@@ -112,25 +112,12 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     let applied = matches!(outcome, Outcome::Applied { .. });
     conditions.extend(service.map(|service| monitoring::ready(fetched, service, applied)));
     conditions.push(paused(spec.paused));
-    let generation = fetched.service.metadata.generation;
     let old = fetched.service.status.as_ref();
     for condition in &mut conditions {
-        condition.observed_generation = generation;
-        let before = old.and_then(|status| {
-            status
-                .conditions
-                .iter()
-                .find(|c| c.type_ == condition.type_)
-        });
-        condition.last_transition_time = match before {
-            Some(before) if before.status == condition.status => {
-                before.last_transition_time.clone()
-            }
-            _ => Time(now),
-        };
+        date(condition, &fetched.service, now);
     }
     MediaServiceStatus {
-        observed_generation: generation,
+        observed_generation: fetched.service.metadata.generation,
         replicas: count(fetched.pods.len()),
         ready_replicas: count(ready),
         desired_replicas: spec.replicas,
@@ -143,6 +130,38 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         rollout: rollout(fetched, service, replaced, now),
         conditions,
     }
+}
+
+/// The status where nothing could be read: what it said before, but for what can be known.
+pub fn describe_unread(
+    service: &MediaService,
+    trouble: Trouble,
+    now: Timestamp,
+) -> MediaServiceStatus {
+    let mut status = service.status.clone().unwrap_or_default();
+    let mut known = vec![degraded(Some(trouble))];
+    if !service.spec.paused {
+        known.push(stalled());
+    }
+    for mut condition in known {
+        date(&mut condition, service, now);
+        let mut conditions = status.conditions.iter_mut();
+        match conditions.find(|before| before.type_ == condition.type_) {
+            Some(before) => *before = condition,
+            None => status.conditions.push(condition),
+        }
+    }
+    status
+}
+
+/// Says of which spec the condition is, and since when it has its status.
+fn date(condition: &mut Condition, service: &MediaService, now: Timestamp) {
+    condition.observed_generation = service.metadata.generation;
+    let mut before = service.status.iter().flat_map(|status| &status.conditions);
+    let before =
+        before.find(|before| before.type_ == condition.type_ && before.status == condition.status);
+    condition.last_transition_time =
+        before.map_or(Time(now), |before| before.last_transition_time.clone());
 }
 
 fn rollout(
@@ -309,7 +328,7 @@ fn progressing(
         return condition("Progressing", true, "Draining", message);
     }
     if !applied {
-        return condition("Progressing", false, "Stalled", "see Degraded".into());
+        return stalled();
     }
     if replaced.outdated > 0 {
         return condition(
@@ -341,6 +360,10 @@ fn progressing(
         "UpToDate",
         "nothing is under way".into(),
     )
+}
+
+fn stalled() -> Condition {
+    condition("Progressing", false, "Stalled", "see Degraded".into())
 }
 
 fn degraded(trouble: Option<Trouble>) -> Condition {

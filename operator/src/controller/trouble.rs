@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::fetch::{Fetched, is_ready};
 use super::validate::ValidService;
+use super::{Error, with_sources};
 use crate::capabilities::{Absence, Availability, OptionalApi};
 
 /// Reason and message of the condition Degraded.
@@ -15,6 +16,18 @@ use crate::capabilities::{Absence, Availability, OptionalApi};
 pub struct Trouble {
     pub reason: &'static str,
     pub message: String,
+}
+
+impl Trouble {
+    /// What went wrong, in the words of the API server: the reason of the first, and the messages of all.
+    pub fn of(errors: &[Error]) -> Option<Self> {
+        let reason = errors.first()?.reason();
+        let messages: Vec<String> = errors.iter().map(|error| with_sources(error)).collect();
+        Some(Self {
+            reason,
+            message: messages.join("; "),
+        })
+    }
 }
 
 /// The first explanation, or `None` while all is well or merely on its way.

@@ -207,6 +207,13 @@ impl FakeCluster {
         self.inside().objects.get(&key).cloned().unwrap_or_default()
     }
 
+    /// Every object of that kind, which is given in the plural as in paths.
+    pub fn list(&self, plural: &str) -> Vec<Value> {
+        let inside = self.inside();
+        let objects = inside.objects.iter().filter(|(key, _)| key.1 == plural);
+        objects.map(|(_, object)| object.clone()).collect()
+    }
+
     /// Puts an object there, as somebody else would; what belongs to the API server is added.
     pub fn put(&self, path: &str, object: Value) {
         let key = Target::of(path)

@@ -50,7 +50,17 @@ async fn nothing_is_pruned_while_a_list_fails() {
         if failed { Ok(()) } else { Err(text) }
     })
     .await;
-    assert_eq!(writes(&fake), before);
+    let message = becomes(&fake, "Degraded", "True", "ReadFailed").await;
+    assert!(
+        message.contains("configmaps") && message.contains("fake"),
+        "{message}"
+    );
+    assert_eq!(condition(&fake, SERVICE, "Progressing").1, "Stalled");
+    assert_eq!(condition(&fake, SERVICE, "Ready").1, "Accepting");
+    let meanwhile = writes(&fake).split_off(before.len());
+    let of_status = |write: &Write| write.path.ends_with("/mediaservices/cam/status");
+    assert!(meanwhile.iter().all(of_status), "{meanwhile:?}");
+    assert_eq!(meanwhile.len(), 1, "the same is said once: {meanwhile:?}");
     fake.mend("/api/v1/namespaces/media/configmaps");
     eventually("the dashboard to go", PATIENCE, || {
         match fake.get("/api/v1/namespaces/media/configmaps/cam-dashboard-overview") {
@@ -59,6 +69,8 @@ async fn nothing_is_pruned_while_a_list_fails() {
         }
     })
     .await;
+    settled(&fake).await;
+    becomes(&fake, "Degraded", "False", "AsExpected").await;
     operator.stop().await;
 }
 

@@ -118,3 +118,65 @@ async fn a_service_is_stopped_in_its_time_while_a_child_before_the_stateful_set_
     .await;
     operator.stop().await;
 }
+
+/// How often the event of that reason was told.
+fn told(fake: &FakeCluster, reason: &str) -> usize {
+    let events = fake.list("events").into_iter();
+    events.filter(|event| event["reason"] == reason).count()
+}
+
+#[tokio::test]
+async fn a_pod_that_can_not_be_told_to_drain_shows_and_all_else_is_applied() {
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
+    fake.refuse_writes(POD, 403);
+    change(&fake, json!({"replicas": 0, "signalling": ingress()}));
+    let message = becomes(&fake, "Degraded", "True", "PodDrainFailed").await;
+    assert!(
+        message.contains("cam-0") && message.contains("fake"),
+        "{message}"
+    );
+    let ingress = "/apis/networking.k8s.io/v1/namespaces/media/ingresses/cam";
+    assert_ne!(fake.get(ingress), Value::Null);
+    assert_eq!(fake.get(STATEFUL_SET)["spec"]["replicas"], 1);
+    assert_eq!(uid(&fake), first);
+    assert_eq!(told(&fake, "DrainingPod"), 0, "it does not drain");
+    fake.mend(POD);
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    server.says("Drained", 0);
+    becomes(&fake, "Progressing", "False", "UpToDate").await;
+    becomes(&fake, "Degraded", "False", "AsExpected").await;
+    for reason in ["DrainingPod", "StoppingPod"] {
+        assert_eq!(told(&fake, reason), 1, "{reason}");
+    }
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_can_not_be_deleted_shows_and_nobody_is_told_that_it_was() {
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
+    change(&fake, json!({"limits": {"sessionsPerPod": 50}}));
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    fake.refuse_writes(POD, 403);
+    server.says("Drained", 0);
+    let message = becomes(&fake, "Degraded", "True", "PodDeleteFailed").await;
+    assert!(
+        message.contains("cam-0") && message.contains("fake"),
+        "{message}"
+    );
+    assert_eq!(told(&fake, "ReplacingPod"), 0);
+    fake.mend(POD);
+    is_replaced(&fake, &first).await;
+    settled(&fake).await;
+    assert_eq!(told(&fake, "ReplacingPod"), 1);
+    operator.stop().await;
+}
