@@ -93,7 +93,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     let addresses_known = service.map(|service| addresses::ready(fetched, service));
     let mut conditions = vec![
         ready_condition(
-            spec.replicas,
+            is_stopped(fetched),
             ready,
             &trouble,
             addresses_known.as_ref(),
@@ -111,7 +111,7 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
     conditions.extend(addresses_known.map(|known| known.condition));
     let applied = matches!(outcome, Outcome::Applied { .. });
     conditions.extend(service.map(|service| monitoring::ready(fetched, service, applied)));
-    conditions.push(paused(spec.paused));
+    conditions.push(paused(fetched));
     let old = fetched.service.status.as_ref();
     for condition in &mut conditions {
         date(condition, &fetched.service, now);
@@ -190,7 +190,8 @@ fn rollout(
     };
     let number = |pod: &&Pod| ordinal(pod).unwrap_or_default();
     let last = fetched.pods.iter().max_by_key(number);
-    if let Some(pod) = last.filter(|pod| number(pod) >= service.spec.replicas) {
+    let surplus = last.filter(|pod| number(pod) >= service.spec.replicas);
+    if let Some(pod) = surplus.filter(|_| !service.spec.paused) {
         return Rollout {
             phase: RolloutPhase::ScalingDown,
             updated: all,
@@ -266,8 +267,14 @@ pub fn differs_in_words_only(old: &MediaServiceStatus, new: &MediaServiceStatus)
     reworded == *old && new != old
 }
 
+/// Whether no pod is wanted, and none is kept because nothing is done.
+fn is_stopped(fetched: &Fetched) -> bool {
+    let spec = &fetched.service.spec;
+    spec.replicas == 0 && (!spec.paused || fetched.pods.is_empty())
+}
+
 fn ready_condition(
-    replicas: i32,
+    stopped: bool,
     ready: usize,
     trouble: &Option<Trouble>,
     addresses: Option<&AddressesReady>,
@@ -277,7 +284,7 @@ fn ready_condition(
         Some(trouble) => format!("{text}: {}", trouble.message),
         None => text.to_owned(),
     };
-    if replicas == 0 {
+    if stopped {
         return condition("Ready", false, "Stopped", "spec.replicas is 0".into());
     }
     if addresses.is_some_and(|addresses| !addresses.known) {
@@ -378,16 +385,19 @@ fn degraded(trouble: Option<Trouble>) -> Condition {
     }
 }
 
-fn paused(paused: bool) -> Condition {
-    match paused {
-        true => condition(
-            "Paused",
-            true,
-            "Paused",
-            "spec.paused is true: nothing is written but this status".into(),
-        ),
-        false => condition("Paused", false, "Running", "spec.paused is false".into()),
+fn paused(fetched: &Fetched) -> Condition {
+    if !fetched.service.spec.paused {
+        return condition("Paused", false, "Running", "spec.paused is false".into());
     }
+    let mut message = "spec.paused is true: nothing is written but this status".to_owned();
+    let drains = |pod: &&Pod| pod.annotations().contains_key(meta::DRAIN);
+    for pod in fetched.pods.iter().filter(drains) {
+        message += &format!(
+            "; pod {} was told before to take no new sessions, and does so until this ends",
+            pod.name_any()
+        );
+    }
+    condition("Paused", true, "Paused", message)
 }
 
 /// The kubelet alternates between two wordings of one failed pull; the first stays, so that the

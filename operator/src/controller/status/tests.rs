@@ -262,6 +262,32 @@ fn a_paused_service_says_so_and_what_runs_stays_ready() {
 }
 
 #[test]
+fn a_paused_service_of_which_a_pod_is_left_is_not_stopped_and_does_not_scale_down() {
+    let paused = json!({"media": {"exposure": "HostPort"}, "paused": true, "replicas": 0});
+    let of = |mut fetched: Fetched| {
+        with_spec(&mut fetched, paused.clone());
+        let valid = validate::validate(&fetched).unwrap();
+        let outcome = Outcome::Paused { service: &valid };
+        describe(&fetched, &outcome, Timestamp::UNIX_EPOCH)
+    };
+    let left = of(with_pod(fetched(0), true));
+    assert_eq!(word(&left, "Ready"), is("True", "Accepting"));
+    assert_eq!(left.rollout.phase, RolloutPhase::Idle);
+    let gone = of(fetched(0));
+    assert_eq!(word(&gone, "Ready"), is("False", "Stopped"));
+    // Paused in the middle of its drain.
+    let mut drains = with_pod(fetched(0), false);
+    let annotations = drains.pods[0].annotations_mut();
+    annotations.insert(meta::DRAIN.into(), "true".into());
+    let drains = of(drains);
+    assert_eq!(word(&drains, "Ready"), is("False", "NoPods"));
+    assert!(
+        message(&drains, "Paused").contains("pod cam-0 was told before to take no new sessions")
+    );
+    assert!(!message(&left, "Paused").contains("cam-0"));
+}
+
+#[test]
 fn an_ingress_that_was_refused_is_missing_from_ready_and_one_that_is_there_is_not() {
     let mut fetched = with_pod(fetched(1), true);
     let refused = |fetched: &Fetched| {
