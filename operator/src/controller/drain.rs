@@ -14,7 +14,7 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::apply::{self, is_status};
-use super::build::meta;
+use super::build::{POD_VOLUME, meta};
 use super::fetch::{Fetched, is_ready};
 use super::load::Load;
 use super::{Context, publish};
@@ -57,10 +57,36 @@ pub enum Step {
     Drain,
     Wait {
         look_again: Duration,
+        hearing: Hearing,
+        /// The longest wait of this pod.
+        within: Duration,
     },
     /// Nobody is left, or the time is over.
     Go,
 }
+
+/// What a pod makes of being told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// It takes no new session, or will hear of it within a minute.
+    Follows,
+    /// It goes on as before: its template has no file of the annotation, or its server does not read it.
+    Deaf,
+    /// It does not say what it does.
+    Silent,
+}
+
+/// A pod that drains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    pub pod: String,
+    pub hearing: Hearing,
+    /// The longest wait, from when it was told.
+    pub within: Duration,
+}
+
+/// The kubelet writes an annotation into the pod's file at once, or at its next sync, which is each minute.
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
 
 /// While sessions may end within a second or two.
 pub const SOON: Duration = Duration::from_secs(1);
@@ -79,13 +105,34 @@ pub fn step(pod: &Pod, load: Option<&Load>, now: Timestamp, within: Duration) ->
     let waited = since.parse().map_or(within, |since: Timestamp| {
         Duration::try_from(now.duration_since(since)).unwrap_or_default()
     });
-    if waited >= within || load.is_some_and(Load::is_drained) {
+    // Where new sessions come all the time there is no end to wait for.
+    let (hearing, within) = match load {
+        None if !can_hear(pod) => (Hearing::Silent, within.min(TO_RESTART)),
+        None => (Hearing::Silent, within),
+        Some(load) if !load.is_accepting() => (Hearing::Follows, within),
+        Some(_) if !can_hear(pod) => (Hearing::Deaf, within.min(TO_RESTART)),
+        Some(_) if waited >= HEARD_WITHIN => (Hearing::Deaf, within.min(HEARD_WITHIN + TO_RESTART)),
+        Some(_) => (Hearing::Follows, within),
+    };
+    let nobody = |load: &Load| match hearing {
+        Hearing::Deaf => load.sessions() == 0,
+        Hearing::Follows | Hearing::Silent => load.is_drained(),
+    };
+    if waited >= within || load.is_some_and(nobody) {
         return Step::Go;
     }
     let look_again = if waited < TO_RESTART { SOON } else { LATER };
     Step::Wait {
         look_again: look_again.min(within - waited),
+        hearing,
+        within,
     }
+}
+
+/// Whether the annotation is a file in the pod, which it is not in pods of the first releases.
+fn can_hear(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    volumes.into_iter().any(|volume| volume.name == POD_VOLUME)
 }
 
 /// Tells a pod to drain, and people that it does; `because` completes the sentence.
@@ -171,6 +218,7 @@ mod tests {
         );
         serde_json::from_value(json!({
             "metadata": {"name": "cam-0", "annotations": annotations},
+            "spec": {"containers": [], "volumes": [{"name": "pod"}]},
             "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
         }))
         .unwrap()
@@ -215,19 +263,50 @@ mod tests {
             let now = start + k8s_openapi::jiff::SignedDuration::from_secs(seconds);
             step(&draining, load, now, within)
         };
-        let wait = |seconds| Step::Wait {
-            look_again: Duration::from_secs(seconds),
-        };
+        let wait = |seconds| waits(seconds, Hearing::Follows, 100);
         let busy = load("Draining", 3);
         assert_eq!(at(Some(&busy), 29), wait(1));
         assert_eq!(at(Some(&busy), 30), wait(5));
         assert_eq!(at(Some(&busy), 98), wait(2));
-        assert_eq!(at(None, 99), wait(1), "an unknown load is not none");
+        assert_eq!(
+            at(None, 99),
+            waits(1, Hearing::Silent, 100),
+            "an unknown load is not none"
+        );
         assert_eq!(at(Some(&load("Drained", 0)), 1), Step::Go);
         assert_eq!(at(Some(&busy), 100), Step::Go);
         assert_eq!(at(None, 100), Step::Go);
         let forged = pod(false, Some("yesterday"));
         assert_eq!(step(&forged, Some(&busy), start, within), Step::Go);
+    }
+
+    fn waits(look_again: u64, hearing: Hearing, within: u64) -> Step {
+        Step::Wait {
+            look_again: Duration::from_secs(look_again),
+            hearing,
+            within: Duration::from_secs(within),
+        }
+    }
+
+    #[test]
+    fn a_pod_that_does_not_hear_of_its_drain_goes_when_it_serves_nobody_and_after_half_a_minute() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let hears = pod(true, Some("2026-01-01T00:00:00Z"));
+        let mut of_old = hears.clone();
+        of_old.spec.as_mut().unwrap().volumes = None;
+        let at = |pod: &Pod, sessions: u32, seconds| {
+            let now = start + k8s_openapi::jiff::SignedDuration::from_secs(seconds);
+            let load = load("Accepting", sessions);
+            step(pod, Some(&load), now, Duration::from_secs(540))
+        };
+        assert_eq!(at(&of_old, 0, 0), Step::Go);
+        assert_eq!(at(&of_old, 3, 29), waits(1, Hearing::Deaf, 30));
+        assert_eq!(at(&of_old, 3, 30), Step::Go);
+        // The kubelet has a minute to tell one that can hear.
+        assert_eq!(at(&hears, 0, 59), waits(5, Hearing::Follows, 540));
+        assert_eq!(at(&hears, 0, 60), Step::Go);
+        assert_eq!(at(&hears, 3, 60), waits(5, Hearing::Deaf, 90));
+        assert_eq!(at(&hears, 3, 90), Step::Go);
     }
 
     #[test]

@@ -30,6 +30,10 @@ impl Load {
         self.state == "Drained"
     }
 
+    pub fn is_accepting(&self) -> bool {
+        self.state == "Accepting"
+    }
+
     pub fn sessions(&self) -> u32 {
         self.publishers.saturating_add(self.viewers)
     }

@@ -18,7 +18,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use super::Context;
 use super::apply::is_status;
 use super::build::{GOODBYE_SECONDS, meta, template_hash};
-use super::drain::{self, DrainError, SOON, Step, is_of, ordinal};
+use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
 use crate::crd::OnOperatorUpgrade;
@@ -48,7 +48,7 @@ pub struct Rollout {
     /// Pods that are not as they should be, those that were just deleted among them.
     pub outdated: usize,
     /// A pod that takes no new session, and waits for the end of those that it has.
-    pub draining: Option<String>,
+    pub draining: Option<Draining>,
     /// A pod is as the spec wants it, and this version of the operator would make it differently.
     pub update_pending: bool,
     /// When to look again, if nothing else happens.
@@ -160,9 +160,21 @@ pub async fn advance(
         match drain::step(pod, load.as_ref(), Timestamp::now(), within) {
             Step::Drain => {
                 drain::begin(context, fetched, pod, because).await?;
-                rollout.draining = Some(name);
+                rollout.draining = Some(Draining {
+                    pod: name,
+                    hearing: Hearing::Follows,
+                    within,
+                });
             }
-            Step::Wait { .. } => rollout.draining = Some(name),
+            Step::Wait {
+                hearing, within, ..
+            } => {
+                rollout.draining = Some(Draining {
+                    pod: name,
+                    hearing,
+                    within,
+                });
+            }
             Step::Go => {
                 if delete(context, pod).await? {
                     let note = format!("replacing pod {name}, because {because}");

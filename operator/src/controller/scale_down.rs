@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::Context;
 use super::apply::{self, is_status};
-use super::drain::{self, DrainError, SOON, Step, is_of, ordinal};
+use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
 
@@ -49,7 +49,7 @@ pub struct ScaleDown {
     /// What the spec asks for, and more while a pod drains.
     pub replicas: i32,
     /// The pod that drains.
-    pub draining: Option<String>,
+    pub draining: Option<Draining>,
     /// When to look again, if nothing else happens.
     pub look_again: Option<Duration>,
 }
@@ -90,26 +90,35 @@ pub async fn advance(
     let within = drain::before_stop(&service.spec.rollout);
     let name = pod.name_any();
     let because = format!("spec.replicas is {wanted}");
-    let look_again = match drain::step(pod, load.as_ref(), Timestamp::now(), within) {
-        Step::Drain => {
-            drain::begin(context, fetched, pod, &because).await?;
-            SOON
-        }
-        Step::Wait { look_again } => look_again,
-        Step::Go => {
-            if stop(context, set, number).await? {
-                let note = format!("pod {name} goes, because {because}");
-                drain::tell(context, fetched, "StoppingPod", note).await;
+    let (look_again, hearing, within) =
+        match drain::step(pod, load.as_ref(), Timestamp::now(), within) {
+            Step::Drain => {
+                drain::begin(context, fetched, pod, &because).await?;
+                (SOON, Hearing::Follows, within)
             }
-            return Ok(ScaleDown {
-                replicas: number,
-                ..ScaleDown::default()
-            });
-        }
-    };
+            Step::Wait {
+                look_again,
+                hearing,
+                within,
+            } => (look_again, hearing, within),
+            Step::Go => {
+                if stop(context, set, number).await? {
+                    let note = format!("pod {name} goes, because {because}");
+                    drain::tell(context, fetched, "StoppingPod", note).await;
+                }
+                return Ok(ScaleDown {
+                    replicas: number,
+                    ..ScaleDown::default()
+                });
+            }
+        };
     Ok(ScaleDown {
         replicas: number + 1,
-        draining: Some(name),
+        draining: Some(Draining {
+            pod: name,
+            hearing,
+            within,
+        }),
         look_again: Some(look_again),
     })
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use self::addresses::AddressesReady;
 use super::build::meta;
-use super::drain::{self, ordinal};
+use super::drain::{Draining, Hearing, ordinal};
 use super::fetch::{Fetched, is_ready};
 use super::replace::{self, Wanted};
 use super::scale_down::ScaleDown;
@@ -213,10 +213,11 @@ fn rollout(
         let outdated = pods.find(|pod| !wanted.is_current(pod));
         outdated.map(ResourceExt::name_any)
     };
+    let draining = replaced.draining.as_ref().map(|drain| drain.pod.clone());
     Rollout {
         phase: RolloutPhase::Rolling,
         updated: all,
-        pod: replaced.draining.clone().or_else(first_outdated),
+        pod: draining.or_else(first_outdated),
         started_at: since(RolloutPhase::Rolling),
     }
 }
@@ -319,19 +320,15 @@ fn progressing(
     if fetched.service.spec.paused {
         return condition("Progressing", false, "Paused", "spec.paused is true".into());
     }
-    let policy = &fetched.service.spec.rollout;
-    if let Some(pod) = &scaling.draining {
+    if let Some(draining) = &scaling.draining {
         let message = format!(
-            "pod {pod} takes no new sessions, and goes once it has none left, after {} s at the latest; one more in spec.replicas keeps it",
-            drain::before_stop(policy).as_secs()
+            "{}; one more in spec.replicas keeps it",
+            of_drain(draining, "goes")
         );
         return condition("Progressing", true, "Draining", message);
     }
-    if let Some(pod) = &replaced.draining {
-        let message = format!(
-            "pod {pod} takes no new sessions, and is replaced by a new one once it has none left, after {} s at the latest",
-            drain::before_restart(policy).as_secs()
-        );
+    if let Some(draining) = &replaced.draining {
+        let message = of_drain(draining, "is replaced by a new one");
         return condition("Progressing", true, "Draining", message);
     }
     if !applied {
@@ -367,6 +364,22 @@ fn progressing(
         "UpToDate",
         "nothing is under way".into(),
     )
+}
+
+/// What the pod does, and until when; `end` is what becomes of it.
+fn of_drain(draining: &Draining, end: &str) -> String {
+    let (pod, seconds) = (&draining.pod, draining.within.as_secs());
+    match draining.hearing {
+        Hearing::Follows => format!(
+            "pod {pod} takes no new sessions, and {end} once it has none left, after {seconds} s at the latest"
+        ),
+        Hearing::Deaf => format!(
+            "pod {pod} goes on taking sessions, because its image or template is from before the drain; it {end} once it has none, after {seconds} s at the latest"
+        ),
+        Hearing::Silent => format!(
+            "pod {pod} was told to take no new sessions, and does not answer how many it has; it {end} after {seconds} s at the latest"
+        ),
+    }
 }
 
 fn stalled() -> Condition {

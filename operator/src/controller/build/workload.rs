@@ -30,6 +30,9 @@ const UID: i64 = 65532;
 /// before this would refuse.
 const POD_DIR: &str = "/etc/media/pod";
 
+/// Volume of the pod's own annotations.
+pub const POD_VOLUME: &str = "pod";
+
 /// Time for the server to close its sessions and to end requests, once it waits for them no longer.
 pub const GOODBYE_SECONDS: u32 = 30;
 
@@ -204,7 +207,7 @@ fn container(service: &ValidService) -> Container {
             mount("config", config::CONFIG_DIR),
             mount("secrets", config::SECRETS_DIR),
             mount("addresses", config::ADDRESSES_DIR),
-            mount("pod", POD_DIR),
+            mount(POD_VOLUME, POD_DIR),
         ]),
         ..Container::default()
     }
@@ -289,7 +292,7 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
         },
         // So a pod is told to drain without access to the API. Empty without the annotation.
         Volume {
-            name: "pod".into(),
+            name: POD_VOLUME.into(),
             downward_api: Some(DownwardAPIVolumeSource {
                 items: Some(vec![DownwardAPIVolumeFile {
                     path: "drain".into(),

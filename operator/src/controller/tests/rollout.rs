@@ -32,6 +32,12 @@ impl Server {
         Loads::at(self.address.port())
     }
 
+    /// It serves nobody, and does not know of any drain.
+    pub fn idles(&self) {
+        *self.says.lock().unwrap() =
+            json!({"v": 1, "state": "Accepting", "publishers": 0, "viewers": 0});
+    }
+
     pub fn says(&self, state: &str, viewers: u32) {
         *self.says.lock().unwrap() =
             json!({"v": 1, "state": state, "publishers": 1, "viewers": viewers, "later": true});

@@ -84,6 +84,7 @@ async fn one_that_is_wanted_again_meanwhile_keeps_its_pod_which_takes_sessions_a
 #[tokio::test]
 async fn a_pod_that_goes_for_good_has_the_time_of_the_spec_and_not_that_of_a_restart() {
     let Running {
+        server,
         fake,
         operator,
         first,
@@ -91,6 +92,7 @@ async fn a_pod_that_goes_for_good_has_the_time_of_the_spec_and_not_that_of_a_res
     } = running(3).await;
     scale(&fake, 0);
     becomes(&fake, "Progressing", "True", "Draining").await;
+    server.says("Draining", 3);
     drains_since(&fake, 500);
     operator.look(3).await;
     assert_eq!((wanted_pods(&fake), uid(&fake)), (json!(1), first));
@@ -112,6 +114,7 @@ async fn a_changed_spec_does_not_replace_a_pod_that_goes() {
         service["spec"]["limits"] = json!({"sessionsPerPod": 50});
     });
     becomes(&fake, "Progressing", "True", "Draining").await;
+    server.says("Draining", 3);
     // As long as a pod is waited for that another follows.
     drains_since(&fake, 60);
     operator.look(3).await;
@@ -129,5 +132,68 @@ async fn a_pod_that_serves_nobody_and_was_never_ready_is_waited_for_by_nobody() 
     becomes(&fake, "Progressing", "True", "StartingPods").await;
     scale(&fake, 0);
     is_stopped(&fake).await;
+    operator.stop().await;
+}
+
+/// Waits until `Progressing` says so.
+async fn progress_says(fake: &FakeCluster, words: &str) {
+    eventually(words, PATIENCE, || {
+        match condition(fake, SERVICE, "Progressing").2 {
+            message if message.contains(words) => Ok(()),
+            message => Err(message),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_pod_that_does_not_hear_of_its_drain_goes_after_a_minute_and_the_status_says_so() {
+    let Running {
+        server,
+        fake,
+        operator,
+        first,
+    } = running(3).await;
+    scale(&fake, 0);
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    // An older server, which does not read the file of the annotation.
+    drains_since(&fake, 61);
+    progress_says(&fake, "pod cam-0 goes on taking sessions").await;
+    progress_says(&fake, "after 90 s at the latest").await;
+    assert_eq!((wanted_pods(&fake), uid(&fake)), (json!(1), first));
+    server.idles();
+    is_stopped(&fake).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_from_before_the_drain_goes_as_soon_as_it_serves_nobody() {
+    let Running {
+        server,
+        fake,
+        operator,
+        ..
+    } = running(3).await;
+    fake.edit(POD, |pod| pod["spec"]["volumes"] = json!([]));
+    server.idles();
+    scale(&fake, 0);
+    is_stopped(&fake).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_answer_has_its_time_and_the_status_says_so() {
+    let fake = cluster(json!({}));
+    // Nobody answers for its pod.
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    scale(&fake, 0);
+    progress_says(
+        &fake,
+        "pod cam-0 was told to take no new sessions, and does not answer",
+    )
+    .await;
+    progress_says(&fake, "after 540 s at the latest").await;
+    assert_eq!(wanted_pods(&fake), 1);
     operator.stop().await;
 }
