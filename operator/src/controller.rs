@@ -46,11 +46,11 @@ pub use self::detached::{build_offline, offline};
 
 use self::apply::{ApplyError, Writer};
 use self::build::meta;
+use self::drain::DrainError;
 use self::events::{Told, publish};
 use self::fetch::{FetchError, Fetched, Reader};
 use self::load::Loads;
 use self::pace::{Pause, Reports, WORDS, next_look};
-use self::replace::ReplaceError;
 use self::scale_down::{ScaleDown, ScaleDownError};
 use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
@@ -80,7 +80,7 @@ pub enum Error {
     #[error(transparent)]
     ScaleDown(#[from] ScaleDownError),
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    Replace(#[from] DrainError),
     #[error(transparent)]
     Status(#[from] StatusError),
     /// The same, while a pod drains whose time must not slip.

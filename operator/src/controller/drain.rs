@@ -1,6 +1,6 @@
 //! How a pod is told to take no new session, and for how long its sessions are waited for.
 //!
-//! The decisions are pure; the one write names the pod's uid, so a successor of the same name is never
+//! The decisions are pure; each write names the pod's uid, so a successor of the same name is never
 //! hit. Called by `replace` and `scale_down`, which say why a pod has to go.
 
 use std::time::Duration;
@@ -9,29 +9,33 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::apply::{self, is_status};
-use super::build::{POD_VOLUME, meta};
+use super::build::{GOODBYE_SECONDS, POD_VOLUME, meta};
 use super::fetch::{Fetched, is_ready};
 use super::load::Load;
 use super::{Context, publish};
 use crate::crd::RolloutPolicy;
 
-/// The annotations could not be written.
+/// What can fail on a pod that has to go.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to write the drain annotation of pod {name}")]
-pub struct DrainError {
-    name: String,
-    source: kube::Error,
+pub enum DrainError {
+    #[error("failed to write the drain annotation of pod {name}")]
+    Annotate { name: String, source: kube::Error },
+    #[error("failed to delete pod {name}")]
+    Delete { name: String, source: kube::Error },
 }
 
 impl DrainError {
     /// Condition reason, event reason and `reason` label.
     pub fn reason(&self) -> &'static str {
-        "PodDrainFailed"
+        match self {
+            Self::Annotate { .. } => "PodDrainFailed",
+            Self::Delete { .. } => "PodDeleteFailed",
+        }
     }
 }
 
@@ -189,7 +193,31 @@ async fn annotate(
         }
         // Gone, or of another uid, which can't be changed.
         Err(error) if is_status(&error, 404) || is_status(&error, 422) => Ok(false),
-        Err(source) => Err(DrainError { name, source }),
+        Err(source) => Err(DrainError::Annotate { name, source }),
+    }
+}
+
+/// It was waited for as long as it may, so what is left is the goodbye: a process that hangs must not have
+/// all of the pod's grace period. One that goes already has its period shortened. Returns whether the pod was there.
+pub async fn delete(context: &Context, pod: &Pod) -> Result<bool, DrainError> {
+    let name = pod.name_any();
+    let client = context.reader.client.clone();
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
+    let params = DeleteParams {
+        grace_period_seconds: Some(GOODBYE_SECONDS),
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&name, &params).await {
+        Ok(_) => {
+            context.metrics.wrote("Pod");
+            Ok(true)
+        }
+        Err(error) if is_status(&error, 404) || is_status(&error, 409) => Ok(false),
+        Err(source) => Err(DrainError::Delete { name, source }),
     }
 }
 
@@ -201,10 +229,14 @@ pub fn ordinal(pod: &Pod) -> Option<i32> {
 
 /// Whether `set` made the pod, and nobody has asked it to go.
 pub fn is_of(pod: &Pod, set: &StatefulSet) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && is_made_by(pod, set)
+}
+
+pub fn is_made_by(pod: &Pod, set: &StatefulSet) -> bool {
     let owned = |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
         Some(&owner.uid) == set.metadata.uid.as_ref()
     };
-    pod.metadata.deletion_timestamp.is_none() && pod.owner_references().iter().any(owned)
+    pod.owner_references().iter().any(owned)
 }
 
 #[cfg(test)]

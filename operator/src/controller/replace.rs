@@ -13,34 +13,13 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Preconditions};
 
 use super::Context;
-use super::apply::is_status;
-use super::build::{GOODBYE_SECONDS, meta, template_hash};
+use super::build::{meta, template_hash};
 use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
 use crate::crd::OnOperatorUpgrade;
-
-/// What can fail while replacing.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplaceError {
-    #[error("failed to delete outdated pod {name}")]
-    Delete { name: String, source: kube::Error },
-    #[error(transparent)]
-    Drain(#[from] DrainError),
-}
-
-impl ReplaceError {
-    /// Condition reason, event reason and `reason` label.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Delete { .. } => "PodDeleteFailed",
-            Self::Drain(error) => error.reason(),
-        }
-    }
-}
 
 /// How far the replacement of outdated pods is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -128,7 +107,7 @@ pub async fn advance(
     fetched: &Fetched,
     set: &StatefulSet,
     service: &ValidService,
-) -> Result<Rollout, ReplaceError> {
+) -> Result<Rollout, DrainError> {
     let wanted = Wanted::by(service);
     let (outdated, seen) = match plan(set, &fetched.pods, &wanted) {
         Plan::Resume(pods) => {
@@ -176,7 +155,7 @@ pub async fn advance(
                 });
             }
             Step::Go => {
-                if delete(context, pod).await? {
+                if drain::delete(context, pod).await? {
                     let note = format!("replacing pod {name}, because {because}");
                     drain::tell(context, fetched, "ReplacingPod", note).await;
                 }
@@ -195,7 +174,7 @@ pub async fn advance_unapplied(
     context: &Context,
     fetched: &Fetched,
     service: &ValidService,
-) -> Result<Rollout, ReplaceError> {
+) -> Result<Rollout, DrainError> {
     let Some(set) = fetched.stateful_set() else {
         return Ok(Rollout::default());
     };
@@ -239,30 +218,6 @@ fn plan<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: &Wanted) -> Plan<'a, Pod
         ),
         (false, false) => Plan::TemplateNotSeen(outdated),
         (false, true) => Plan::Replace(outdated),
-    }
-}
-
-/// It was waited for as long as it may, so what is left is the goodbye: a process that hangs must not keep
-/// its successor waiting for the pod's grace period. Returns whether the pod was there.
-async fn delete(context: &Context, pod: &Pod) -> Result<bool, ReplaceError> {
-    let name = pod.name_any();
-    let client = context.reader.client.clone();
-    let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
-    let params = DeleteParams {
-        grace_period_seconds: Some(GOODBYE_SECONDS),
-        preconditions: Some(Preconditions {
-            uid: pod.uid(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    match api.delete(&name, &params).await {
-        Ok(_) => {
-            context.metrics.wrote("Pod");
-            Ok(true)
-        }
-        Err(error) if is_status(&error, 404) || is_status(&error, 409) => Ok(false),
-        Err(source) => Err(ReplaceError::Delete { name, source }),
     }
 }
 

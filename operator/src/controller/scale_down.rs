@@ -16,7 +16,8 @@ use serde_json::json;
 
 use super::Context;
 use super::apply::{self, is_status};
-use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_of, ordinal};
+use super::build::GOODBYE_SECONDS;
+use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_made_by, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
 
@@ -76,6 +77,11 @@ pub async fn advance(
     service: &ValidService,
 ) -> Result<ScaleDown, ScaleDownError> {
     let wanted = service.spec.replicas;
+    if let Some(set) = fetched.stateful_set() {
+        for pod in lingering(set, &fetched.pods, wanted) {
+            drain::delete(context, pod).await?;
+        }
+    }
     let found = fetched.stateful_set().and_then(|set| {
         let (pod, number) = victim(set, &fetched.pods, wanted)?;
         Some((set, pod, number))
@@ -159,6 +165,23 @@ fn victim<'a>(set: &StatefulSet, pods: &'a [Pod], wanted: i32) -> Option<(&'a Po
         .max_by_key(|(_, number)| *number)
 }
 
+/// Pods that go because the StatefulSet wants fewer. Its controller gave them their own grace period, which is
+/// for the wait that is over, and the kubelet does not probe what it ends.
+fn lingering<'a>(
+    set: &'a StatefulSet,
+    pods: &'a [Pod],
+    wanted: i32,
+) -> impl Iterator<Item = &'a Pod> {
+    let live = set.spec.as_ref().and_then(|spec| spec.replicas);
+    let first = live.unwrap_or(wanted).max(wanted);
+    pods.iter().filter(move |pod| {
+        let grace = pod.metadata.deletion_grace_period_seconds;
+        let too_long = grace.is_some_and(|grace| grace > GOODBYE_SECONDS.into());
+        let is_surplus = ordinal(pod).is_some_and(|number| number >= first);
+        too_long && is_surplus && is_made_by(pod, set)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +211,23 @@ mod tests {
         assert_eq!(found(0, 0), None, "both are");
         assert_eq!(found(2, 2), None);
         assert_eq!(found(1, 2), None, "one more is wanted");
+    }
+
+    #[test]
+    fn only_a_pod_that_goes_because_there_are_to_be_fewer_is_hurried() {
+        let going = |name: &str, owner: &str, grace: Option<i64>| {
+            let mut pod = pod(name, owner);
+            pod.metadata.deletion_grace_period_seconds = grace;
+            pod
+        };
+        let hurried = |live, wanted, pod: Pod| lingering(&set(live), &[pod], wanted).count() == 1;
+        assert!(hurried(0, 0, going("cam-0", "set", Some(570))));
+        assert!(!hurried(0, 0, going("cam-0", "set", Some(30))), "it was");
+        assert!(!hurried(0, 0, going("cam-0", "set", None)), "it stays");
+        assert!(!hurried(0, 0, going("cam-0", "another", Some(570))));
+        assert!(!hurried(1, 1, going("cam-0", "set", Some(570))), "evicted");
+        assert!(!hurried(0, 1, going("cam-0", "set", Some(570))), "by hand");
+        assert!(!hurried(1, 0, going("cam-0", "set", Some(570))), "by hand");
     }
 
     #[test]

@@ -339,12 +339,20 @@ impl Inside {
     }
 
     /// As a client asks for it: an object with finalizers stays until somebody has taken them out.
-    fn delete(&mut self, key: &Key) -> Value {
+    /// A pod's time to end may be made shorter.
+    fn delete(&mut self, key: &Key, grace: Option<u64>) -> Value {
         let live = self.objects.get(key).cloned().unwrap_or_default();
         if !has_finalizers(&live) {
             return self.remove(key).unwrap_or_default();
         }
         let mut going = live;
+        if key.1 == "pods" {
+            let own = going["spec"]["terminationGracePeriodSeconds"].as_u64();
+            let before = going["metadata"]["deletionGracePeriodSeconds"].as_u64();
+            let grace = grace.or(own).unwrap_or(30);
+            let grace = before.map_or(grace, |before| before.min(grace));
+            going["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        }
         going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:01Z".into();
         self.store(key.clone(), going)
     }
@@ -456,7 +464,7 @@ impl Inside {
                 match uid {
                     None => Err(404),
                     Some(uid) if !wanted.is_null() && *wanted != uid => Err(409),
-                    Some(_) => Ok(self.delete(&key)),
+                    Some(_) => Ok(self.delete(&key, body["gracePeriodSeconds"].as_u64())),
                 }
             }
             Method::PUT => {

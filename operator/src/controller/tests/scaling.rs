@@ -197,3 +197,35 @@ async fn a_pod_that_does_not_answer_has_its_time_and_the_status_says_so() {
     assert_eq!(wanted_pods(&fake), 1);
     operator.stop().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_hangs_at_its_end_has_half_a_minute_and_not_the_time_of_its_drain() {
+    let Running {
+        server,
+        fake,
+        operator,
+        ..
+    } = running(3).await;
+    fake.edit(POD, |pod| {
+        pod["metadata"]["finalizers"] = json!(["example.com/hangs"]);
+    });
+    scale(&fake, 0);
+    becomes(&fake, "Progressing", "True", "Draining").await;
+    server.says("Drained", 0);
+    let grace = "deletionGracePeriodSeconds";
+    eventually(
+        "a shorter end",
+        PATIENCE,
+        || match fake.get(POD)["metadata"][grace].clone() {
+            now if now == 30 => Ok(()),
+            now => Err(now.to_string()),
+        },
+    )
+    .await;
+    operator.look(3).await;
+    let deleted = |write: &&Write| write.path == POD && write.method == axum::http::Method::DELETE;
+    assert_eq!(writes(&fake).iter().filter(deleted).count(), 1);
+    fake.edit(POD, |pod| pod["metadata"]["finalizers"] = json!([]));
+    is_stopped(&fake).await;
+    operator.stop().await;
+}

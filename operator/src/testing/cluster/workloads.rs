@@ -60,7 +60,7 @@ impl Inside {
                 self.store(pod_key(n), pod);
             }
             if self.objects.contains_key(&pod_key(wanted)) {
-                self.remove(&pod_key(wanted));
+                self.delete(&pod_key(wanted), None);
             }
             set["status"] = json!({
                 "replicas": wanted, "observedGeneration": set["metadata"]["generation"], "updateRevision": revision,
