@@ -56,7 +56,7 @@ use self::sessions::SessionCounts;
 use self::status::{Outcome, StatusError};
 use self::trouble::Trouble;
 use self::turns::Turns;
-use self::validate::{ValidService, ValidateError};
+use self::validate::ValidateError;
 use crate::capabilities::{Availability, OptionalApi, Served};
 use crate::crd::{MediaService, MediaServiceStatus};
 use crate::metrics::Metrics;
@@ -465,6 +465,7 @@ impl Reported {
     }
 }
 
+/// Says what was found and done.
 async fn report(
     context: &Context,
     fetched: &Fetched,
