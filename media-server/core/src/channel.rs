@@ -39,6 +39,8 @@ const MAX_BURST: usize = 64;
 const MAX_BEGINNINGS: u8 = 8;
 /// Longest message that opens a channel: label and protocol have 512 bytes.
 const MAX_ESTABLISHMENT: usize = 1024;
+/// Channels refused in the life of an association: the association remembers a reset for each.
+const MAX_REFUSALS: u8 = 32;
 
 /// What came on the channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,9 @@ struct Begun {
     /// Our answer to the INIT, for repeats of it; until the association is up.
     answer: Vec<Bytes>,
     up: bool,
+    /// The last sequence number that what was written takes.
+    written: u32,
+    refusals: u8,
 }
 
 impl Channel {
@@ -150,17 +155,18 @@ impl Channel {
         if message.len() > self.max_message {
             return Err(Unsent::TooLarge);
         }
-        let Ok(mut stream) = begun.association.stream(id) else {
+        let Ok(stream) = begun.association.stream(id) else {
             return Err(Unsent::Closed);
         };
         let waiting = stream.buffered_amount().unwrap_or(0);
-        if waiting > 0 && waiting + message.len() > SEND_BUFFER {
+        let much = waiting > 0 && waiting + message.len() > SEND_BUFFER;
+        if much || begun.unacknowledged() >= guard::MAX_UNACKNOWLEDGED {
             self.blocked = true;
             return Err(Unsent::Full);
         }
-        let message = Bytes::copy_from_slice(message);
-        let sent = stream.write_chunk_with_ppi(now, &message, Ppid::String);
-        sent.map_err(|_| Unsent::Closed)?;
+        if !begun.write(now, id, Bytes::copy_from_slice(message), Ppid::String) {
+            return Err(Unsent::Closed);
+        }
         self.flush(now, send);
         Ok(())
     }
@@ -170,15 +176,15 @@ impl Channel {
         if !self.blocked {
             return false;
         }
-        let waiting = match (self.open, &mut self.state) {
-            (Some(id), State::Begun(begun)) => begun
-                .association
-                .stream(id)
-                .and_then(|stream| stream.buffered_amount())
-                .unwrap_or(0),
-            _ => 0,
+        self.blocked = match (self.open, &mut self.state) {
+            (Some(id), State::Begun(begun)) => {
+                let stream = begun.association.stream(id);
+                let waiting = stream.and_then(|stream| stream.buffered_amount());
+                waiting.unwrap_or(0) > SEND_BUFFER / 2
+                    || begun.unacknowledged() > guard::MAX_UNACKNOWLEDGED / 2
+            }
+            _ => false,
         };
-        self.blocked = waiting > SEND_BUFFER / 2;
         !self.blocked
     }
 
@@ -216,23 +222,29 @@ impl Channel {
             send(packet);
             answer.push(Bytes::copy_from_slice(packet));
         });
+        let answered = answer.first();
+        let Some(guard) = answered.and_then(|answer| Guard::new(init, answer)) else {
+            return false;
+        };
         self.state = State::Begun(Box::new(Begun {
             endpoint,
             handle,
             association,
-            guard: Guard::new(init),
+            written: guard.acknowledged(),
+            guard,
             init,
             answer,
             up: false,
+            refusals: 0,
         }));
         true
     }
 
-    fn go_on(&mut self, now: Instant, packet: Bytes) -> bool {
+    fn go_on(&mut self, now: Instant, mut packet: Bytes) -> bool {
         let State::Begun(begun) = &mut self.state else {
             return false;
         };
-        match begun.guard.judge(&packet, begun.up) {
+        match begun.guard.judge(&mut packet, begun.up) {
             Verdict::Take => begun.handle(now, packet),
             Verdict::Drop => false,
             Verdict::Ended => {
@@ -241,9 +253,7 @@ impl Channel {
                 true
             }
             Verdict::GiveUp => {
-                // What it has to say is sent with the next flush. It fails in no state.
-                let _ = begun.association.abort();
-                begun.up = true;
+                begun.give_up();
                 false
             }
         }
@@ -262,12 +272,21 @@ impl Channel {
                     begun.answer = Vec::new();
                 }
                 Event::Stream(StreamEvent::Readable { id }) => {
+                    let mut refused = false;
+                    // All of it: once the stream is closed, the rest could not be read any more.
                     while let Some((ppid, message)) = begun.read(id) {
-                        if ppid == Ppid::Dcep {
-                            right &= begun.establish(now, id, &message, &mut self.open);
+                        if ppid == Ppid::Dcep && self.open == Some(id) {
+                            // It is open: another answer would wait for the peer as well.
+                            right = false;
+                        } else if ppid == Ppid::Dcep {
+                            refused |= !begun.establish(now, id, &message, &mut self.open);
                         } else if self.open == Some(id) {
                             messages.push(message);
                         }
+                    }
+                    if refused {
+                        right = false;
+                        begun.refuse(now, id);
                     }
                 }
                 // The peer has closed it.
@@ -276,6 +295,7 @@ impl Channel {
             }
         }
         while begun.association.poll_endpoint_event().is_some() {}
+        while begun.association.accept_stream().is_some() {}
         right
     }
 
@@ -283,7 +303,16 @@ impl Channel {
         let State::Begun(begun) = &mut self.state else {
             return;
         };
-        transmit(now, &mut begun.association, send);
+        let complete = begun.guard.complete();
+        let mut in_step = true;
+        transmit(now, &mut begun.association, &mut |packet| {
+            in_step &= guard::acknowledges(packet).is_none_or(|tsn| tsn == complete);
+            send(packet);
+        });
+        if !in_step {
+            begun.give_up();
+            transmit(now, &mut begun.association, send);
+        }
         if begun.is_over() {
             self.state = State::Over;
             self.open = None;
@@ -311,7 +340,7 @@ impl Begun {
     fn read(&mut self, id: u16) -> Option<(Ppid, Message)> {
         let mut stream = self.association.stream(id).ok()?;
         let chunks = stream.read_sctp().ok()??;
-        self.guard.read(chunks.chunks.len(), chunks.len());
+        self.guard.read(id, chunks.chunks.len(), chunks.len());
         let message = match chunks.ppi {
             // One byte stands for none, which SCTP can't send (RFC 8831 §6.6).
             Ppid::StringEmpty | Ppid::BinaryEmpty => Message::Whole(Box::default()),
@@ -323,7 +352,7 @@ impl Begun {
         Some((chunks.ppi, message))
     }
 
-    /// Takes a message about a stream's channel; `false` if it was refused.
+    /// Takes a message about a stream's channel; `false` if the stream is to be closed.
     fn establish(
         &mut self,
         now: Instant,
@@ -331,14 +360,11 @@ impl Begun {
         message: &Message,
         open: &mut Option<u16>,
     ) -> bool {
-        let Ok(mut stream) = self.association.stream(id) else {
-            return false;
-        };
         let right = match message {
             Message::Whole(bytes) if bytes.len() <= MAX_ESTABLISHMENT => {
                 match Establishment::unmarshal(&mut &bytes[..]) {
                     Ok(Establishment::DataChannelOpen(asked)) => {
-                        is_ours(&asked, id) && open.is_none_or(|open| open == id)
+                        is_ours(&asked, id) && open.is_none()
                     }
                     _ => false,
                 }
@@ -346,18 +372,50 @@ impl Begun {
             _ => false,
         };
         let ack = Establishment::DataChannelAck(DataChannelAck {}).marshal();
-        if let (true, Ok(ack)) = (right, ack) {
+        let opened = right && ack.is_ok_and(|ack| self.write(now, id, ack.freeze(), Ppid::Dcep));
+        if opened {
             *open = Some(id);
-            return stream
-                .write_chunk_with_ppi(now, &ack.freeze(), Ppid::Dcep)
-                .is_ok();
         }
-        // It is closed by resetting its streams (RFC 8831 §6.7). One that is closing already is left so.
-        if *open == Some(id) {
-            *open = None;
+        opened
+    }
+
+    /// Closes a stream by resetting it (RFC 8831 §6.7). One that is closing already is left so.
+    fn refuse(&mut self, now: Instant, id: u16) {
+        let Ok(mut stream) = self.association.stream(id) else {
+            return;
+        };
+        if stream.close(now).is_err() {
+            return self.give_up();
         }
-        let _ = stream.close(now);
-        false
+        self.guard.close(id);
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            self.give_up();
+        }
+    }
+
+    fn write(&mut self, now: Instant, id: u16, message: Bytes, ppid: Ppid) -> bool {
+        let chunks = message
+            .len()
+            .div_ceil(max_payload_size_for_mtu(MTU) as usize);
+        let stream = self.association.stream(id);
+        let written = stream.and_then(|mut s| s.write_chunk_with_ppi(now, &message, ppid));
+        if written.is_ok() {
+            self.written = self.written.wrapping_add(chunks as u32);
+        }
+        written.is_ok()
+    }
+
+    /// Chunks of ours that the peer has not acknowledged, or not without a gap before them.
+    fn unacknowledged(&self) -> u32 {
+        self.written.wrapping_sub(self.guard.acknowledged())
+    }
+
+    /// Ends the association; the peer is told with the next flush.
+    fn give_up(&mut self) {
+        // It fails in no state.
+        let _ = self.association.abort();
+        self.up = true;
     }
 }
 
@@ -375,9 +433,12 @@ fn transmit(now: Instant, association: &mut Association, send: &mut dyn FnMut(&[
         if left == 0 {
             return;
         }
-        for packet in packets.iter().take(left) {
-            send(packet);
-        }
+        let fits = |packet: &&Bytes| packet.len() <= MTU as usize;
+        packets
+            .iter()
+            .take(left)
+            .filter(fits)
+            .for_each(|packet| send(packet));
         left = left.saturating_sub(packets.len());
     }
 }
@@ -424,6 +485,25 @@ impl Bare {
         (sent, messages)
     }
 
+    /// The sequence number up to which all has come, as `guard` counts it.
+    pub fn complete(&self) -> Option<u32> {
+        self.begun().map(|begun| begun.guard.complete())
+    }
+
+    /// Chunks that wait to be read, and those of ours that wait to be acknowledged.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.begun().map_or((0, 0), |begun| {
+            (begun.guard.held_chunks(), begun.unacknowledged() as usize)
+        })
+    }
+
+    fn begun(&self) -> Option<&Begun> {
+        match &self.0.state {
+            State::Begun(begun) => Some(begun),
+            State::Idle | State::Over => None,
+        }
+    }
+
     /// Sends a message; returns the packets.
     pub fn send(&mut self, now: Instant, message: &[u8]) -> Result<Vec<Vec<u8>>, Unsent> {
         let mut sent = Vec::new();
@@ -436,5 +516,7 @@ impl Bare {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,20 @@
 //!
 //! `rtc-sctp` trusts its peer with memory and time: it keeps what was sent out of order without a bound on
 //! how far, keeps pieces of a message that never ends beyond its receive buffer, opens any stream, and walks
-//! through every sequence number that a FORWARD-TSN skips. It also panics where the cause of an ABORT or ERROR
+//! through every sequence number that a FORWARD-TSN skips and every block of a SACK. What comes on a stream
+//! that it has closed can't be read any more, and is kept. It also panics where the cause of an ABORT or ERROR
 //! is cut short, and takes the rest of a chunk that is longer than its contents for another one. So each packet
-//! is looked at here first, an INIT is written anew, and an ABORT ends here. Pure; knows only what the packets
+//! is looked at here first, an INIT is written anew, and an ABORT ends here.
+//!
+//! This holds only while both count the same packets: whatever the association would drop is dropped here, and
+//! `channel` ends an association whose SACK is not of [`Guard::complete`]. Pure; knows only what the packets
 //! say. Called by `channel`.
 
+mod packet;
+
 use bytes::Bytes;
+pub(super) use packet::acknowledges;
+use packet::{Left, chunks, is_whole, seal, word};
 
 /// Streams of each direction, told to the peer in the handshake. A browser numbers its channels from 0 in
 /// steps of two, so that a page may have seven others.
@@ -26,15 +34,19 @@ const MOST_HELD_BYTES: usize = 160 * 1024;
 pub(super) const RECEIVE_BUFFER: u32 = 192 * 1024;
 /// Chunks of one packet.
 const MAX_CHUNKS: usize = 64;
-/// Resets of streams in the life of an association: each makes it remember one of its own.
-const MAX_RESETS: u16 = 256;
+/// Streams reset in the life of an association: each makes it remember a reset of its own, or two.
+const MAX_RESETS: usize = 128;
+/// Chunks of ours that the peer has not acknowledged without a gap, beyond which no message is sent: the
+/// association looks at all of them for each SACK, also at those that are acknowledged behind a gap.
+pub(super) const MAX_UNACKNOWLEDGED: u32 = 512;
+/// Furthest that a SACK may reach: those, a message, and an answer to each channel that may be opened.
+const MAX_GAP: u16 = 1024;
 
-const COMMON_HEADER: usize = 12;
-const CHUNK_HEADER: usize = 4;
 const DATA_HEADER: usize = 12;
 
 const DATA: u8 = 0;
 const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
 const SACK: u8 = 3;
 const HEARTBEAT: u8 = 4;
 const ABORT: u8 = 6;
@@ -83,17 +95,21 @@ pub(super) struct Init {
 }
 
 impl Init {
-    /// `None` for every other packet, and for an INIT that is not alone, has a verification tag, or says
-    /// that it comes from nobody (RFC 9260 §3.3.2).
+    /// `None` for every other packet, and for an INIT that is not alone, has a verification tag or no port, or
+    /// says that it comes from nobody (RFC 9260 §3.1, §3.3.2).
     pub(super) fn of(packet: &[u8]) -> Option<Init> {
         let mut chunks = chunks(packet);
-        let (INIT, value) = chunks.next()?? else {
+        let (INIT, _, value) = chunks.next()?? else {
             return None;
         };
         let alone = chunks.next().is_none() && word(packet, 4)? == 0;
         word(value, 0).filter(|tag| *tag != 0 && alone)?;
+        let ports: [u8; 4] = *packet.first_chunk()?;
+        if ports[..2] == [0; 2] || ports[2..] == [0; 2] {
+            return None;
+        }
         Some(Init {
-            ports: *packet.first_chunk()?,
+            ports,
             fixed: *value.first_chunk()?,
         })
     }
@@ -111,8 +127,7 @@ impl Init {
         packet.extend([INIT, 0, 0, 28]);
         packet.extend(self.fixed);
         packet.extend(SUPPORTED_EXTENSIONS);
-        let checksum = crc32c::crc32c(&packet).to_le_bytes();
-        packet[8..COMMON_HEADER].copy_from_slice(&checksum);
+        seal(&mut packet);
         packet.into()
     }
 }
@@ -120,45 +135,84 @@ impl Init {
 /// What is known of one association.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
+    /// What each packet of the peer begins with: ports, and the tag of our INIT ACK.
+    header: [u8; 8],
     /// All up to this sequence number has come.
     complete: u32,
     /// What came beyond; the lowest bit is the next one.
     ahead: u128,
-    held_chunks: usize,
-    held_bytes: usize,
-    resets: u16,
+    held: [Held; STREAMS as usize],
+    resets: usize,
+    /// Streams that we have closed and the peer has not.
+    closed: u16,
+    /// All of ours up to this sequence number has come.
+    acknowledged: u32,
+}
+
+/// What a stream waits with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Held {
+    chunks: usize,
+    bytes: usize,
 }
 
 impl Guard {
-    pub(super) fn new(init: Init) -> Guard {
-        Guard {
+    /// Of the association that answers an INIT so; `None` if that is no answer.
+    pub(super) fn new(init: Init, answer: &[u8]) -> Option<Guard> {
+        let (INIT_ACK, _, value) = chunks(answer).next()?? else {
+            return None;
+        };
+        let mut header = [0; 8];
+        header[..4].copy_from_slice(&init.ports);
+        header[4..].copy_from_slice(value.first_chunk::<4>()?);
+        Some(Guard {
+            header,
             complete: init.first_tsn().wrapping_sub(1),
             ahead: 0,
-            held_chunks: 0,
-            held_bytes: 0,
+            held: [Held::default(); STREAMS as usize],
             resets: 0,
-        }
+            closed: 0,
+            acknowledged: word(value, INIT_FIXED - 4)?.wrapping_sub(1),
+        })
     }
 
     /// Judges a packet that is no INIT; taken note of if it is taken. Before the association is `up`, it
-    /// must echo the cookie.
-    pub(super) fn judge(&mut self, packet: &[u8], up: bool) -> Verdict {
+    /// must echo the cookie. What is for a stream that is closed is taken out of it.
+    pub(super) fn judge(&mut self, packet: &mut Bytes, up: bool) -> Verdict {
+        if packet.get(..8) != Some(&self.header[..]) || !is_whole(packet) {
+            return Verdict::Drop;
+        }
         let mut next = self.clone();
+        let mut left = Left::of(packet);
         let mut count = 0;
+        let (mut sacks, mut resets) = (0, 0);
         for chunk in chunks(packet) {
-            let Some((kind, value)) = chunk else {
+            let Some((kind, flags, value)) = chunk else {
                 return Verdict::Drop;
             };
             count += 1;
-            if count > MAX_CHUNKS || count == 1 && !up && kind != COOKIE_ECHO {
+            sacks += usize::from(kind == SACK);
+            resets += usize::from(kind == RE_CONFIG);
+            let many = count > MAX_CHUNKS || sacks > 1 || resets > 1;
+            if many || count == 1 && !up && kind != COOKIE_ECHO {
                 return Verdict::Drop;
             }
             let verdict = match kind {
+                DATA if next.is_closed(value.get(4..6)) => {
+                    next.skip_data(value, &mut left);
+                    continue;
+                }
                 DATA => next.take_data(value),
-                FORWARD_TSN => next.forward(value),
+                FORWARD_TSN => match next.forward(value) {
+                    Verdict::Take => {
+                        next.leave_out_closed(value, &mut left);
+                        continue;
+                    }
+                    verdict => verdict,
+                },
                 RE_CONFIG => next.reset(value),
                 COOKIE_ECHO => Verdict::Take,
-                SACK => exactly(value, sack_len(value)),
+                SACK => next.take_sack(value),
                 HEARTBEAT => exactly(value, parameter(value, HEARTBEAT_INFO)),
                 SHUTDOWN => exactly(value, Some(4)),
                 SHUTDOWN_ACK | SHUTDOWN_COMPLETE => exactly(value, Some(0)),
@@ -170,18 +224,107 @@ impl Guard {
             if verdict != Verdict::Take {
                 return verdict;
             }
+            left.push(kind, flags, value);
         }
-        if count == 0 {
+        if left.is_empty() {
             return Verdict::Drop;
         }
         *self = next;
+        if let Some(other) = left.finish() {
+            *packet = other;
+        }
         Verdict::Take
     }
 
+    /// All of the peer's up to this sequence number has come.
+    pub(super) fn complete(&self) -> u32 {
+        self.complete
+    }
+
+    /// All of ours up to this sequence number has come.
+    pub(super) fn acknowledged(&self) -> u32 {
+        self.acknowledged
+    }
+
     /// A message of so many chunks and bytes was read.
-    pub(super) fn read(&mut self, chunks: usize, bytes: usize) {
-        self.held_chunks = self.held_chunks.saturating_sub(chunks);
-        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+    pub(super) fn read(&mut self, stream: u16, chunks: usize, bytes: usize) {
+        if let Some(held) = self.held.get_mut(usize::from(stream)) {
+            held.chunks = held.chunks.saturating_sub(chunks);
+            held.bytes = held.bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// We have closed a stream.
+    pub(super) fn close(&mut self, stream: u16) {
+        self.closed |= 1u16.checked_shl(stream.into()).unwrap_or(0);
+    }
+
+    /// All that waits.
+    pub(super) fn held_chunks(&self) -> usize {
+        self.held.iter().map(|held| held.chunks).sum()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.iter().map(|held| held.bytes).sum()
+    }
+
+    fn is_closed(&self, stream: Option<&[u8]>) -> bool {
+        let Some([high, low]) = stream else {
+            return false;
+        };
+        let stream = u16::from_be_bytes([*high, *low]);
+        let bit = 1u16.checked_shl(stream.into()).unwrap_or(0);
+        self.closed & bit != 0
+    }
+
+    /// Data of a closed stream: given up as its sender would do it, once it is next.
+    fn skip_data(&mut self, value: &[u8], left: &mut Left) {
+        let tsn = word(value, 0).unwrap_or(self.complete);
+        match self.ahead_by(tsn) {
+            Some(1) => {
+                self.advance(1);
+                left.replace(FORWARD_TSN, &tsn.to_be_bytes());
+            }
+            // So that it is acknowledged once more.
+            None => left.replace(FORWARD_TSN, &self.complete.to_be_bytes()),
+            Some(_) => left.leave_out(),
+        }
+    }
+
+    /// A FORWARD-TSN that was taken, without the streams that are closed: they could become readable.
+    fn leave_out_closed(&self, value: &[u8], left: &mut Left) {
+        let (tsn, streams) = value.split_at(4);
+        let open = |stream: &&[u8]| !self.is_closed(stream.get(..2));
+        let kept: Vec<u8> = streams.chunks(4).filter(open).flatten().copied().collect();
+        if kept.len() == streams.len() {
+            left.push(FORWARD_TSN, 0, value);
+        } else {
+            left.replace(FORWARD_TSN, &[tsn, &kept].concat());
+        }
+    }
+
+    /// Its length and blocks have to be right (RFC 9260 §3.3.4), each block beyond the one before.
+    fn take_sack(&mut self, value: &[u8]) -> Verdict {
+        let (Some(tsn), Some(counts)) = (word(value, 0), word(value, 8)) else {
+            return Verdict::Drop;
+        };
+        let (blocks, repeats) = ((counts >> 16) as usize, (counts & 0xffff) as usize);
+        if value.len() != 12 + 4 * blocks + 4 * repeats {
+            return Verdict::Drop;
+        }
+        let mut last = 0;
+        for at in 0..blocks {
+            let block = word(value, 12 + 4 * at).unwrap_or_default();
+            let (start, end) = ((block >> 16) as u16, block as u16);
+            if start <= last || end < start || end > MAX_GAP {
+                return Verdict::Drop;
+            }
+            last = end;
+        }
+        if (1..=u32::MAX / 2).contains(&tsn.wrapping_sub(self.acknowledged)) {
+            self.acknowledged = tsn;
+        }
+        Verdict::Take
     }
 
     fn take_data(&mut self, value: &[u8]) -> Verdict {
@@ -203,12 +346,14 @@ impl Guard {
         if self.ahead & bit != 0 {
             return Verdict::Take;
         }
-        self.held_chunks += 1;
-        self.held_bytes += value.len() - DATA_HEADER;
-        if self.held_chunks > MOST_HELD_CHUNKS || self.held_bytes > MOST_HELD_BYTES {
+        let held = &mut self.held[usize::from(stream)];
+        held.chunks += 1;
+        held.bytes += value.len() - DATA_HEADER;
+        let (chunks, bytes) = (self.held_chunks(), self.held_bytes());
+        if chunks > MOST_HELD_CHUNKS || bytes > MOST_HELD_BYTES {
             return Verdict::GiveUp;
         }
-        let much = self.held_chunks > HELD_CHUNKS || self.held_bytes > HELD_BYTES;
+        let much = chunks > HELD_CHUNKS || bytes > HELD_BYTES;
         if much && distance > 1 {
             return Verdict::Drop;
         }
@@ -218,7 +363,8 @@ impl Guard {
     }
 
     fn forward(&mut self, value: &[u8]) -> Verdict {
-        if !value.len().is_multiple_of(4) {
+        // Each stream has one place in it.
+        if !value.len().is_multiple_of(4) || value.len() > 4 + 4 * usize::from(STREAMS) {
             return Verdict::Drop;
         }
         match word(value, 0).map(|tsn| self.ahead_by(tsn)) {
@@ -232,18 +378,26 @@ impl Guard {
         }
     }
 
-    /// One parameter or two.
+    /// One parameter or two, one request at the most.
     fn reset(&mut self, mut params: &[u8]) -> Verdict {
+        let mut requests = 0;
         for _ in 0..2 {
             let len = if let Some(len) = parameter(params, OUTGOING_RESET) {
-                // Before all data of the stream is here the association would have to remember it. The peer
-                // asks again.
-                match word(params, 12).map(|last| self.ahead_by(last)) {
-                    Some(None) if len >= 16 && len % 2 == 0 => self.resets += 1,
-                    _ => return Verdict::Drop,
+                // Before all data of the stream is here the association would have to remember it, and ask
+                // itself of it for each chunk. The peer asks again.
+                let here = word(params, 12).map(|last| self.ahead_by(last)) == Some(None);
+                requests += 1;
+                let right = len >= 16 && len % 2 == 0 && len <= 16 + 2 * usize::from(STREAMS);
+                if !here || self.ahead != 0 || !right || requests > 1 {
+                    return Verdict::Drop;
                 }
+                let streams = params.get(16..len).unwrap_or(&[]);
+                self.resets += (streams.len() / 2).max(1);
                 if self.resets > MAX_RESETS {
                     return Verdict::GiveUp;
+                }
+                for stream in streams.as_chunks().0 {
+                    self.begin_anew(u16::from_be_bytes(*stream));
                 }
                 len
             } else if let Some(len) = parameter(params, RESET_RESPONSE).filter(|len| *len == 12) {
@@ -257,6 +411,14 @@ impl Guard {
             }
         }
         Verdict::Drop
+    }
+
+    /// The association forgets a stream with all that it waits with.
+    fn begin_anew(&mut self, stream: u16) {
+        self.closed &= !1u16.checked_shl(stream.into()).unwrap_or(0);
+        if let Some(held) = self.held.get_mut(usize::from(stream)) {
+            *held = Held::default();
+        }
     }
 
     /// How far a sequence number is beyond what is complete; `None` if it is not.
@@ -274,38 +436,12 @@ impl Guard {
     }
 }
 
-/// The chunks of a packet, type and value each; `None` ends it where one is cut short.
-fn chunks(packet: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
-    let mut rest = packet.get(COMMON_HEADER..).unwrap_or(&[]);
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let chunk = rest.first_chunk::<CHUNK_HEADER>().and_then(|header| {
-            let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-            Some((header[0], rest.get(CHUNK_HEADER..len)?, len))
-        });
-        let Some((kind, value, len)) = chunk else {
-            rest = &[];
-            return Some(None);
-        };
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or(&[]);
-        Some(Some((kind, value)))
-    })
-}
-
 /// What is longer than it says would be read as something else.
 fn exactly(value: &[u8], len: Option<usize>) -> Verdict {
     match len == Some(value.len()) {
         true => Verdict::Take,
         false => Verdict::Drop,
     }
-}
-
-/// Length of a SACK by what it says of its contents (RFC 9260 §3.3.4).
-fn sack_len(value: &[u8]) -> Option<usize> {
-    let counts = word(value, 8)?;
-    Some(12 + 4 * (counts >> 16) as usize + 4 * (counts & 0xffff) as usize)
 }
 
 /// Length of the parameter that a chunk's value begins with, if it is of that kind and whole.
@@ -315,108 +451,5 @@ fn parameter(value: &[u8], kind: u16) -> Option<usize> {
     (header >> 16 == u32::from(kind) && (4..=value.len()).contains(&len)).then_some(len)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let word = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_be_bytes(*word))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn packet(chunks: &[(u8, &[u8])]) -> Vec<u8> {
-        let mut packet = vec![0; COMMON_HEADER];
-        for (kind, value) in chunks {
-            packet.extend([*kind, 3]);
-            packet.extend((CHUNK_HEADER as u16 + value.len() as u16).to_be_bytes());
-            packet.extend(*value);
-            packet.resize(packet.len().next_multiple_of(4), 0);
-        }
-        packet
-    }
-
-    fn data(tsn: u32, stream: u16, len: usize) -> Vec<u8> {
-        let mut value = tsn.to_be_bytes().to_vec();
-        value.extend(stream.to_be_bytes());
-        value.extend([0; 6]);
-        value.extend(vec![7; len]);
-        packet(&[(DATA, &value)])
-    }
-
-    fn guard(first_tsn: u32) -> Guard {
-        let mut fixed = [1; INIT_FIXED];
-        fixed[12..].copy_from_slice(&first_tsn.to_be_bytes());
-        Guard::new(Init {
-            ports: [0x13, 0x88, 0x13, 0x88],
-            fixed,
-        })
-    }
-
-    #[test]
-    fn data_is_taken_in_any_order_within_the_window_also_where_numbers_wrap() {
-        let mut guard = guard(u32::MAX);
-        for tsn in [u32::MAX, 1, 0, 1, 3, 127 + 2] {
-            assert_eq!(guard.judge(&data(tsn, 0, 9), true), Verdict::Take, "{tsn}");
-        }
-        assert_eq!(guard.complete, 1);
-        assert_eq!(guard.judge(&data(130, 0, 9), true), Verdict::Drop);
-        assert_eq!(guard.held_chunks, 5, "the repeat is not held");
-    }
-
-    #[test]
-    fn a_message_that_does_not_end_is_the_end_of_the_association() {
-        let mut guard = guard(0);
-        let mut verdicts = (0..).map(|tsn| guard.judge(&data(tsn, 0, 1), true));
-        let taken = verdicts.by_ref().take_while(|v| *v == Verdict::Take);
-        assert_eq!(taken.count(), MOST_HELD_CHUNKS);
-        let mut guard = self::guard(0);
-        for tsn in 0..10_000 {
-            assert_eq!(guard.judge(&data(tsn, 0, 1_000), true), Verdict::Take);
-            guard.read(1, 1_000);
-        }
-    }
-
-    #[test]
-    fn what_would_cost_without_bound_does_not_pass() {
-        let mut guard = guard(10);
-        let far = 1_000_000_000u32.to_be_bytes();
-        let reset = |last: u32| {
-            let mut param = vec![0, 13, 0, 18];
-            param.extend([0; 8]);
-            param.extend(last.to_be_bytes());
-            param.extend([0, 0]);
-            packet(&[(RE_CONFIG, &param)])
-        };
-        for (what, packet) in [
-            ("a far FORWARD-TSN", packet(&[(FORWARD_TSN, &far)])),
-            ("an empty chunk", data(10, 0, 0)),
-            ("a stream that was not agreed on", data(10, STREAMS, 1)),
-            ("a reset ahead of data", reset(10)),
-            ("too many chunks", packet(&[(SACK, &[0; 12][..]); 65])),
-            ("an error", packet(&[(9, &[0, 1, 0, 200])])),
-            ("more than a SACK says", packet(&[(SACK, &[0; 16])])),
-            ("more than nothing", packet(&[(SHUTDOWN_ACK, &[0; 8])])),
-            (
-                "a heartbeat and more",
-                packet(&[(HEARTBEAT, &[0, 1, 0, 4, 0, 0, 0, 4])]),
-            ),
-            ("an odd FORWARD-TSN", packet(&[(FORWARD_TSN, &[0; 6])])),
-            ("a chunk that is cut short", data(10, 0, 9)[..30].to_vec()),
-            ("nothing", vec![0; 12]),
-        ] {
-            assert_eq!(guard.judge(&packet, true), Verdict::Drop, "{what}");
-        }
-        assert_eq!(guard.judge(&data(10, 0, 1), false), Verdict::Drop, "early");
-        let abort = packet(&[(ABORT, &[0, 12, 255, 255])]);
-        assert_eq!(guard.judge(&abort, true), Verdict::Ended);
-        for right in [
-            packet(&[(SACK, &[0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0])]),
-            packet(&[(HEARTBEAT, &[0, 1, 0, 6, 1, 2])]),
-            packet(&[(RE_CONFIG, &[0, 16, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1])]),
-        ] {
-            assert_eq!(guard.judge(&right, true), Verdict::Take, "{right:?}");
-        }
-        let verdicts = (0..=MAX_RESETS).map(|_| guard.judge(&reset(9), true));
-        assert_eq!(verdicts.last(), Some(Verdict::GiveUp));
-    }
-}
+mod tests;
