@@ -6,6 +6,12 @@ use std::time::{Duration, Instant};
 const HEADER: usize = 12;
 /// Packets that one packet may be answered with, timers included.
 const MOST_SENT: usize = 2 * 64;
+/// Longest packet that a record has room for.
+const MTU: usize = 1163;
+/// Chunks of the peer that wait to be read, and of ours that wait to be acknowledged: what the guard lets be,
+/// with the longest message and an answer to each channel that may be opened.
+const MOST_HELD: usize = 512;
+const MOST_UNACKNOWLEDGED: usize = 1024;
 /// Longest chunks of one packet.
 const MOST_CHUNKS: usize = 2_000;
 
@@ -30,7 +36,17 @@ pub fn channel(data: &[u8]) {
         };
         let (sent, messages) = sent;
         assert!(sent.len() <= MOST_SENT, "{} packets", sent.len());
-        assert!(sent.iter().all(|packet| packet.len() <= 2_048));
+        assert!(sent.iter().all(|packet| packet.len() <= MTU));
+        // The association and its guard have counted the same.
+        assert!(!channel.is_out_of_step(), "it has counted what was dropped");
+        let complete = channel.complete();
+        assert!(sacks(&sent).all(|tsn| complete.is_none_or(|complete| complete == tsn)));
+        let (held, unacknowledged) = channel.waiting();
+        assert!(held <= MOST_HELD, "{held} chunks");
+        // Beyond the half: the peer acknowledges what was never sent, and nothing is sent any more.
+        let bounded =
+            unacknowledged <= MOST_UNACKNOWLEDGED || unacknowledged > u32::MAX as usize / 2;
+        assert!(bounded, "{unacknowledged} chunks");
         let whole = messages.iter().all(|message| match message {
             Message::Whole(bytes) => bytes.len() <= MAX_MESSAGE,
             Message::TooLarge => true,
@@ -65,6 +81,15 @@ fn handshake(now: Instant, channel: &mut Bare) -> u32 {
     let (sent, _) = channel.handle(now, &packet(tag, &echo));
     assert_eq!(sent[0][HEADER], 11, "a COOKIE ACK");
     tag
+}
+
+/// The sequence numbers that packets acknowledge.
+fn sacks(packets: &[Vec<u8>]) -> impl Iterator<Item = u32> {
+    packets
+        .iter()
+        .filter(|packet| packet.get(HEADER) == Some(&3))
+        .filter_map(|packet| packet.get(HEADER + 4..)?.first_chunk())
+        .map(|tsn| u32::from_be_bytes(*tsn))
 }
 
 fn packet(tag: u32, chunks: &[u8]) -> Vec<u8> {

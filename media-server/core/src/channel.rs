@@ -69,6 +69,8 @@ pub(crate) struct Channel {
     open: Option<u16>,
     /// Something was not sent because the peer is behind.
     blocked: bool,
+    #[cfg(any(test, feature = "test-util"))]
+    out_of_step: bool,
 }
 
 enum State {
@@ -101,6 +103,8 @@ impl Channel {
             beginnings: 0,
             open: None,
             blocked: false,
+            #[cfg(any(test, feature = "test-util"))]
+            out_of_step: false,
         }
     }
 
@@ -310,6 +314,10 @@ impl Channel {
             send(packet);
         });
         if !in_step {
+            #[cfg(any(test, feature = "test-util"))]
+            {
+                self.out_of_step = true;
+            }
             begun.give_up();
             transmit(now, &mut begun.association, send);
         }
@@ -488,6 +496,11 @@ impl Bare {
     /// The sequence number up to which all has come, as `guard` counts it.
     pub fn complete(&self) -> Option<u32> {
         self.begun().map(|begun| begun.guard.complete())
+    }
+
+    /// Whether the association was given up because it had taken what the guard had not, or the reverse.
+    pub fn is_out_of_step(&self) -> bool {
+        self.0.out_of_step
     }
 
     /// Chunks that wait to be read, and those of ours that wait to be acknowledged.

@@ -110,6 +110,9 @@ const INDEX_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 27;
 
 impl ViewerNumber {
+    /// Of what the server itself says: no viewer has it.
+    pub(super) const NOBODY: ViewerNumber = ViewerNumber(u64::MAX);
+
     pub(super) fn new(shard: u8, index: usize, generation: u64) -> ViewerNumber {
         let generation = generation & ((1 << GENERATION_BITS) - 1);
         let index = index as u64 & ((1 << INDEX_BITS) - 1);

@@ -153,6 +153,7 @@ fn an_association_that_counts_otherwise_is_given_up() {
     let data = peer.message(0, 0, 51, b"x");
     let sent = peer.say(&[data]);
     assert_eq!(sent.last().map(|packet| packet[HEADER]), Some(6), "ABORT");
+    assert!(peer.channel.is_out_of_step());
     assert!(matches!(peer.channel.0.state, State::Over));
 }
 

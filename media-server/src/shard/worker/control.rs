@@ -147,7 +147,8 @@ impl State {
         }
     }
 
-    /// What is for a viewer here. A device can't reach the viewers of another.
+    /// What is for a viewer here. A device can't reach the viewers of another, nor those that may not control
+    /// it, or have said nothing.
     pub(super) fn take_answer(
         &mut self,
         now: Instant,
@@ -159,14 +160,19 @@ impl State {
         let is_asked = |generation| ViewerNumber::new(shard, index, generation) == viewer;
         let entry = self.table.entry(index);
         let found = entry.filter(|e| e.role == Role::Viewer && e.device == *device);
-        if found.is_some_and(|entry| is_asked(entry.generation)) {
+        let spoke = found.filter(|e| e.may_control && e.control.is_some());
+        if spoke.is_some_and(|entry| is_asked(entry.generation)) {
             self.tell(now, index, bytes);
         } else {
             self.worker.control.count(Outcome::Undeliverable);
         }
     }
 
+    /// Counts and answers a message that found no way; what the server itself says to a device is neither.
     fn refuse(&mut self, now: Instant, device: &Arc<str>, viewer: ViewerNumber, outcome: Outcome) {
+        if viewer == ViewerNumber::NOBODY {
+            return;
+        }
         self.worker.control.count(outcome);
         self.route_answer(now, device, viewer, outcome.error());
     }
@@ -188,10 +194,8 @@ impl State {
             (Ok(()), _) => true,
             (Err(Unsent::Full), Some(entry)) => {
                 let to_device = entry.role == Role::Publisher;
-                // Of nobody: no viewer has the number.
-                let viewer = ViewerNumber(u64::MAX);
                 let order = Order {
-                    viewer,
+                    viewer: ViewerNumber::NOBODY,
                     is_move: false,
                     bytes,
                 };
@@ -224,8 +228,10 @@ impl State {
                 break;
             };
             match (sent, of_device) {
-                (Ok(()), true) => self.worker.control.count(Outcome::Forwarded),
-                (Ok(()), false) => {}
+                (Ok(()), true) if order.viewer != ViewerNumber::NOBODY => {
+                    self.worker.control.count(Outcome::Forwarded);
+                }
+                (Ok(()), _) => {}
                 (Err(Unsent::TooLarge), true) => {
                     self.refuse(now, &device, order.viewer, Outcome::TooLarge);
                 }
