@@ -37,6 +37,8 @@ const SEND_BUFFER: usize = 16 * 1024;
 const MAX_BURST: usize = 64;
 /// Associations that a peer may begin.
 const MAX_BEGINNINGS: u8 = 8;
+/// Type of the message that opens a channel (RFC 8832 §8.2.1).
+const OPEN: u8 = 3;
 /// Longest message that opens a channel: label and protocol have 512 bytes.
 const MAX_ESTABLISHMENT: usize = 1024;
 /// Channels refused in the life of an association: the association remembers a reset for each.
@@ -369,14 +371,12 @@ impl Begun {
         open: &mut Option<u16>,
     ) -> bool {
         let right = match message {
-            Message::Whole(bytes) if bytes.len() <= MAX_ESTABLISHMENT => {
-                match Establishment::unmarshal(&mut &bytes[..]) {
-                    Ok(Establishment::DataChannelOpen(asked)) => {
-                        is_ours(&asked, id) && open.is_none()
-                    }
-                    _ => false,
-                }
-            }
+            Message::Whole(bytes) if bytes.len() <= MAX_ESTABLISHMENT => match &bytes[..] {
+                // Messages of other types are refused unread: the parser of one panics where it is short.
+                [OPEN, asked @ ..] => DataChannelOpen::unmarshal(&mut &*asked)
+                    .is_ok_and(|asked| is_ours(&asked, id) && open.is_none()),
+                _ => false,
+            },
             _ => false,
         };
         let ack = Establishment::DataChannelAck(DataChannelAck {}).marshal();

@@ -246,3 +246,17 @@ fn no_packet_of_ours_is_longer_than_fits_a_record() {
     let sent = peer.say(&data);
     assert!(!sent.is_empty() && sent.iter().all(|packet| packet.len() <= MTU as usize));
 }
+
+#[test]
+fn a_message_about_a_channel_that_is_cut_short_refuses_it() {
+    for kind in 0..=255 {
+        let mut peer = Peer::up();
+        for (ssn, len) in [0, 5, 11].into_iter().enumerate() {
+            let bytes = [&[kind][..], &vec![0; len]].concat();
+            let message = peer.message(2, ssn as u16, 50, &bytes);
+            peer.say(&[message]);
+        }
+        let open = peer.open(0, 0, b"control");
+        assert_eq!(numbers(&peer.say(&[open])).len(), 1, "{kind}");
+    }
+}
