@@ -127,9 +127,14 @@ async fn connections_that_ask_for_nothing_make_room_for_one_that_does() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     let metrics = server.metrics().await;
     let bound = [("bound", "http_connections")];
-    assert!(metrics.sum("media_bound_hits_total", &bound) >= 160.0);
+    let (hits, most) = (
+        metrics.sum("media_bound_hits_total", &bound),
+        held.len() as f64,
+    );
+    assert!(hits >= most - 80.0, "{hits} of {most}");
     let made_room = [("type", "http"), ("operation", "crowded_out")];
-    assert!(metrics.sum("media_errors_total", &made_room) >= 160.0);
+    let gone = metrics.sum("media_errors_total", &made_room);
+    assert!(gone >= most - 80.0, "{gone} of {most}");
 }
 
 #[tokio::test]
