@@ -32,9 +32,20 @@ pub async fn publish_with(
     options: &Options,
 ) -> Publisher {
     let url = server.url(&format!("/whip/{device}"));
-    Publisher::connect(&url, &http(), options, codecs)
-        .await
-        .unwrap_or_else(|error| panic!("{device} cannot publish: {error:?}"))
+    // A test that has a device come again and again comes too fast for the server at last.
+    wait_for(&format!("{device} to publish"), PATIENCE, || async {
+        Publisher::connect(&url, &http(), options, codecs)
+            .await
+            .map_err(|error| {
+                assert_eq!(
+                    error.status(),
+                    Some(429),
+                    "{device} cannot publish: {error:?}"
+                );
+                error
+            })
+    })
+    .await
 }
 
 /// A viewer that keeps what it gets.
