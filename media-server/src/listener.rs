@@ -192,10 +192,18 @@ async fn connection(
             Err(CROWDED_OUT)
         }
     };
-    // At rest it closes now, else with the end of its request.
+    // At rest it closes now, else with the end of its request, unless the client holds that up.
     serving.as_mut().graceful_shutdown();
-    let _ = serving.await;
-    ended
+    loop {
+        tokio::select! {
+            _ = serving.as_mut() => return ended,
+            () = place.crowded_out() => {
+                if place.may_break_off() {
+                    return Err(CROWDED_OUT);
+                }
+            }
+        }
+    }
 }
 
 /// Labels of a connection that made room for another.
@@ -224,4 +232,48 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
         .map_err(|source| ListenError::Tls { source })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn one_that_was_asked_to_go_while_it_worked_is_asked_again_when_its_answer_is_not_taken()
+    {
+        let work = Arc::new(Notify::new());
+        let (begun, done) = (Arc::new(Notify::new()), work.clone());
+        let begins = begun.clone();
+        let router = Router::new().fallback(move || async move {
+            begins.notify_one();
+            done.notified().await;
+            vec![0; 1_000_000]
+        });
+        let places = Places::new(1);
+        let place = places.try_take().expect("free");
+        let (mut client, ours) = tokio::io::duplex(1024);
+        let stalls = place.clone();
+        let stream = WriteTimeout::new(ours, Duration::from_secs(3_600), move |stalled| {
+            stalls.write_stalls(stalled);
+        });
+        let (_running, stop) = watch::channel(false);
+        let asked = place.clone();
+        let served = tokio::spawn(async move { connection(stream, router, stop, &place).await });
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(request).await.expect("written");
+        begun.notified().await;
+        // As one is that begins with a request at the moment in which it is asked.
+        asked.ask();
+        drop(asked);
+        tokio::task::yield_now().await;
+        work.notify_one();
+        let within = Duration::from_secs(10);
+        tokio::time::timeout(within, places.take())
+            .await
+            .expect("there is room");
+        let ended = tokio::time::timeout(within, served).await.expect("it ends");
+        assert_eq!(ended.expect("no panic"), Err(CROWDED_OUT));
+    }
 }

@@ -139,6 +139,11 @@ impl Place {
         self.goes.notified().await;
     }
 
+    #[cfg(test)]
+    pub(super) fn ask(&self) {
+        self.goes.notify_one();
+    }
+
     /// Whether a request ever came.
     pub(super) fn has_requested(&self) -> bool {
         self.state().requested
