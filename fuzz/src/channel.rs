@@ -10,8 +10,11 @@ const MOST_SENT: usize = 2 * 64;
 const MTU: usize = 1163;
 /// Chunks of the peer that wait to be read, and of ours that wait to be acknowledged: what the guard lets be,
 /// with the longest message and an answer to each channel that may be opened.
-const MOST_HELD: usize = 512;
+const MOST_HELD: usize = 384;
 const MOST_UNACKNOWLEDGED: usize = 1024;
+/// What the association may keep of the peer's data, as its SACKs have it, and how far ahead a block of them is.
+const RECEIVE_BUFFER: usize = 192 * 1024;
+const WINDOW: u32 = 128;
 /// Longest chunks of one packet.
 const MOST_CHUNKS: usize = 2_000;
 
@@ -39,8 +42,14 @@ pub fn channel(data: &[u8]) {
         assert!(sent.iter().all(|packet| packet.len() <= MTU));
         // The association and its guard have counted the same.
         assert!(!channel.is_out_of_step(), "it has counted what was dropped");
-        let complete = channel.complete();
-        assert!(sacks(&sent).all(|tsn| complete.is_none_or(|complete| complete == tsn)));
+        if let Some(complete) = channel.complete() {
+            let least = RECEIVE_BUFFER.saturating_sub(channel.held_bytes());
+            for sack in sacks(&sent) {
+                assert_eq!(sack.complete, complete);
+                assert!(sack.room >= least, "it keeps what was not counted");
+                assert!(sack.furthest <= WINDOW, "{} ahead", sack.furthest);
+            }
+        }
         let (held, unacknowledged) = channel.waiting();
         assert!(held <= MOST_HELD, "{held} chunks");
         // Beyond the half: the peer acknowledges what was never sent, and nothing is sent any more.
@@ -83,13 +92,32 @@ fn handshake(now: Instant, channel: &mut Bare) -> u32 {
     tag
 }
 
-/// The sequence numbers that packets acknowledge.
-fn sacks(packets: &[Vec<u8>]) -> impl Iterator<Item = u32> {
-    packets
+/// What a SACK says (RFC 9260 §3.3.4).
+struct Sack {
+    complete: u32,
+    room: usize,
+    /// The end of its last block.
+    furthest: u32,
+}
+
+fn sacks(packets: &[Vec<u8>]) -> impl Iterator<Item = Sack> {
+    let sacks = packets
         .iter()
-        .filter(|packet| packet.get(HEADER) == Some(&3))
-        .filter_map(|packet| packet.get(HEADER + 4..)?.first_chunk())
-        .map(|tsn| u32::from_be_bytes(*tsn))
+        .filter(|packet| packet.get(HEADER) == Some(&3));
+    sacks.map(|packet| {
+        let value = &packet[HEADER + 4..];
+        let word =
+            |at: usize| u32::from_be_bytes(value[at..at + 4].try_into().expect("four bytes"));
+        let blocks = (word(8) >> 16) as usize;
+        Sack {
+            complete: word(0),
+            room: word(4) as usize,
+            furthest: (0..blocks)
+                .map(|at| word(12 + 4 * at) & 0xffff)
+                .max()
+                .unwrap_or(0),
+        }
+    })
 }
 
 fn packet(tag: u32, chunks: &[u8]) -> Vec<u8> {

@@ -510,6 +510,11 @@ impl Bare {
         })
     }
 
+    /// Bytes that wait to be read, as `guard` counts them: not fewer than the association keeps.
+    pub fn held_bytes(&self) -> usize {
+        self.begun().map_or(0, |begun| begun.guard.held_bytes())
+    }
+
     fn begun(&self) -> Option<&Begun> {
         match &self.0.state {
             State::Begun(begun) => Some(begun),

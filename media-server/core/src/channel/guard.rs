@@ -28,8 +28,9 @@ const WINDOW: u32 = u128::BITS;
 const HELD_CHUNKS: usize = 256;
 const HELD_BYTES: usize = 96 * 1024;
 /// The association is given up beyond: its peer sends a message that does not end. Below its receive buffer,
-/// so that it refuses nothing itself.
-const MOST_HELD_CHUNKS: usize = 512;
+/// so that it refuses nothing itself. A chunk keeps the packet that it came in: with the longest packets, of
+/// 2048 bytes, and what the association adds, these many are 1 MiB.
+const MOST_HELD_CHUNKS: usize = 384;
 const MOST_HELD_BYTES: usize = 160 * 1024;
 pub(super) const RECEIVE_BUFFER: u32 = 192 * 1024;
 /// Chunks of one packet.
@@ -264,7 +265,8 @@ impl Guard {
         self.held.iter().map(|held| held.chunks).sum()
     }
 
-    fn held_bytes(&self) -> usize {
+    /// Bytes of all that waits.
+    pub(super) fn held_bytes(&self) -> usize {
         self.held.iter().map(|held| held.bytes).sum()
     }
 
@@ -421,10 +423,11 @@ impl Guard {
         }
     }
 
-    /// How far a sequence number is beyond what is complete; `None` if it is not.
+    /// How far a sequence number is beyond what is complete; `None` if it is not. Half of all numbers away it
+    /// is neither by RFC 1982 §3.2, and the association takes it for one to come.
     fn ahead_by(&self, tsn: u32) -> Option<u32> {
         let distance = tsn.wrapping_sub(self.complete);
-        (1..=u32::MAX / 2).contains(&distance).then_some(distance)
+        (1..=1 << 31).contains(&distance).then_some(distance)
     }
 
     /// So many more are complete, and those that follow without a gap.

@@ -132,6 +132,46 @@ fn packets_that_the_association_drops_open_no_room_for_data() {
     assert!(held <= 128 && answers <= 128, "{held} held, {answers} sent");
 }
 
+/// Data half of all numbers ahead, neither before nor behind what is complete, and something that moves
+/// what is complete by one, over and over.
+#[test]
+fn nothing_is_kept_of_data_that_is_half_of_all_numbers_away() {
+    let mut peer = Peer::up();
+    let mut sack = Vec::new();
+    for complete in 0..2_000u32 {
+        let far = complete.wrapping_add(1 << 31).to_be_bytes();
+        // The second piece of a message that has no first one.
+        let value = [far, [0; 4], [0, 0, 0, 51], [7; 4]].concat();
+        peer.say(&[chunk(DATA, 0, &value)]);
+        let sent = peer.say(&[chunk(FORWARD_TSN, 0, &(complete + 1).to_be_bytes())]);
+        // Not each is acknowledged at once.
+        sack = sent.into_iter().next_back().unwrap_or(sack);
+    }
+    assert_eq!(sack[HEADER], SACK);
+    let room = word(&sack, HEADER + 8);
+    assert_eq!(room, guard::RECEIVE_BUFFER, "nothing waits");
+    assert_eq!(word(&sack, HEADER + 12), 0, "no block and no repeat");
+}
+
+#[test]
+fn a_reset_behind_data_that_is_half_of_all_numbers_away_is_not_remembered() {
+    let mut peer = Peer::up();
+    for number in 0..100u32 {
+        let last = peer.tsn.wrapping_sub(1).wrapping_add(1 << 31);
+        let value = [
+            [0, 13, 0, 18],
+            number.to_be_bytes(),
+            [0; 4],
+            last.to_be_bytes(),
+        ];
+        let value = [&value.concat()[..], &[0, 3]].concat();
+        peer.say(&[chunk(RE_CONFIG, 0, &value)]);
+    }
+    let data: Vec<_> = (0..57).map(|ssn| peer.message(0, ssn, 51, b"z")).collect();
+    let sent = peer.say(&data);
+    assert!(sent.len() <= 2, "{} packets", sent.len());
+}
+
 #[test]
 fn an_association_that_counts_otherwise_is_given_up() {
     let mut peer = Peer::up();

@@ -106,6 +106,7 @@ fn what_would_cost_without_bound_does_not_pass() {
     let far = 1_000_000_000u32.to_be_bytes();
     for (what, packet) in [
         ("a far FORWARD-TSN", packet(&[(FORWARD_TSN, &far)])),
+        ("data half of all numbers away", data(9 + (1 << 31), 0, 1)),
         ("an empty chunk", data(10, 0, 0)),
         ("a stream that was not agreed on", data(10, STREAMS, 1)),
         ("a reset ahead of data", reset(10, &[0])),
