@@ -93,27 +93,61 @@ pub(super) fn names(kind: Kind) -> &'static str {
     }
 }
 
-/// Payload types of an m-line, in its order of preference.
+/// Attributes of a payload type.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attributes<'a> {
+    rtpmap: Option<&'a str>,
+    fmtp: Option<&'a str>,
+    nack: bool,
+    pli: bool,
+    fir: bool,
+    feedback: Feedback,
+}
+
+impl<'a> Attributes<'a> {
+    fn add(&mut self, key: &str, value: &'a str) {
+        match (key, value.trim()) {
+            // Of two the first one holds.
+            ("rtpmap", map) => self.rtpmap = self.rtpmap.or(Some(map)),
+            ("fmtp", parameters) => self.fmtp = self.fmtp.or(Some(parameters)),
+            ("rtcp-fb", "nack") => self.nack = true,
+            ("rtcp-fb", "nack pli") => self.pli = true,
+            ("rtcp-fb", "ccm fir") => self.fir = true,
+            ("rtcp-fb", "transport-cc") => self.feedback.transport_cc = true,
+            ("rtcp-fb", "goog-remb") => self.feedback.remb = true,
+            _ => {}
+        }
+    }
+}
+
+/// Payload types of an m-line, in its order of preference. Looks at each line once: there may be thousands,
+/// and as many formats.
 pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
-    let values = |key: &'static str| {
-        description
-            .attributes
-            .iter()
-            .filter(move |a| a.key == key)
-            .filter_map(|a| a.value.as_deref()?.split_once(' '))
-    };
-    let feedback = |pt: &str, wanted: &str| {
-        values("rtcp-fb").any(|(to, what)| (to == pt || to == "*") && what.trim() == wanted)
-    };
+    let mut of_each = [Attributes::default(); 128];
+    let mut of_all = Attributes::default();
+    for attribute in &description.attributes {
+        let value = attribute.value.as_deref().unwrap_or_default();
+        let Some((to, value)) = value.split_once(' ') else {
+            continue;
+        };
+        let of = match to {
+            "*" => Some(&mut of_all),
+            pt => pt.parse().ok().and_then(|pt: usize| of_each.get_mut(pt)),
+        };
+        if let Some(of) = of {
+            of.add(&attribute.key, value);
+        }
+    }
     let mut codecs: Vec<OfferedCodec> = Vec::new();
     for format in &description.media_name.formats {
         let Some(pt) = format.parse().ok().filter(|pt: &u8| *pt < 128) else {
             continue;
         };
-        let Some((_, encoding)) = values("rtpmap").find(|(to, _)| to == format) else {
+        let own = &of_each[usize::from(pt)];
+        let Some(encoding) = own.rtpmap else {
             continue;
         };
-        let mut parts = encoding.trim().split('/');
+        let mut parts = encoding.split('/');
         let (Some(name), Some(clock)) = (parts.next(), parts.next().and_then(|c| c.parse().ok()))
         else {
             continue;
@@ -126,15 +160,13 @@ pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
             name: name.to_owned(),
             clock,
             channels: parts.next().and_then(|c| c.parse().ok()).unwrap_or(1),
-            fmtp: values("fmtp")
-                .find(|(to, _)| to == format)
-                .map(|(_, value)| value.trim().to_owned()),
-            nack: feedback(format, "nack"),
-            pli: feedback(format, "nack pli"),
-            fir: feedback(format, "ccm fir"),
+            fmtp: own.fmtp.map(str::to_owned),
+            nack: own.nack || of_all.nack,
+            pli: own.pli || of_all.pli,
+            fir: own.fir || of_all.fir,
             feedback: Feedback {
-                transport_cc: feedback(format, "transport-cc"),
-                remb: feedback(format, "goog-remb"),
+                transport_cc: own.feedback.transport_cc || of_all.feedback.transport_cc,
+                remb: own.feedback.remb || of_all.feedback.remb,
             },
         });
     }

@@ -6,7 +6,7 @@ use super::codecs::OfferedCodec;
 use crate::negotiated::{Negotiated, Role, Track};
 
 /// `a=rtcp-fb` lines of a payload type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Feedback {
     pub(super) transport_cc: bool,
     pub(super) remb: bool,

@@ -2,6 +2,7 @@
 
 use crate::layers::MAX_LAYERS;
 use rtc_sdp::description::media::MediaDescription;
+use std::collections::HashSet;
 use std::fmt::Arguments;
 
 /// Restriction identifiers of the layers offered, in order, [`MAX_LAYERS`] at most. Of alternatives
@@ -15,19 +16,20 @@ pub(super) fn read(description: &MediaDescription) -> Vec<Box<str>> {
             sent = list;
         }
     }
-    let described = |rid: &str| {
-        let lines = description.attributes.iter().filter(|a| a.key == "rid");
-        lines.filter_map(|a| a.value.as_deref()).any(|line| {
-            let mut words = line.split_whitespace();
-            words.next() == Some(rid) && words.next() == Some("send")
+    let lines = description.attributes.iter().filter(|a| a.key == "rid");
+    let described: HashSet<&str> = lines
+        .filter_map(|line| {
+            let mut words = line.value.as_deref()?.split_whitespace();
+            let rid = words.next()?;
+            (words.next() == Some("send")).then_some(rid)
         })
-    };
+        .collect();
     let mut rids: Vec<Box<str>> = Vec::new();
     for stream in sent.split(';') {
         let rid = stream.split(',').next().unwrap_or_default();
         let rid = rid.strip_prefix('~').unwrap_or(rid);
         let new = rids.iter().all(|known| **known != *rid);
-        if new && is_rid(rid) && described(rid) && rids.len() < MAX_LAYERS {
+        if new && is_rid(rid) && described.contains(rid) && rids.len() < MAX_LAYERS {
             rids.push(rid.into());
         }
     }

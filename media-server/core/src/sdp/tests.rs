@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::{IcePwd, Ufrag};
 use crate::negotiated::{Codec, Kind, Role};
+use std::time::Instant;
 
 const PUBLISH: &str = include_str!("data/chromium-publish.sdp");
 const VIEW: &str = include_str!("data/chromium-view.sdp");
@@ -628,4 +629,42 @@ fn a_restart_is_answered_with_the_same_ice_lines_as_the_offer_was() {
     assert_eq!((read.candidates, read.end_of_candidates), (1, true));
     assert_eq!(read.pwd.map(|pwd| pwd.len()), Some(32));
     assert!(fragment.contains("m=audio 9 "), "{fragment}");
+}
+
+/// An offer of 60 KB with these formats of video, and this line over and over.
+fn swollen(formats: &str, simulcast: &str, line: &str) -> String {
+    let (head, video) = PUBLISH.split_once("m=video").expect("a video m-line");
+    let mut offer = format!("{head}m=video 9 UDP/TLS/RTP/SAVPF {formats}\r\n");
+    let (_, rest) = video.split_once("\r\n").expect("more lines");
+    offer.push_str(rest.split_once("a=rtpmap").expect("codecs").0);
+    offer.push_str(simulcast);
+    while offer.len() < 60_000 {
+        offer.push_str(line);
+    }
+    offer
+}
+
+#[test]
+fn an_offer_costs_what_its_length_says_whatever_its_lines_are() {
+    let time = |offer: &str| {
+        let once = |_| {
+            let begun = Instant::now();
+            // Most of them are refused, for their many formats.
+            let _ = Offer::parse(offer.as_bytes());
+            begun.elapsed()
+        };
+        (0..3).map(once).min().expect("three times")
+    };
+    let formats = "9 ".repeat(1_900);
+    let rids: Vec<_> = (100..1_100).map(|n| n.to_string()).collect();
+    let layers = format!("a=simulcast:send {}\r\n", rids.join(";"));
+    let plain = time(&swollen("96", "", "a=unknown:9 x\r\n"));
+    for (what, offer) in [
+        ("formats", swollen(formats.trim(), "", "a=rtpmap:8 x\r\n")),
+        ("feedback", swollen(formats.trim(), "", "a=rtcp-fb:8 x\r\n")),
+        ("layers", swollen("96", &layers, "a=rid:x send\r\n")),
+    ] {
+        let bomb = time(&offer);
+        assert!(bomb < 20 * plain, "{what}: {bomb:?}, a plain one {plain:?}");
+    }
 }
