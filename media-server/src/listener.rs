@@ -35,6 +35,9 @@ const FIRST_HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// The same for each after: the longest idle time between two requests. A proxy that keeps connections for
 /// requests to come closes them first: after 60 s, as a rule.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// Longest head of a request, and what is read of a body at once: each connection may hold as much. Twice what
+/// proxies let pass for one header; hyper alone would take 408 KiB, which with all places is more than a pod has.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Time for a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// Time for the client to take in what was written. Longer, and it reads nothing or is gone.
@@ -172,6 +175,7 @@ async fn connection(
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut serving = pin!(serving);
     let late = async {
@@ -237,7 +241,7 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::Notify;
 
     #[tokio::test]
@@ -275,5 +279,28 @@ mod tests {
             .expect("there is room");
         let ended = tokio::time::timeout(within, served).await.expect("it ends");
         assert_eq!(ended.expect("no panic"), Err(CROWDED_OUT));
+    }
+
+    #[tokio::test]
+    async fn a_head_without_an_end_is_refused_before_it_takes_much() {
+        let places = Places::new(1);
+        let place = places.try_take().expect("free");
+        let (mut client, ours) = tokio::io::duplex(1024);
+        let (_running, stop) = watch::channel(false);
+        let served =
+            tokio::spawn(async move { connection(ours, Router::new(), stop, &place).await });
+        let head = [
+            b"GET / HTTP/1.1\r\nCookie: ",
+            &vec![b'x'; 2 * MAX_HEAD_BYTES][..],
+        ]
+        .concat();
+        // It is closed before all of it was sent.
+        let _ = client.write_all(&head).await;
+        let mut answer = Vec::new();
+        let within = Duration::from_secs(5);
+        let read = tokio::time::timeout(within, client.read_to_end(&mut answer)).await;
+        read.expect("it ends").expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 431 "));
+        assert_eq!(served.await.expect("no panic"), Ok(()));
     }
 }
