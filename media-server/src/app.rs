@@ -229,6 +229,7 @@ impl Server {
             idle_publisher_kbps: config.limits.idle_publisher_kbps,
         })?;
         let limits = config.limits;
+        let connections = http_connections(&config);
         let app = Arc::new(App {
             registry: Registry::new(
                 limits.sessions_per_pod,
@@ -241,7 +242,7 @@ impl Server {
             ice_servers,
             addresses: Addresses::default(),
             usage: Usage::default(),
-            event_streams: EventStreams::default(),
+            event_streams: EventStreams::new(connections),
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: Drain::default(),
@@ -255,7 +256,6 @@ impl Server {
         app.metrics
             .touch("media_ice_restarts_total", &[], Instant::now());
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
-        let connections = http_connections(&app.config);
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
             app.config.http,

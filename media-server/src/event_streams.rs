@@ -7,8 +7,7 @@ use media_core::ids::SessionId;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Streams of all sessions, 100 bytes each. While one is listened to it costs a connection, of which
-/// there is a bound too.
+/// Streams of all sessions, 100 bytes each.
 const MAX_STREAMS: usize = 2_048;
 /// Streams of one session: one, and another while a page that was left is not forgotten yet.
 const MAX_OF_SESSION: usize = 2;
@@ -51,18 +50,28 @@ pub struct Opened {
 }
 
 /// All streams of the process, by their unguessable names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EventStreams {
     map: Mutex<HashMap<String, Opened>>,
+    max: usize,
 }
 
 impl EventStreams {
+    /// One that is listened to has a connection for as long as it likes, of the `connections` that there may
+    /// be: half of them are left for requests.
+    pub fn new(connections: u32) -> EventStreams {
+        EventStreams {
+            map: Mutex::default(),
+            max: MAX_STREAMS.min(connections as usize / 2),
+        }
+    }
+
     /// Opens a stream under a name; `false` if there is no room.
     #[must_use]
     pub fn open(&self, name: String, session: SessionId, kinds: Vec<Kind>) -> bool {
         let mut map = self.lock();
         let own = map.values().filter(|s| s.session == session).count();
-        let room = map.len() < MAX_STREAMS && own < MAX_OF_SESSION;
+        let room = map.len() < self.max && own < MAX_OF_SESSION;
         if room {
             let listener = 0;
             map.insert(
@@ -122,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_session_and_the_process_have_a_bound_and_room_again_after_an_end() {
-        let streams = EventStreams::default();
+        let streams = EventStreams::new(10_000);
         let open = |n: usize| streams.open(format!("s{n}"), session(n / 2), vec![Kind::Layers]);
         assert!((0..MAX_STREAMS).all(open));
         assert!(!streams.open("more".into(), session(9_999), Vec::new()));
@@ -134,8 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_connections_are_left_for_requests() {
+        let streams = EventStreams::new(5);
+        let open = |n: usize| streams.open(format!("s{n}"), session(n), vec![Kind::Active]);
+        assert_eq!([0, 1, 2].map(open), [true, true, false]);
+    }
+
+    #[test]
     fn the_newest_listener_takes_over_and_only_of_its_own_session() {
-        let streams = EventStreams::default();
+        let streams = EventStreams::new(10);
         assert!(streams.open("s".into(), session(1), vec![Kind::Active]));
         assert_eq!(streams.listen("s", session(2)), None);
         let first = streams.listen("s", session(1)).expect("open");
