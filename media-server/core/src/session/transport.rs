@@ -244,12 +244,34 @@ impl Transport {
             }
         };
         let transaction = request.transaction();
-        match self.transactions.iter().find(|(id, ..)| *id == transaction) {
+        let seen = self.transactions.iter().find(|(id, ..)| *id == transaction);
+        match seen.map(|(_, first, _)| *first) {
             // Somebody recorded a check and plays it from elsewhere.
-            Some((_, first, _)) if *first != from.remote => return out.drop(Drop::StunReplay),
+            Some(first) if first != from.remote => return out.drop(Drop::StunReplay),
+            // Its sender heard no answer, or somebody plays it from there: whatever it says was done.
             Some(_) => {}
-            None => self.remember(now, transaction, from.remote, out),
+            None => {
+                self.remember(now, transaction, from.remote, out);
+                self.take_check(now, from, &request, out);
+            }
         }
+        let mut answer = [0; stun::MAX_ANSWER];
+        let len = request.write_success(from.remote, &pwd.0, &mut answer);
+        out.slab.push(from, &answer[..len]);
+        if from.connection().is_some() {
+            out.events.push(SessionEvent::Checked(from));
+        }
+    }
+
+    /// A check that did not come before: consent, and maybe another path.
+    fn take_check(
+        &mut self,
+        now: Instant,
+        from: Flow,
+        request: &BindingRequest<'_>,
+        out: &mut Output,
+    ) {
+        let transaction = request.transaction();
         self.consent(now);
         self.first_check.get_or_insert(now);
         if matches!(self.state, IceState::New) {
@@ -286,12 +308,6 @@ impl Transport {
                 });
                 out.events.push(SessionEvent::Bound(from));
             }
-        }
-        let mut answer = [0; stun::MAX_ANSWER];
-        let len = request.write_success(from.remote, &pwd.0, &mut answer);
-        out.slab.push(from, &answer[..len]);
-        if from.connection().is_some() {
-            out.events.push(SessionEvent::Checked(from));
         }
     }
 

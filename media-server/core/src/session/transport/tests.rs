@@ -166,6 +166,25 @@ fn a_recorded_check_played_from_elsewhere_is_dropped() {
 }
 
 #[test]
+fn a_check_that_is_played_again_from_its_own_address_moves_no_path_and_consents_to_nothing() {
+    let (mut bench, mut peer, mut session) = bound();
+    let recorded = peer.check(true);
+    bench.feed(&mut session, peer.addr, &recorded);
+    let moved = peer.check(true);
+    bench.feed(&mut session, ELSEWHERE, &moved);
+    for _ in 0..29 {
+        bench.now += Duration::from_secs(1);
+        let answer = bench.feed(&mut session, peer.addr, &recorded);
+        assert_eq!(answer.len(), 1, "as a retransmission is");
+    }
+    assert_eq!(bindings(&bench), [peer.addr, ELSEWHERE]);
+    assert_eq!(count(&bench, SessionEvent::Ended(End::IceFailed)), 0);
+    bench.now += Duration::from_secs(1);
+    bench.timeout(&mut session);
+    assert_eq!(count(&bench, SessionEvent::Ended(End::IceFailed)), 1);
+}
+
+#[test]
 fn the_path_moves_by_nomination_or_when_it_is_silent() {
     let (mut bench, mut peer, mut session) = bound();
     let check = peer.check(false);
