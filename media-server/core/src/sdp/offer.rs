@@ -458,17 +458,20 @@ fn check_bundle(session: &SessionDescription, media: &[OfferedMedia]) -> Result<
     if used.clone().count() < 2 {
         return Ok(());
     }
-    let bundled: Vec<&str> = session
-        .attributes
-        .iter()
-        .filter(|a| a.key == "group")
-        .filter_map(|a| a.value.as_deref()?.strip_prefix("BUNDLE"))
-        .flat_map(str::split_whitespace)
-        .collect();
+    let groups = session.attributes.iter().filter(|a| a.key == "group");
+    let bundles = groups.filter_map(|group| {
+        let mut words = group.value.as_deref()?.split_whitespace();
+        (words.next() == Some("BUNDLE")).then(|| words.collect::<Vec<_>>())
+    });
+    let has = |bundle: &Vec<&str>| {
+        let mids = used.clone().map(|m| m.mid.as_str());
+        mids.filter(|mid| bundle.contains(mid)).count()
+    };
+    let bundled = bundles.max_by_key(has).unwrap_or_default();
     for m in used {
         if !bundled.contains(&m.mid.as_str()) {
             return Err(unsupported(format!(
-                "the {} m-line is in no a=group:BUNDLE; bundle all m-lines (max-bundle)",
+                "the {} m-line is not in one a=group:BUNDLE with the others; bundle all m-lines (max-bundle)",
                 m.media
             )));
         }

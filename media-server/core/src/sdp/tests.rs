@@ -475,6 +475,14 @@ fn what_cannot_be_served_is_refused_with_what_would_be_right() {
             "BUNDLE",
         ),
         (
+            PUBLISH.replace(
+                "a=group:BUNDLE 0 1\r\n",
+                "a=group:BUNDLE 0\r\na=group:BUNDLE 1\r\n",
+            ),
+            Role::Publisher,
+            "BUNDLE",
+        ),
+        (
             PUBLISH.replace("a=rtcp-mux\r\n", ""),
             Role::Publisher,
             "rtcp-mux",
