@@ -92,22 +92,59 @@ async fn restart(
     Ok((StatusCode::OK, headers, fragment).into_response())
 }
 
-/// RFC 9725 §4.3.1: the ETag, or `*`, which some clients send in quotes.
+/// RFC 9725 §4.3.1: the ETag, or `*`, which some clients send in quotes. A list may have several lines
+/// (RFC 9110 §5.3).
 fn check_if_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
+    let mut lines = headers.get_all(header::IF_MATCH).iter().peekable();
+    if lines.peek().is_none() {
         return Err(ApiError::IfMatchMissing);
-    };
-    let matches = value.to_str().is_ok_and(|value| {
-        value
-            .split(',')
-            .map(str::trim)
-            .any(|tag| tag == etag || tag == "*" || tag == "\"*\"")
-    });
-    if matches {
+    }
+    let mut tags = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim);
+    if tags.any(|tag| tag == etag || tag == "*" || tag == "\"*\"") {
         Ok(())
     } else {
         Err(ApiError::IfMatchStale {
             current: etag.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(lines: &[&'static str]) -> u16 {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::IF_MATCH, line.parse().expect("a value"));
+        }
+        let checked = check_if_match(&headers, "\"now\"");
+        checked.map_or_else(|error| error.into_response().status().as_u16(), |()| 204)
+    }
+
+    #[test]
+    fn the_etag_of_a_session_is_found_in_a_list_of_any_form_and_a_weak_one_is_not_it() {
+        for lines in [
+            &["\"now\""][..],
+            &["*"],
+            &["\"*\""],
+            &["\"old\" , \"now\""],
+            &["\"old\"", "\"now\""],
+        ] {
+            assert_eq!(status(lines), 204, "{lines:?}");
+        }
+        for lines in [
+            &["\"old\""][..],
+            &["W/\"now\""],
+            &["now"],
+            &[""],
+            &["\"old\"", "\"older\""],
+        ] {
+            assert_eq!(status(lines), 412, "{lines:?}");
+        }
+        assert_eq!(status(&[]), 428);
     }
 }
