@@ -30,7 +30,9 @@ pub use observability::Observability;
 pub use pod::Pod;
 pub use rollout::{OnOperatorUpgrade, RolloutPolicy};
 pub use signalling::Signalling;
-pub use status::{Addresses, MediaServiceStatus, Rollout, RolloutPhase, Sessions};
+pub use status::{
+    Addresses, MediaServiceStatus, PodReport, PodState, Rollout, RolloutPhase, Sessions,
+};
 pub use text::BoundedString;
 pub use turn::Turn;
 
@@ -95,7 +97,8 @@ pub struct MediaServiceSpec {
     pub replicas: i32,
 
     /// True: the operator writes nothing but the status; what it would do waits, and what runs goes on.
-    /// Default false. Touches no session.
+    /// Default false. Touches no session. A pod that drains meanwhile takes no session either, and the time of its
+    /// drain runs on, because its sessions have that time too: it may be over when this ends.
     #[serde(default)]
     pub paused: bool,
 

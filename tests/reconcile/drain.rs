@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use client::{Codec, Http, HttpOptions, Options, Publisher};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::wait_for;
 
 use crate::service::{NAME, START, Service};
@@ -106,6 +106,22 @@ async fn says(address: &str, state: &str) {
     .await;
 }
 
+/// Waits until the status tells of one pod, in this state and with one device.
+async fn is_told(service: &Service, state: &str) {
+    wait_for(&format!("{state} in the status"), START, || async {
+        let status = service.kubectl.get(&["mediaservice", NAME])?["status"].clone();
+        let (sessions, pods) = (&status["sessions"], &status["pods"]);
+        let hash = pods[0]["specHash"].as_str().unwrap_or_default();
+        let pod = json!([
+            {"name": "cam-0", "state": state, "publishers": 1, "viewers": 0, "specHash": hash}
+        ]);
+        ensure!(*pods == pod && !hash.is_empty(), "{pods}");
+        ensure!(sessions["publishers"] == 1, "{sessions}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_with_a_session_takes_no_other_until_it_is_replaced_within_its_bound() {
     let service = Service::apply("reconcile-drain", "{media: {exposure: HostPort}}");
@@ -113,18 +129,14 @@ async fn a_pod_with_a_session_takes_no_other_until_it_is_replaced_within_its_bou
     let pod = Pod(&service);
     let (first, address) = (pod.uid().expect("the pod is there"), pod.address());
     let device = Device::of(&pod).await;
-    wait_for("the session count in the status", START, || async {
-        let resource = service.kubectl.get(&["mediaservice", NAME])?;
-        let sessions = &resource["status"]["sessions"];
-        ensure!(sessions["publishers"] == 1, "{sessions}");
-        Ok::<_, anyhow::Error>(())
-    })
-    .await;
+    is_told(&service, "Accepting").await;
 
     service.patch(CHANGE);
     let changed = Instant::now();
     says(&address, "Draining").await;
     println!("the pod drains {:?} after the change", changed.elapsed());
+    is_told(&service, "Draining").await;
+    println!("and the status tells of it {:?}", changed.elapsed());
     let resource = service
         .kubectl
         .get(&["mediaservice", NAME])

@@ -223,7 +223,11 @@ pub async fn delete(context: &Context, pod: &Pod) -> Result<bool, DrainError> {
 
 /// Number of a pod in its StatefulSet.
 pub fn ordinal(pod: &Pod) -> Option<i32> {
-    let name = pod.metadata.name.as_deref()?;
+    number(pod.metadata.name.as_deref()?)
+}
+
+/// The same for a pod of that name.
+pub fn number(name: &str) -> Option<i32> {
     name.rsplit_once('-')?.1.parse().ok()
 }
 

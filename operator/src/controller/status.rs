@@ -128,6 +128,8 @@ pub fn describe(fetched: &Fetched, outcome: &Outcome<'_>, now: Timestamp) -> Med
         // Written by another.
         sessions: old.map(|old| old.sessions.clone()).unwrap_or_default(),
         rollout: rollout(fetched, service, replaced, now),
+        // The same.
+        pods: old.map(|old| old.pods.clone()).unwrap_or_default(),
         conditions,
     }
 }
@@ -243,7 +245,9 @@ pub async fn write(
     });
     if let Some(status) = patch["status"].as_object_mut() {
         // Written by `sessions`, under a field manager of its own.
-        status.remove("sessions");
+        for of_sessions in ["sessions", "pods"] {
+            status.remove(of_sessions);
+        }
     }
     let api: Api<MediaService> =
         Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());

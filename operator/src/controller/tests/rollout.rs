@@ -235,31 +235,45 @@ async fn a_bad_image_shows_and_its_correction_replaces_the_pod_at_once() {
 }
 
 #[tokio::test]
-async fn session_counts_are_in_the_status_and_cause_no_other_write() {
-    let Running { fake, operator, .. } = running(7).await;
-    eventually(
-        "the counts",
-        PATIENCE,
-        || match fake.get(SERVICE)["status"]["sessions"].clone() {
-            now if now == json!({"publishers": 1, "viewers": 7}) => Ok(()),
+async fn what_pods_say_is_in_the_status_and_causes_no_other_write() {
+    let Running {
+        server,
+        fake,
+        operator,
+        ..
+    } = running(7).await;
+    let status_is = async |field: &str, wanted: Value| {
+        let now = || fake.get(SERVICE)["status"][field].clone();
+        eventually(field, PATIENCE, || match now() {
+            now if now == wanted => Ok(()),
             now => Err(now.to_string()),
-        },
-    )
-    .await;
-    operator.look(2).await;
+        })
+        .await;
+    };
+    let hash = fake.get(POD)["metadata"]["annotations"]["mediaservice.io/spec-hash"].clone();
+    let pod = |state: &str| json!([{"name": "cam-0", "state": state, "publishers": 1, "viewers": 7, "specHash": hash}]);
+    status_is("pods", pod("Accepting")).await;
+    status_is("sessions", json!({"publishers": 1, "viewers": 7})).await;
     let counts = |write: &&Write| write.manager == sessions::FIELD_MANAGER;
-    let before = writes(&fake);
+    operator.look(2).await;
+    let before = fake.writes();
     assert_eq!(before.iter().filter(counts).count(), 1, "{before:?}");
     operator.look(3).await;
-    assert_eq!(writes(&fake), before);
+    assert_eq!(fake.writes(), before);
+    // Which it may by itself, after SIGTERM.
+    server.says("Draining", 7);
+    status_is("pods", pod("Draining")).await;
+    operator.look(2).await;
+    assert_eq!(fake.writes().len(), before.len() + 1);
     operator.stop().await;
 }
 
-/// Dumped from a cluster where the release before ran, with all that the API server, the definition of that
-/// time and the StatefulSet controller added. The others are what it rendered.
+/// Dumped from a cluster where the operator of b817760 ran, with all that the API server, the definition of that
+/// time and the StatefulSet controller added. The others are what the operators of b817760 and of 2a4bb36, the last
+/// that left a pod without `mediaservice.io/template-hash`, rendered.
 const LIVE: &str = "live";
 
-/// The objects that the release before made, as it wrote them, with the pod that came of them.
+/// The objects that an operator before made, as it wrote them, with the pod that came of them.
 fn before(name: &str) -> (FakeCluster, String, String) {
     let read = |file: &str| {
         let golden =
