@@ -16,7 +16,7 @@ mod network_policy;
 pub mod service;
 mod workload;
 
-pub use self::workload::{GOODBYE_SECONDS, POD_VOLUME, template_hash};
+pub use self::workload::{GOODBYE_SECONDS, POD_VOLUME, container, template_hash};
 
 use std::marker::PhantomData;
 

@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
-use super::Context;
-use super::build::{meta, template_hash};
+use super::build::{self, meta, template_hash};
 use super::drain::{self, DrainError, Draining, Hearing, SOON, Step, is_of, ordinal};
 use super::fetch::Fetched;
 use super::validate::ValidService;
+use super::{Context, live};
 use crate::crd::OnOperatorUpgrade;
 
 /// How far the replacement of outdated pods is.
@@ -43,21 +44,43 @@ pub struct Wanted {
     roll: bool,
     /// Pods with this number and above are not replaced: they go.
     replicas: i32,
+    /// What the pods run.
+    run: Value,
+    /// Of the StatefulSet, as its controller has seen it.
+    revision: Option<String>,
 }
 
+/// What the StatefulSet controller writes on each pod.
+const REVISION: &str = "controller-revision-hash";
+
 impl Wanted {
-    pub fn by(service: &ValidService) -> Self {
+    /// `set` is the StatefulSet, if there is one.
+    pub fn by(service: &ValidService, set: Option<&StatefulSet>) -> Self {
         Self {
             spec_hash: service.spec_hash.clone(),
             template_hash: template_hash(service),
             roll: service.spec.rollout.on_operator_upgrade == OnOperatorUpgrade::Roll,
             replicas: service.spec.replicas,
+            run: what_runs(&build::container(service)),
+            revision: set.and_then(|set| set.status.as_ref()?.update_revision.clone()),
         }
     }
 
     /// Whether the pod may stay as it is.
     pub fn is_current(&self, pod: &Pod) -> bool {
-        self.are_current(pod.annotations())
+        self.are_current(pod.annotations()) && !self.is_edited(pod)
+    }
+
+    /// Whether the pod came of a template of ours in which somebody had written what to run. What else changes
+    /// pods, as a webhook does, changes those of the present revision too.
+    fn is_edited(&self, pod: &Pod) -> bool {
+        let revisions = pod.labels().get(REVISION).zip(self.revision.as_ref());
+        let is_of_another = revisions.is_some_and(|(its, present)| its != present);
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut ours = containers.filter(|container| container.name == meta::APP);
+        is_of_another
+            && self.have_template(pod.annotations())
+            && ours.any(|container| !live::covers(&what_runs(container), &self.run))
     }
 
     /// Whether `set` makes such pods.
@@ -91,11 +114,18 @@ impl Wanted {
 
     /// Why it may not, to complete a sentence.
     fn what_is_wrong(&self, pod: &Pod) -> &'static str {
-        match self.have_spec(pod.annotations()) {
-            true => "this version of the operator makes it differently",
-            false => "its spec is not the current one",
+        if !self.have_spec(pod.annotations()) {
+            return "its spec is not the current one";
+        }
+        match self.is_edited(pod) {
+            true => "it runs what somebody wrote into the StatefulSet",
+            false => "this version of the operator makes it differently",
         }
     }
+}
+
+fn what_runs(container: &Container) -> Value {
+    json!({"image": container.image, "args": container.args, "env": container.env})
 }
 
 /// Does what can be done now for the pods of `set`, the StatefulSet as applied.
@@ -108,7 +138,7 @@ pub async fn advance(
     set: &StatefulSet,
     service: &ValidService,
 ) -> Result<Rollout, DrainError> {
-    let wanted = Wanted::by(service);
+    let wanted = Wanted::by(service, Some(set));
     let (outdated, seen) = match plan(set, &fetched.pods, &wanted) {
         Plan::Resume(pods) => {
             for pod in pods {
@@ -178,7 +208,7 @@ pub async fn advance_unapplied(
     let Some(set) = fetched.stateful_set() else {
         return Ok(Rollout::default());
     };
-    let wanted = Wanted::by(service);
+    let wanted = Wanted::by(service, Some(set));
     if wanted.is_made_by(set) {
         return advance(context, fetched, set, service).await;
     }
@@ -229,7 +259,7 @@ mod tests {
     fn set(generation: i64, observed: i64) -> StatefulSet {
         serde_json::from_value(json!({
             "metadata": {"name": "cam", "uid": "set", "generation": generation},
-            "status": {"replicas": 1, "observedGeneration": observed},
+            "status": {"replicas": 1, "observedGeneration": observed, "updateRevision": "cam-1"},
         }))
         .unwrap()
     }
@@ -243,12 +273,23 @@ mod tests {
         .unwrap()
     }
 
+    /// It runs this, and was made from the template of that revision.
+    fn running(revision: &str, container: Value) -> Pod {
+        let mut pod = pod("new", "set");
+        let labels = pod.labels_mut();
+        labels.insert(REVISION.into(), revision.into());
+        pod.spec = Some(serde_json::from_value(json!({"containers": [container]})).unwrap());
+        pod
+    }
+
     fn wanted() -> Wanted {
         Wanted {
             spec_hash: "new".into(),
             template_hash: "of-n".into(),
             roll: false,
             replicas: 1,
+            run: json!({"image": "i:1", "args": ["serve"], "env": [{"name": "A", "value": "b"}]}),
+            revision: Some("cam-1".into()),
         }
     }
 
@@ -291,6 +332,47 @@ mod tests {
         let found = plan(&set(2, 2), &pods, &roll);
         assert_eq!(found, Plan::Replace(vec![&pods[0]]));
         assert!(!roll.is_pending(&pods[0]), "it does not wait");
+    }
+
+    #[test]
+    fn a_pod_of_a_template_that_was_edited_is_replaced_and_one_that_a_webhook_changes_is_not() {
+        let ours = json!({"name": "media-server", "image": "i:1", "args": ["serve"], "tty": true,
+            "env": [{"name": "A", "value": "b"}]});
+        let replaces = |revision: &str, field: &str, value: Value| {
+            let mut container = ours.clone();
+            container[field] = value;
+            let pods = [running(revision, container)];
+            matches!(plan(&set(2, 2), &pods, &wanted()), Plan::Replace(_))
+        };
+        let other_env =
+            json!([{"name": "A", "value": "b"}, {"name": "MEDIA_AUTH", "value": "none"}]);
+        for (field, value) in [
+            ("image", json!("other:1")),
+            ("args", json!(["serve", "--insecure-no-auth"])),
+            ("env", other_env),
+        ] {
+            assert!(replaces("cam-2", field, value.clone()), "{field}");
+            assert!(!replaces("cam-1", field, value), "{field} of each pod");
+        }
+        assert!(!replaces("cam-2", "image", json!("i:1")), "another field");
+        // A template of another version of the operator is no template of ours.
+        let mut older = running(
+            "cam-2",
+            json!({"name": "media-server", "image": "mirror/i:1"}),
+        );
+        let annotations = older.annotations_mut();
+        annotations.insert(meta::TEMPLATE_HASH.into(), "of-n-1".into());
+        assert!(wanted().is_current(&older));
+        let pods = [running(
+            "cam-2",
+            json!({"name": "media-server", "image": "other:1"}),
+        )];
+        assert_eq!(
+            wanted().what_is_wrong(&pods[0]),
+            "it runs what somebody wrote into the StatefulSet"
+        );
+        let unseen = plan(&set(3, 2), &pods, &wanted());
+        assert_eq!(unseen, Plan::TemplateNotSeen(vec![&pods[0]]));
     }
 
     #[test]

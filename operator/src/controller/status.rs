@@ -176,7 +176,7 @@ fn rollout(
     let Some(service) = service else {
         return old.cloned().unwrap_or_default();
     };
-    let wanted = Wanted::by(service);
+    let wanted = Wanted::by(service, fetched.stateful_set());
     let updated = fetched
         .pods
         .iter()

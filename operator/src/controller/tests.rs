@@ -305,6 +305,47 @@ async fn an_image_that_is_edited_by_hand_goes_back_to_the_one_that_was_chosen() 
 }
 
 #[tokio::test]
+async fn a_pod_that_came_of_an_edited_template_is_replaced_once_and_one_that_a_webhook_changes_stays()
+ {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    operator.stop().await;
+    let image = "/spec/containers/0/image";
+    let edited = |path: &str, at: &str, image: &str| {
+        fake.edit(path, |object| {
+            *object.pointer_mut(at).unwrap() = image.into()
+        });
+    };
+    // Of each pod, by a webhook.
+    edited(POD, image, "mirror.example.com/media-server:new");
+    let first = fake.get(POD);
+    let operator = Operator::start(&fake).await;
+    operator.look(2).await;
+    settled(&fake).await;
+    assert_eq!(fake.get(POD), first);
+    operator.stop().await;
+    // The pod restarts before anybody undoes the edit.
+    edited(STATEFUL_SET, &format!("/spec/template{image}"), "other:1");
+    fake.delete(POD);
+    assert_eq!(fake.get(POD).pointer(image), Some(&"other:1".into()));
+    fake.edit(POD, |pod| pod["status"] = json!({}));
+    let operator = Operator::start(&fake).await;
+    let uid = eventually("a pod with the image", PATIENCE, || {
+        let pod = fake.get(POD);
+        match pod.pointer(image) {
+            Some(image) if image == "media-server:new" => Ok(pod["metadata"]["uid"].clone()),
+            image => Err(format!("{image:?}")),
+        }
+    })
+    .await;
+    settled(&fake).await;
+    operator.look(2).await;
+    assert_eq!(fake.get(POD)["metadata"]["uid"], uid);
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_that_belongs_to_another_is_pruned_or_taken_over() {
     let fake = cluster(json!({}));
     let labels = json!({

@@ -171,7 +171,8 @@ fn pod_spec(service: &ValidService) -> PodSpec {
     }
 }
 
-fn container(service: &ValidService) -> Container {
+/// The one container of a pod.
+pub fn container(service: &ValidService) -> Container {
     let resources = &service.spec.pod.resources;
     Container {
         name: "media-server".into(),
