@@ -707,10 +707,12 @@ pub(crate) mod tests {
         assert_eq!(config.ordinal, 3);
     }
 
+    /// By these words the operator knows that its configuration is for another version.
     #[test]
     fn a_key_that_the_file_does_not_have_is_refused_by_name() {
         let error = toml::from_str::<File>("[http]\nlisten_on = \"x\"").expect_err("unknown key");
-        assert!(error.to_string().contains("listen_on"), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("unknown field `listen_on`"), "{said}");
     }
 
     fn token_args(args: &[&str]) -> Result<TokenArgs, clap::Error> {

@@ -6,6 +6,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
+use super::build::meta;
 use super::fetch::{Fetched, is_ready};
 use super::validate::ValidService;
 use super::{Error, with_sources};
@@ -140,6 +141,18 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Trouble> {
         .as_ref()
         .or(container.last_state.as_ref()?.terminated.as_ref())?;
     let last_words = ended.message.as_deref().unwrap_or_default();
+    if let Some(what) = unknown(last_words).filter(|_| container.name == meta::APP) {
+        return Some(Trouble {
+            reason: "VersionSkew",
+            message: format!(
+                "pod {}: image {} does not know {what} of its configuration, so it is of another version than this \
+                 operator: set spec.image to one of the operator's version, or spec.rollout.onOperatorUpgrade to Roll \
+                 with spec.image empty",
+                pod.name_any(),
+                container.image
+            ),
+        });
+    }
     Some(Trouble {
         reason: "PodCrashLooping",
         message: format!(
@@ -149,6 +162,16 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Trouble> {
             ended.reason.as_deref().unwrap_or("no reason given"),
             shorten(last_words)
         ),
+    })
+}
+
+/// What a server says that it does not know, in its parser's words: `field` or `variant`, and its name in backquotes.
+/// The file is all ours, so the server is of a version that we did not write it for.
+fn unknown(last_words: &str) -> Option<String> {
+    ["field", "variant"].into_iter().find_map(|kind| {
+        let (_, rest) = last_words.split_once(&format!("unknown {kind} `"))?;
+        let (name, _) = rest.split_once('`')?;
+        Some(format!("the {kind} {}", shorten(name)))
     })
 }
 
@@ -254,6 +277,39 @@ mod tests {
         assert_eq!(
             trouble.message,
             "pod cam-0 ended with exit code 2 (Error): bad config"
+        );
+    }
+
+    /// What a server said on its standard error.
+    const REFUSED: &str = "media-server: /etc/media/config/config.toml is not right: TOML parse error at line 7, column 1\n  |\n\
+        7 | idle_publisher_kbps = 300\n  | ^^^^^^^^^^^^^^^^^^^\nunknown field `idle_publisher_kbps`, expected one of `a`, `b`\n";
+
+    #[test]
+    fn a_server_that_does_not_know_a_field_of_its_configuration_is_of_another_version() {
+        let crashed = |container: &str, words: &str| {
+            of_pod(&pod(json!({"containerStatuses": [{
+                "name": container, "image": "media-server:1", "imageID": "", "ready": false, "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": words}},
+            }]})))
+            .unwrap()
+        };
+        let trouble = crashed("media-server", REFUSED);
+        assert_eq!(trouble.reason, "VersionSkew");
+        for words in [
+            "pod cam-0",
+            "media-server:1",
+            "field idle_publisher_kbps",
+            "Roll",
+        ] {
+            assert!(trouble.message.contains(words), "{trouble:?}");
+        }
+        let of_value = crashed("media-server", "unknown variant `quic`, expected `udp`");
+        assert!(of_value.message.contains("variant quic"), "{of_value:?}");
+        assert_eq!(crashed("sidecar", REFUSED).reason, "PodCrashLooping");
+        assert_eq!(
+            crashed("media-server", "unknown field").reason,
+            "PodCrashLooping"
         );
     }
 
