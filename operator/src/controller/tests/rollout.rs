@@ -326,7 +326,7 @@ fn before(name: &str) -> (FakeCluster, String, String) {
 
 #[tokio::test]
 async fn an_upgrade_of_the_operator_deletes_no_pod_and_says_that_an_update_is_pending() {
-    for name in ["minimal", "full", LIVE] {
+    for name in ["minimal", "full", LIVE, "2a4bb36/minimal", "2a4bb36/full"] {
         let (fake, at, pod) = before(name);
         let old = fake.get(&pod);
         assert_ne!(old, Value::Null, "the release before had a pod");
