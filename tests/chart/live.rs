@@ -10,6 +10,7 @@
 
 mod kept;
 mod scoped;
+mod upgraded;
 mod variants;
 
 use std::path::{Path, PathBuf};

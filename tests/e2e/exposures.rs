@@ -10,6 +10,7 @@ use anyhow::{bail, ensure};
 use client::synthetic::FrameSource;
 use client::{Codec, Http, HttpOptions, Options, PacketSink, Publisher, Transport, Viewer};
 use serde_json::{Value, json};
+use tests::balancer::gives;
 use tests::{Kubectl, wait_for};
 
 use crate::service::{NAME, START, Service, node, node_v6};
@@ -330,16 +331,6 @@ pub fn told_addresses(kubectl: &Kubectl) -> Vec<String> {
 fn pod_uid(kubectl: &Kubectl) -> Value {
     let pod = kubectl.get(&["pod", "cam-0"]).expect("it is there");
     pod["metadata"]["uid"].clone()
-}
-
-/// Writes what a cloud's controller would, once there is such a Service: its address is missed before.
-async fn gives(kubectl: &Kubectl, service: &str, ingress: &Value) {
-    let status = json!({"status": {"loadBalancer": {"ingress": [ingress]}}}).to_string();
-    let target = ["service", service, "--subresource=status"];
-    wait_for(&format!("a status of {service}"), SOON, || async {
-        kubectl.merge(&target, &status)
-    })
-    .await;
 }
 
 /// Makes a name of the cluster's DNS that stands for `ip`.

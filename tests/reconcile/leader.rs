@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+use tests::balancer::gives;
 use tests::{Kubectl, operator, wait_for};
 
-use crate::service::{START, Service, operator_pods};
+use crate::service::{NAME, START, Service, operator_pods};
 use crate::turn;
 
 const DEPLOYMENT: &str = "deployment/mediaservice-operator";
@@ -41,6 +43,19 @@ impl Operators {
         self.0
             .run(&["scale", DEPLOYMENT, &replicas])
             .expect("it can be scaled");
+    }
+
+    /// Has none, until it is scaled up or dropped.
+    async fn stopped() -> Self {
+        let operators = Self::scaled_to(1).await;
+        operators.scale(0);
+        wait_for("no operator", START, || async {
+            let pods = operator_pods()?;
+            ensure!(pods.is_empty(), "{pods:?}");
+            Ok::<_, anyhow::Error>(())
+        })
+        .await;
+        operators
     }
 
     /// Name of the pod that leads.
@@ -104,14 +119,7 @@ async fn a_pod_that_dies_while_no_operator_runs_comes_back_and_the_next_operator
     let _turn = turn::alone();
     let service = Service::apply("reconcile-down", "{media: {exposure: HostPort}}");
     service.settled().await;
-    let operators = Operators::scaled_to(1).await;
-    operators.scale(0);
-    wait_for("no operator", START, || async {
-        let pods = operator_pods()?;
-        ensure!(pods.is_empty(), "{pods:?}");
-        Ok::<_, anyhow::Error>(())
-    })
-    .await;
+    let operators = Operators::stopped().await;
     // It drains by SIGTERM, and the StatefulSet makes the next.
     service
         .kubectl
@@ -147,4 +155,58 @@ async fn a_pod_that_dies_while_no_operator_runs_comes_back_and_the_next_operator
     assert_eq!(metadata["uid"], next, "nothing is rolled back or out");
     let drain = &metadata["annotations"]["mediaservice.io/drain"];
     assert!(drain.is_null(), "nor about to be: {drain}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_load_balancer_gets_while_no_operator_runs_is_told_by_the_next_without_a_restart()
+ {
+    let _turn = turn::alone();
+    let service = Service::apply("reconcile-moved", "{}");
+    let has = async |ip: &str| {
+        for name in ["cam-media-udp", "cam-media-tcp"] {
+            gives(&service.kubectl, name, &json!({"ip": ip})).await;
+        }
+    };
+    let told = || -> anyhow::Result<Value> {
+        let found = service.kubectl.get(&["mediaservice", NAME])?;
+        let table = service.kubectl.get(&["configmap", "cam-addresses"])?;
+        let table = table["data"]["addresses.json"].as_str();
+        let table: Value = serde_json::from_str(table.context("a table")?)?;
+        Ok(json!([found["status"]["addresses"]["media"], table["lb"]]))
+    };
+    let of = |ip: &str| {
+        let clients = [format!("{ip}:8443/udp"), format!("{ip}:8443/tcp")];
+        json!([clients, [format!("{ip}:8443"), format!("{ip}:8443/tcp")]])
+    };
+    has("203.0.113.1").await;
+    service.settled().await;
+    assert_eq!(told().expect("both are there"), of("203.0.113.1"));
+    let pod = || service.kubectl.get(&["pod", "cam-0"]);
+    let before = pod().expect("it is there");
+
+    let operators = Operators::stopped().await;
+    has("2001:db8::7").await;
+    assert_eq!(told().expect("both are there"), of("203.0.113.1"));
+    operators.scale(1);
+    wait_for("the address to be told", START, || async {
+        let now = told()?;
+        ensure!(now == of("[2001:db8::7]"), "{now}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    service.settled().await;
+    let now = pod().expect("it is there");
+    let life = |pod: &Value| {
+        let starts = &pod["status"]["containerStatuses"][0]["restartCount"];
+        json!([
+            pod["metadata"]["uid"],
+            starts,
+            pod["metadata"]["annotations"]
+        ])
+    };
+    assert_eq!(
+        life(&now),
+        life(&before),
+        "neither restarted nor told to go"
+    );
 }

@@ -7,6 +7,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod balancer;
 pub mod browser;
 pub mod connections;
 pub mod demo;
