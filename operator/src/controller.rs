@@ -565,15 +565,16 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => cause.to_string(),
+        let (cause_text, next) = match cause.downcast_ref::<kube::Error>() {
+            // Below it the same is said once more, with the reason after it.
+            Some(kube::Error::Api(status)) => (status.message.clone(), None),
+            _ => (cause.to_string(), cause.source()),
         };
         if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
-        source = cause.source();
+        source = next;
     }
     text
 }

@@ -17,10 +17,7 @@ async fn a_refused_child_shows_in_the_api_servers_words_and_nothing_is_pruned_me
         service["spec"]["monitoring"] = json!({"dashboards": {"enabled": false}});
     });
     let message = becomes(&fake, "Degraded", "True", "ApplyRejected").await;
-    assert!(
-        message.contains("Ingress cam") && message.contains("fake"),
-        "{message}"
-    );
+    assert_eq!(message, "failed to apply Ingress cam: fake", "and once");
     becomes(&fake, "Ready", "False", "SignallingNotReady").await;
     assert_ne!(
         fake.get(dashboard),
