@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
+use serde_json::json;
 use tests::wait_for;
 
 use crate::service::{NAME, START, Service};
@@ -87,6 +88,54 @@ async fn a_missing_secret_is_named_with_the_command_that_makes_it() {
         .kubectl
         .run(&["create", "secret", "generic", "my-keys", literal])
         .expect("the secret can be made");
+    service.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_know_its_configuration_is_told_as_one_of_another_version() {
+    let service = Service::apply("reconcile-skew", "{media: {exposure: HostPort}}");
+    service.settled().await;
+    // As an operator of a later version would write it; this one would undo it.
+    service.patch(r#"{"spec":{"paused":true}}"#);
+    service.condition("Paused", "True", START).await;
+    let config = service.kubectl.get(&["configmap", "cam-config"]);
+    let config = config.expect("it is there")["data"]["config.toml"].clone();
+    let config = config.as_str().expect("a file");
+    let later = config.replace("[limits]\n", "[limits]\nof_a_later_version = 1\n");
+    assert_ne!(later, config);
+    let patch = json!({"data": {"config.toml": later}}).to_string();
+    let target = ["configmap", "cam-config"];
+    service.kubectl.merge(&target, &patch).expect("it may be");
+    let delete = ["delete", "pod", "cam-0"];
+    service.kubectl.run(&delete).expect("it can be deleted");
+    let message = service.reason("Degraded", "True", "VersionSkew").await;
+    for words in ["pod cam-0", "media-server:", "the field of_a_later_version"] {
+        assert!(message.contains(words), "{message}");
+    }
+    service.patch(r#"{"spec":{"paused":false}}"#);
+    service.settled().await;
+    service.condition("Degraded", "False", START).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_secret_that_is_deleted_comes_back_as_soon_as_a_pod_needs_it() {
+    let service = Service::apply("reconcile-keys", "{media: {exposure: HostPort}}");
+    service.settled().await;
+    let pod = || service.kubectl.get(&["pod", "cam-0"]);
+    let first = pod().expect("it is there")["metadata"]["uid"].clone();
+    for object in ["secret/cam-generated", "pod/cam-0"] {
+        let delete = ["delete", object];
+        service.kubectl.run(&delete).expect("it can be deleted");
+    }
+    wait_for("the next pod to be ready", START, || async {
+        let pod = pod()?;
+        ensure!(pod["metadata"]["uid"] != first, "still the first");
+        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let is_ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
+        ensure!(is_ready, "{}", pod["status"]);
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
     service.settled().await;
 }
 

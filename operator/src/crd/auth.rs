@@ -42,9 +42,9 @@ impl Default for Auth {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct SecretKeyRef {
     /// Name of the Secret.
-    #[schemars(extend("x-kubernetes-validations" = rule("self.size() >= 1 && self.size() <= 253", "name must be the name of a Secret")))]
+    #[schemars(extend("x-kubernetes-validations" = rule("self.size() <= 253 && self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')", "name must be the name of a Secret: a-z, 0-9, '-' and '.'")))]
     pub name: String,
     /// Key in it.
-    #[schemars(extend("x-kubernetes-validations" = rule("self.size() >= 1 && self.size() <= 253", "key must be a key of that Secret")))]
+    #[schemars(extend("x-kubernetes-validations" = rule("self.size() <= 253 && self.matches('^[-._a-zA-Z0-9]+$')", "key must be a key of that Secret: letters, digits, '-', '_' and '.'")))]
     pub key: String,
 }

@@ -58,6 +58,7 @@ pub struct Pod {
 /// CPU and memory of the media container.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(default)]
+#[schemars(extend("x-kubernetes-validations" = rule("!has(self.requests) || !has(self.limits) || ['cpu', 'memory'].all(r, !(r in self.requests) || !(r in self.limits) || !quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))", "pod.resources.limits must not be below requests, of cpu and of memory; without limits of yours the limit of memory is 2Gi, and without requests of yours cpu 500m and memory 512Mi are requested")))]
 pub struct Resources {
     /// What the pod is guaranteed. Default `cpu: 500m, memory: 512Mi`.
     #[schemars(schema_with = "quantities")]

@@ -87,6 +87,9 @@ fn what_is_right_breaks_no_rule() {
         json!({"signalling": {"corsOrigins": ["*", "http://localhost:8080"]}}),
         json!({"monitoring": {"prometheusRule": {"runbookBaseURL": "https://example.com/wiki"}}}),
         json!({"rollout": {"drainTimeoutSeconds": 30}, "limits": {"idlePublisherKbps": 50000}}),
+        json!({"pod": {"resources": {"requests": {"cpu": "2000m", "memory": "2048Mi"}, "limits": {"cpu": 2, "memory": "2Gi"}}}}),
+        json!({"pod": {"resources": {"requests": {"memory": "4Gi"}, "limits": {"cpu": "2"}}}}),
+        json!({"clusterKeySecretRef": {"name": "a.b-9", "key": "Root_key.1"}}),
         json!({"rollout": {"drainTimeoutSeconds": 86400, "onOperatorUpgrade": "Roll"}}),
     ];
     for spec in edges {
