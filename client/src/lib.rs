@@ -11,6 +11,7 @@ mod codec;
 pub mod conformance;
 mod control;
 mod error;
+pub mod flags;
 mod http;
 mod in_order;
 mod peer;

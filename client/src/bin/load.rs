@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, ValueEnum};
+use client::flags::{endpoint, resolve};
 use client::{Codec, SrtpProfile};
 use join::Rhythm;
 use layers::Layers;
@@ -196,14 +197,6 @@ fn srtp_profile(name: &str) -> Result<SrtpProfile, String> {
     }
 }
 
-fn resolve(value: &str) -> Result<(String, SocketAddr), String> {
-    let (host, address) = value.split_once('=').ok_or("expected HOST=IP:PORT")?;
-    let address = address
-        .parse()
-        .map_err(|error| format!("{address} is no address with a port: {error}"))?;
-    Ok((host.to_owned(), address))
-}
-
 impl Args {
     fn measured(&self) -> Duration {
         Duration::from_secs(self.duration)
@@ -292,18 +285,6 @@ fn progress(line: &str) {
     eprintln!("media-load: {line}");
 }
 
-/// The endpoint of one device.
-fn endpoint(base: &str, device: &str) -> String {
-    let trimmed = base.trim_end_matches('/');
-    if base.contains("{device}") {
-        base.replace("{device}", device)
-    } else if trimmed.ends_with("/whip") || trimmed.ends_with("/whep") {
-        format!("{trimmed}/{device}")
-    } else {
-        base.to_owned()
-    }
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
@@ -344,14 +325,6 @@ async fn main() -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_device_goes_where_the_address_wants_it() {
-        assert_eq!(endpoint("http://h/whip", "a"), "http://h/whip/a");
-        assert_eq!(endpoint("http://h/whip/", "a"), "http://h/whip/a");
-        assert_eq!(endpoint("http://h/x/{device}/in", "a"), "http://h/x/a/in");
-        assert_eq!(endpoint("http://h/whep/cam-1", "a"), "http://h/whep/cam-1");
-    }
 
     #[test]
     fn viewers_join_at_rest_where_a_server_is_measured_and_no_rate_is_asked_for() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use client::picture::{Feed, FeedEvent, PictureOptions};
-use client::{Http, HttpOptions, Options};
+use client::{Http, HttpOptions, Options, flags};
 
 /// Publishes a live test picture (H.264) to a WHIP endpoint, as a device would, until it gets
 /// SIGINT or SIGTERM; then it deletes its session.
@@ -40,16 +40,8 @@ struct Args {
     #[arg(long)]
     insecure: bool,
     /// HOST=IP:PORT: reaches that host there instead of asking DNS. Repeatable.
-    #[arg(long, value_parser = resolve)]
+    #[arg(long, value_parser = flags::resolve)]
     resolve: Vec<(String, SocketAddr)>,
-}
-
-fn resolve(value: &str) -> Result<(String, SocketAddr), String> {
-    let (host, address) = value.split_once('=').ok_or("expected HOST=IP:PORT")?;
-    let address = address
-        .parse()
-        .map_err(|error| format!("{address} is no address with a port: {error}"))?;
-    Ok((host.to_owned(), address))
 }
 
 #[tokio::main]
@@ -98,9 +90,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// Done at SIGINT, SIGTERM or after the time given.
 fn stopped(after: Option<Duration>) -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let told = flags::stopped().context("failed to listen for signals")?;
     Ok(async move {
         let late = async {
             match after {
@@ -109,8 +99,7 @@ fn stopped(after: Option<Duration>) -> anyhow::Result<impl Future<Output = ()>> 
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = told => {}
             () = late => {}
         }
     })

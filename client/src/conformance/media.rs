@@ -3,6 +3,7 @@
 //! Uses the client as a device and a player would.
 
 use super::{Level, Outcome, Protocol, Report};
+use crate::error::with_causes;
 use crate::synthetic::FrameSource;
 use crate::{Codec, Http, Options, Publisher, Viewer};
 use reqwest::Url;
@@ -49,7 +50,7 @@ pub(super) async fn publish(report: &mut Report, http: &Http, url: &Url) -> Opti
             Some(Live { publisher, sending })
         }
         Err(error) => {
-            let seen = describe(&error);
+            let seen = with_causes(&error);
             report.add(2, Protocol::Whip, Level::Must, name, Outcome::Fail, seen);
             None
         }
@@ -69,7 +70,7 @@ pub(super) async fn watch(report: &mut Report, http: &Http, url: &Url) {
     let name = "a viewer connects and gets media";
     let mut viewer = match connected {
         Ok(viewer) => viewer,
-        Err(error) => return add(2, Level::Must, name, false, describe(&error)),
+        Err(error) => return add(2, Level::Must, name, false, with_causes(&error)),
     };
     let first = timeout(MEDIA_WITHIN, viewer.first_packet()).await;
     let seen = match &first {
@@ -96,14 +97,17 @@ pub(super) async fn watch(report: &mut Report, http: &Http, url: &Url) {
                 add(7, Level::Must, name, more > 0, seen);
             }
             Err(error) if matches!(error.status(), Some(405 | 422 | 501)) => {
-                let seen = format!("not supported: {}", describe(&error));
+                let seen = format!("not supported: {}", with_causes(&error));
                 report.add(7, Protocol::Whep, Level::Must, name, Outcome::Skip, seen);
             }
-            Err(error) => add(7, Level::Must, name, false, describe(&error)),
+            Err(error) => add(7, Level::Must, name, false, with_causes(&error)),
         }
     }
     let closed = viewer.close().await;
-    let seen = closed.as_ref().err().map_or("2xx".to_owned(), describe);
+    let seen = closed
+        .as_ref()
+        .err()
+        .map_or("2xx".to_owned(), |error| with_causes(error));
     let outcome = if closed.is_ok() {
         Outcome::Pass
     } else {
@@ -133,13 +137,16 @@ pub(super) async fn restart_publisher(report: &mut Report, live: Live) {
         Ok(()) => (Outcome::Pass, format!("{:?}", publisher.state())),
         Err(error) if matches!(error.status(), Some(405 | 422 | 501)) => (
             Outcome::Skip,
-            format!("not supported: {}", describe(&error)),
+            format!("not supported: {}", with_causes(&error)),
         ),
-        Err(error) => (Outcome::Fail, describe(&error)),
+        Err(error) => (Outcome::Fail, with_causes(&error)),
     };
     report.add(7, Protocol::Whip, Level::Must, name, outcome, seen);
     let closed = publisher.close().await;
-    let seen = closed.as_ref().err().map_or("2xx".to_owned(), describe);
+    let seen = closed
+        .as_ref()
+        .err()
+        .map_or("2xx".to_owned(), |error| with_causes(error));
     let outcome = if closed.is_ok() {
         Outcome::Pass
     } else {
@@ -207,15 +214,4 @@ async fn more_packets(viewer: &Viewer, counted: u64) -> u64 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     viewer.packets() - counted
-}
-
-/// An error with its causes.
-fn describe(error: &crate::ClientError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

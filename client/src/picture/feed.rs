@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::{EncodedFrame, PictureEncoder, PictureOptions, TestPicture};
-use crate::{ClientError, Codec, Http, Options, Publisher};
+use crate::error::with_causes;
+use crate::{Codec, Http, Options, Publisher};
 
 /// Frames that may wait for the network.
 const QUEUED_FRAMES: usize = 3;
@@ -85,7 +86,7 @@ impl Feed {
                     };
                     ended
                 }
-                Err(error) => describe(&error),
+                Err(error) => with_causes(&error),
             };
             if began.elapsed() > HEALTHY_AFTER {
                 pause = RETRY_AFTER;
@@ -113,7 +114,7 @@ impl Feed {
         }
         let track = match publisher.track(Codec::H264) {
             Ok(track) => track,
-            Err(error) => return describe(&error),
+            Err(error) => return with_causes(&error),
         };
         loop {
             tokio::select! {
@@ -124,7 +125,7 @@ impl Feed {
                         return "the encoder stopped".to_owned();
                     };
                     if let Err(error) = track.send_frame(ticks, &encoded.data).await {
-                        return describe(&error);
+                        return with_causes(&error);
                     }
                     self.frames.fetch_add(1, Ordering::Relaxed);
                 }
@@ -175,14 +176,4 @@ fn draw(options: &PictureOptions, queue: &mpsc::Sender<Frame>, keyframe: &Atomic
             }
         }
     }
-}
-
-fn describe(error: &ClientError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
