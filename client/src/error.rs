@@ -1,6 +1,7 @@
 //! Everything that can go wrong with a session, with the server's own words where it gave some.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PeerState;
@@ -52,6 +53,11 @@ pub enum ClientError {
     NoLayer { rid: String },
     #[error("the server offers no choice of layers")]
     NoLayerChoice,
+    #[error("failed to read the token in {}", path.display())]
+    Token {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 impl ClientError {
@@ -59,6 +65,17 @@ impl ClientError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// How long the server asked to wait before another try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused {
+                retry_after_seconds,
+                ..
+            } => retry_after_seconds.map(Duration::from_secs),
             _ => None,
         }
     }

@@ -194,6 +194,26 @@ impl Http {
         }
     }
 
+    /// Whether the session resource is still there: any answer but 404 says so, as not every server lets
+    /// its sessions be asked for.
+    ///
+    /// # Errors
+    /// If the server can't be asked, or says that something is wrong with it (5xx).
+    pub(crate) async fn exists(&self, resource: &Resource) -> Result<bool, ClientError> {
+        let (url, headers) = (&resource.url, self.headers());
+        match self
+            .send(Method::GET, "GET", url, headers, String::new())
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) => match error.status() {
+                Some(404) => Ok(false),
+                Some(500..) | None => Err(error),
+                Some(_) => Ok(true),
+            },
+        }
+    }
+
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(token) = &self.token

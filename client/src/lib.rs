@@ -3,13 +3,15 @@
 //!
 //! It owns signalling over HTTP, one `webrtc` PeerConnection per session and the counting of what
 //! arrives. It never depends on a crate of the server: it is written against the RFCs, so that one
-//! bug cannot hide in both ends. Callers are the demo device, the load tool, the conformance checks
-//! and the tests.
+//! bug cannot hide in both ends. Callers are the demo device, `media-device`, the load tool, the conformance
+//! checks and the tests.
 #![forbid(unsafe_code)]
 
 mod codec;
 pub mod conformance;
 mod control;
+#[cfg(feature = "device")]
+pub mod device;
 mod error;
 pub mod flags;
 mod http;

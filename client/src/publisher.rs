@@ -190,6 +190,14 @@ impl Publisher {
         &self.resource
     }
 
+    /// Whether the server still has the session.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the server can't be asked, or answers with 5xx.
+    pub async fn exists(&self) -> Result<bool, ClientError> {
+        self.http.exists(&self.resource).await
+    }
+
     /// Restarts ICE on new sockets and waits until media can flow again; the session goes on.
     ///
     /// # Errors
@@ -386,4 +394,10 @@ fn rid_extension(offer: &str) -> Option<u8> {
 fn random() -> u32 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(0u8) as u32
+}
+
+/// The same as an even choice from 0 to 1.
+#[cfg(feature = "device")]
+pub(crate) fn random_share() -> f64 {
+    f64::from(random()) / f64::from(u32::MAX)
 }

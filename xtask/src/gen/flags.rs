@@ -11,6 +11,7 @@ use crate::sh;
 const PROGRAMS: &[&str] = &[
     "media-server",
     "operator",
+    "media-device",
     "media-load",
     "media-conformance",
 ];
