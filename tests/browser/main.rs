@@ -5,6 +5,7 @@
 mod congestion;
 mod control;
 mod demo;
+mod device;
 mod insecure;
 mod lipsync;
 mod networks;
