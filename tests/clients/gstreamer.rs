@@ -1,4 +1,5 @@
-//! `whipsink` and `whepsrc` of GStreamer, started as a person would with `gst-launch-1.0`.
+//! `whipsink` and `whepsrc` of GStreamer, started as a person would with `gst-launch-1.0`, and its RTSP server
+//! as a camera.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use tests::browser::Options;
 use tests::process::Process;
-use tests::{Browser, Connections, MediaServer, wait_for};
+use tests::{Browser, Connections, MediaServer, device, wait_for};
 
 use crate::server::{SOON, has_no, is_live, list, test_publisher};
 
@@ -75,21 +76,8 @@ document.body.append(screen);
 pc.ontrack = ({streams}) => { screen.srcObject = streams[0]; };
 return negotiate('viewer', pc, url, undefined, token);";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whipsink_publishes_picture_and_sound_that_a_browser_plays() {
-    let server = MediaServer::closed(MEDIA).await;
-    let token = server.token("cam-1", "publish,view");
-    let url = server.url("/whip/cam-1");
-    let pipeline = launch(&format!(
-        "whipsink name=whip whip-endpoint={url} auth-token={token}
-         videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1
-         ! vp8enc deadline=1 keyframe-max-dist=60 ! rtpvp8pay pt=96 ! whip.sink_0
-         audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=97 ! whip.sink_1"
-    ));
-    is_live(&server, &token, || pipeline.log()).await;
-
-    let browser = Browser::start(Options::default()).await;
-    let page = Connections::open(&browser, &server.url("/health")).await;
+async fn is_seen_and_heard(browser: &Browser, server: &MediaServer, token: &str) {
+    let page = Connections::open(browser, &server.url("/health")).await;
     let url = server.url("/whep/cam-1");
     page.run(WATCH, vec![json!(url), json!(token)]).await;
     wait_for("pictures, and a sound that is no silence", SOON, || async {
@@ -104,7 +92,23 @@ async fn whipsink_publishes_picture_and_sound_that_a_browser_plays() {
         Ok(())
     })
     .await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whipsink_publishes_picture_and_sound_that_a_browser_plays() {
+    let server = MediaServer::closed(MEDIA).await;
+    let token = server.token("cam-1", "publish,view");
+    let url = server.url("/whip/cam-1");
+    let pipeline = launch(&format!(
+        "whipsink name=whip whip-endpoint={url} auth-token={token}
+         videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1
+         ! vp8enc deadline=1 keyframe-max-dist=60 ! rtpvp8pay pt=96 ! whip.sink_0
+         audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=97 ! whip.sink_1"
+    ));
+    is_live(&server, &token, || pipeline.log()).await;
+
+    let browser = Browser::start(Options::default()).await;
+    is_seen_and_heard(&browser, &server, &token).await;
     outlives_its_checks(&server, &token, "publisher").await;
     interrupt(pipeline).await;
     is_deleted(&server, &token, "publisher", "whip").await;
@@ -134,4 +138,50 @@ async fn whepsrc_decodes_the_picture_of_a_device() {
     outlives_its_checks(&server, &token, "viewer").await;
     interrupt(pipeline).await;
     is_deleted(&server, &token, "viewer", "whep").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rtsp_camera_is_seen_and_heard_in_a_browser_and_again_when_it_was_away() {
+    let server = MediaServer::closed(&[]).await;
+    let token = server.token("cam-1", "publish,view");
+    let first = camera(0).await;
+    let url = format!("rtsp://127.0.0.1:{}/live", first.1);
+    let mut command = device::command(&server, &url, &[]);
+    let device = Process::start("media-device", command.env("MEDIA_DEVICE_TOKEN", &token));
+    is_live(&server, &token, || device.log()).await;
+    let browser = Browser::start(Options::default()).await;
+    is_seen_and_heard(&browser, &server, &token).await;
+
+    let port = first.1;
+    drop(first);
+    let _second = camera(port).await;
+    is_seen_and_heard(&browser, &server, &token).await;
+    let sessions = list(&server, &token, "sessions").await.expect("a list");
+    let publishers = sessions.iter().filter(|s| s["role"] == "publisher");
+    assert_eq!(publishers.count(), 1, "{sessions:?}");
+    let created = server
+        .metrics()
+        .await
+        .sum("media_sessions_created_total", &[]);
+    assert_eq!(
+        created,
+        3.0,
+        "the device kept its session: {}",
+        device.log()
+    );
+    browser.close().await;
+}
+
+/// Starts GStreamer's RTSP server, and returns its port too; 0 chooses a free one.
+async fn camera(port: u16) -> (Process, u16) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/gstreamer/camera.py");
+    // Debian's, which finds what its packages bring.
+    let mut command = Command::new("/usr/bin/python3");
+    let camera = Process::start("camera", command.args([script, &port.to_string()]));
+    let port = wait_for("the camera to listen", SOON, || {
+        let log = camera.log();
+        async move { log.trim().parse::<u16>().map_err(|_| log) }
+    })
+    .await;
+    (camera, port)
 }

@@ -22,7 +22,7 @@ pub struct Args {
 pub enum Which {
     /// @binbat/whip-whep and @eyevinn/webrtc-player, in Chromium
     Web,
-    /// whipsink and whepsrc
+    /// whipsink and whepsrc, and the RTSP server
     Gstreamer,
 }
 

@@ -16,9 +16,11 @@ pub enum Part {
     Library(&'static str),
     /// An element of GStreamer.
     Element(&'static str),
+    /// A library of GObject for Python.
+    Typelib(&'static str),
 }
 
-use Part::{Element, Library, Program};
+use Part::{Element, Library, Program, Typelib};
 
 /// What is needed, each with the package that has it.
 type Packages = &'static [(Part, &'static str)];
@@ -49,6 +51,8 @@ pub const LONG: Packages = &[
     (Element("vp8enc"), "gstreamer1.0-plugins-good"),
     (Element("webrtcbin"), "gstreamer1.0-plugins-bad"),
     (Element("nicesrc"), "gstreamer1.0-nice"),
+    (Typelib("Gst"), "python3-gi"),
+    (Typelib("GstRtspServer"), "gir1.2-gst-rtsp-server-1.0"),
 ];
 
 /// What `cargo xtask soak` needs.
@@ -58,6 +62,9 @@ pub const SOAK: Packages = &[
     (Program("nft"), "nftables"),
     (Program("curl"), "curl"),
 ];
+
+/// Debian's, which finds what packages bring; another may come first on `PATH`.
+const PYTHON: &str = "/usr/bin/python3";
 
 const TURN_SERVER: &str = "coturn";
 
@@ -126,6 +133,10 @@ impl Part {
             Program(name) => sh::which(name).is_some(),
             Library(name) => asked("pkg-config", &["--exists", name]),
             Element(name) => asked("gst-inspect-1.0", &[name]),
+            Typelib(name) => {
+                let require = format!("import gi; gi.require_version('{name}', '1.0')");
+                asked(PYTHON, &["-c", &require])
+            }
         }
     }
 }
