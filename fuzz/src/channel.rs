@@ -20,10 +20,16 @@ const MOST_CHUNKS: usize = 2_000;
 
 /// Chunks of packets lie behind each other, each with two bytes before them: how much later they come, in
 /// units of 100 ms (5 bits), and their length (11 bits). The association is up, and header and checksum are
-/// right. What has both upper bits of its time set comes with what ever stands in its place.
+/// right. What has both upper bits of its time set comes with what ever stands in its place. The channel is the
+/// peer's to open; then all of it once more with one that we open.
 pub fn channel(data: &[u8]) {
+    for opens in [false, true] {
+        packets(data, Bare::new(opens));
+    }
+}
+
+fn packets(data: &[u8], mut channel: Bare) {
     let mut now = Instant::now();
-    let mut channel = Bare::new();
     let tag = handshake(now, &mut channel);
     let mut rest = data;
     while let Some((head, behind)) = rest.split_first_chunk() {

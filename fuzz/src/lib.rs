@@ -10,7 +10,7 @@ mod session;
 mod wire;
 
 pub use channel::channel;
-pub use sdp::{fragment, offer};
+pub use sdp::{answer, fragment, offer};
 pub use session::session;
 pub use wire::{framing, rtcp, rtp, stun, ufrag};
 
@@ -21,7 +21,8 @@ mod tests {
     /// What a run has found belongs into the corpus: there it is tried with every test run.
     #[test]
     fn what_must_hold_holds_for_every_seed() {
-        let targets: [Target; 9] = [
+        let targets: [Target; 10] = [
+            ("answer", super::answer),
             ("channel", super::channel),
             ("fragment", super::fragment),
             ("framing", super::framing),

@@ -1,10 +1,10 @@
 //! Bodies of signalling requests.
 
 use media_core::ids::{IcePwd, Ufrag};
-use media_core::negotiated::Role;
+use media_core::negotiated::{Codec, Role};
 use media_core::sdp::{
     Candidate, CandidateKind, Fragment, Local, MAX_CANDIDATES, MAX_CODECS, MAX_MEDIA, Offer,
-    write_answer,
+    Proposal, Proposed, write_answer,
 };
 use std::net::SocketAddr;
 
@@ -52,6 +52,39 @@ pub fn offer(data: &[u8]) {
         assert_eq!(lines("m="), offer.media.len());
         assert_eq!(lines("a=candidate:"), candidates.len());
         assert_eq!(lines("a=setup:"), lines("a=setup:passive"));
+    }
+}
+
+/// An answer to an offer of ours: nothing is agreed on that was not in it.
+pub fn answer(data: &[u8]) {
+    let h264 = Codec::H264 {
+        packetization_mode: 1,
+        profile_iop: 0x42e0,
+    };
+    let video = [h264, Codec::Vp8];
+    let proposed = Proposed {
+        video: video.to_vec(),
+        audio: true,
+        control: true,
+        stream: "screen".to_owned(),
+    };
+    let ssrcs = [111, 222, 333];
+    let proposal = Proposal::new(proposed, ssrcs, "media".to_owned()).expect("a track");
+    let Ok((negotiated, candidates)) = proposal.agree(data) else {
+        return;
+    };
+    assert!(candidates as usize <= MAX_CANDIDATES);
+    assert_eq!(negotiated.role, Role::Viewer);
+    assert!((1..=2).contains(&negotiated.tracks.len()));
+    for track in &negotiated.tracks {
+        assert!((1..=2).contains(&track.payload_types.len()));
+        for payload_type in &track.payload_types {
+            let known = video.contains(&payload_type.codec) || payload_type.codec == Codec::Opus;
+            assert!(known, "{payload_type:?}");
+            assert!([96, 102, 111].contains(&payload_type.pt));
+            assert!(matches!(payload_type.rtx, None | Some(97 | 103)));
+        }
+        assert!(track.ssrc.is_some_and(|ssrc| ssrcs.contains(&ssrc)));
     }
 }
 

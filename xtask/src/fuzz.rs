@@ -18,7 +18,7 @@ use crate::sh::{self, Counts};
 
 #[derive(clap::Args, Default)]
 pub struct Args {
-    /// Seconds for each target [default: 5, so that all take 20 s on two cores]
+    /// Seconds for each target [default: 5, so that all take 25 s on two cores]
     #[arg(long, value_name = "N")]
     pub seconds: Option<u32>,
     /// Only this target
@@ -155,7 +155,7 @@ fn fuzz(
         "-print_final_stats=1".to_owned(),
         "-verbosity=1".to_owned(),
     ]);
-    if matches!(target, "offer" | "fragment") {
+    if matches!(target, "answer" | "offer" | "fragment") {
         let words = folder.join("dictionaries/sdp.dict");
         program.arg(format!("-dict={}", words.display()));
     }

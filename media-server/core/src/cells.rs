@@ -86,6 +86,7 @@ pub struct SessionCells {
     estimate_bps: Figure,
     packets: AtomicU64,
     bytes: AtomicU64,
+    messages: AtomicU64,
     /// Width, height and kbit/s of each simulcast layer, from the high bits down, in one word so
     /// that they belong together.
     layers: [AtomicU64; MAX_LAYERS],
@@ -111,6 +112,7 @@ impl SessionCells {
             estimate_bps: Figure::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             layers: Default::default(),
         }
     }
@@ -174,6 +176,11 @@ impl SessionCells {
         self.bytes.load(Relaxed)
     }
 
+    /// Messages of its data channel, both ways.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Relaxed)
+    }
+
     /// Width, height and bits per second of a publisher's simulcast layer. All are 0 while unknown,
     /// and the last while the layer is stopped.
     pub fn layer(&self, index: usize) -> (u16, u16, u64) {
@@ -189,6 +196,10 @@ impl SessionCells {
             let size = u64::from(layer.width) << 48 | u64::from(layer.height) << 32;
             cell.store(size | u64::from(kbps), Relaxed);
         }
+    }
+
+    pub(crate) fn count_messages(&self, count: usize) {
+        self.messages.fetch_add(count as u64, Relaxed);
     }
 
     pub(crate) fn set_ice_state(&self, state: IceState) {

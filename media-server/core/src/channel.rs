@@ -1,10 +1,10 @@
 //! The data channel `control` of a session: SCTP over the session's DTLS (RFC 8831), one channel that the
-//! peer opens (RFC 8832), and whole messages.
+//! peer opens, or we where the offer was ours (RFC 8832), and whole messages.
 //!
 //! Wraps `rtc-sctp` and keeps from it what it would hold or do without bound for a peer, see `guard`. The
 //! association is made when its INIT comes, so a peer that negotiated it and never uses it costs next to
-//! nothing. Only an ordered and reliable channel of that label is accepted; others are closed again. Knows
-//! nothing of what messages say. Fed by `session`, with the packets that DTLS decrypted.
+//! nothing. Only an ordered and reliable channel of that label is accepted, and only while there is none;
+//! others are closed again. Knows nothing of what messages say. Fed by `session`, with the packets that DTLS decrypted.
 
 mod guard;
 
@@ -39,6 +39,12 @@ const MAX_BURST: usize = 64;
 const MAX_BEGINNINGS: u8 = 8;
 /// Type of the message that opens a channel (RFC 8832 §8.2.1).
 const OPEN: u8 = 3;
+/// The answer to it (RFC 8832 §8.2.1).
+const ACK: [u8; 1] = [2];
+/// Stream of the channel that we open: the peer opens DTLS, so ours have odd numbers (RFC 8832 §6).
+const OWN_STREAM: u16 = 1;
+/// Its priority, `normal` (RFC 8831 §6.4).
+const NORMAL: u16 = 256;
 /// Longest message that opens a channel: label and protocol have 512 bytes.
 const MAX_ESTABLISHMENT: usize = 1024;
 /// Channels refused in the life of an association: the association remembers a reset for each.
@@ -69,6 +75,10 @@ pub(crate) struct Channel {
     beginnings: u8,
     /// Stream of the channel, while it is open.
     open: Option<u16>,
+    /// We open it, once there is an association.
+    opens: bool,
+    /// We have, and the peer has not acknowledged it yet.
+    unanswered: bool,
     /// Something was not sent because the peer is behind.
     blocked: bool,
     #[cfg(any(test, feature = "test-util"))]
@@ -97,13 +107,15 @@ struct Begun {
 }
 
 impl Channel {
-    /// `max_message` is the longest message that the peer takes.
-    pub(crate) fn new(max_message: Option<usize>) -> Channel {
+    /// `max_message` is the longest message that the peer takes; `opens`: we open the channel.
+    pub(crate) fn new(max_message: Option<usize>, opens: bool) -> Channel {
         Channel {
             max_message: max_message.unwrap_or(MAX_MESSAGE).min(MAX_MESSAGE),
             state: State::Idle,
             beginnings: 0,
             open: None,
+            opens,
+            unanswered: false,
             blocked: false,
             #[cfg(any(test, feature = "test-util"))]
             out_of_step: false,
@@ -276,14 +288,19 @@ impl Channel {
                 Event::Connected => {
                     begun.up = true;
                     begun.answer = Vec::new();
+                    if self.opens && begun.ask(now) {
+                        self.open = Some(OWN_STREAM);
+                        self.unanswered = true;
+                    }
                 }
                 Event::Stream(StreamEvent::Readable { id }) => {
                     let mut refused = false;
                     // All of it: once the stream is closed, the rest could not be read any more.
                     while let Some((ppid, message)) = begun.read(id) {
                         if ppid == Ppid::Dcep && self.open == Some(id) {
-                            // It is open: another answer would wait for the peer as well.
-                            right = false;
+                            // Once it is open, another answer would wait for the peer as well.
+                            let awaited = std::mem::take(&mut self.unanswered);
+                            right &= awaited && message == Message::Whole(ACK.into());
                         } else if ppid == Ppid::Dcep {
                             refused |= !begun.establish(now, id, &message, &mut self.open);
                         } else if self.open == Some(id) {
@@ -360,6 +377,22 @@ impl Begun {
             },
         };
         Some((chunks.ppi, message))
+    }
+
+    /// Opens the channel from our side. Messages may follow before the peer acknowledges it (RFC 8832 §6).
+    fn ask(&mut self, now: Instant) -> bool {
+        let asked = Establishment::DataChannelOpen(DataChannelOpen {
+            channel_type: ChannelType::Reliable,
+            priority: NORMAL,
+            reliability_parameter: 0,
+            label: LABEL.to_vec(),
+            protocol: Vec::new(),
+        });
+        let opened = self.association.open_stream(OWN_STREAM, Ppid::String);
+        opened.is_ok()
+            && asked
+                .marshal()
+                .is_ok_and(|asked| self.write(now, OWN_STREAM, asked.freeze(), Ppid::Dcep))
     }
 
     /// Takes a message about a stream's channel; `false` if the stream is to be closed.
@@ -478,9 +511,9 @@ pub struct Bare(Channel);
 
 #[cfg(any(test, feature = "test-util"))]
 impl Bare {
-    #[expect(clippy::new_without_default, reason = "of tests alone")]
-    pub fn new() -> Bare {
-        Bare(Channel::new(None))
+    /// `opens`: from our side.
+    pub fn new(opens: bool) -> Bare {
+        Bare(Channel::new(None, opens))
     }
 
     /// Takes a packet and does what is due; returns what it sends and the messages that came.

@@ -90,6 +90,8 @@ pub struct DataChannels {
     pub mid: String,
     /// Longest message that the peer takes; `None` is any.
     pub max_message: Option<usize>,
+    /// We open the channel `control`, not the peer.
+    pub opens: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

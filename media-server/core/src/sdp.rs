@@ -1,4 +1,5 @@
-//! SDP as WHIP and WHEP use it: read an offer, agree on codecs, write the answer.
+//! SDP as WHIP and WHEP use it: read an offer, agree on codecs, write the answer. Also the other way round,
+//! for clients that wait for an offer: write one, and read its answer.
 //!
 //! Owns the limits on what a client may send and the words it is refused with. Never keeps state and
 //! never logs. Called by signalling, on a tokio thread; the result is a [`Negotiated`] for the shard
@@ -11,13 +12,15 @@ mod extensions;
 mod feedback;
 mod fragment;
 mod offer;
+mod proposal;
 mod simulcast;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{Bundle, Candidate, CandidateKind, Local, write_answer, write_restart};
-pub use fragment::{Fragment, FragmentError};
+pub use fragment::{Fragment, FragmentError, component};
 pub use offer::{Direction, Offer, OfferedMedia};
+pub use proposal::{AnswerError, Proposal, Proposed};
 
 use crate::negotiated::Negotiated;
 

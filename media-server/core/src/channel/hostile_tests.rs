@@ -20,7 +20,7 @@ impl Peer {
     fn up() -> Peer {
         let mut peer = Peer {
             now: Instant::now(),
-            channel: Bare::new(),
+            channel: Bare::new(false),
             tag: 0,
             tsn: 1,
         };

@@ -21,6 +21,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::with(Channel::new(None, false))
+    }
+
+    fn with(channel: Channel) -> Pair {
         let now = Instant::now();
         let mut config = EndpointConfig::new();
         config.max_payload_size(1_100);
@@ -33,7 +37,7 @@ impl Pair {
             endpoint,
             handle,
             association,
-            channel: Channel::new(None),
+            channel,
             to_client: Vec::new(),
             messages: Vec::new(),
             taken: true,
@@ -243,6 +247,71 @@ fn a_channel_that_was_closed_can_be_opened_again() {
     pair.settle();
     assert_eq!(pair.send(b"x"), Err(Unsent::Closed));
     pair.open(4, "control", ChannelType::Reliable);
+    pair.settle();
+    assert_eq!(pair.send(b"x"), Ok(()));
+}
+
+#[test]
+fn a_channel_that_we_open_is_there_with_the_association_and_takes_messages_both_ways() {
+    let mut pair = Pair::with(Channel::new(None, true));
+    assert_eq!(pair.send(b"early"), Err(Unsent::Closed), "no association");
+    // The message that opens it is lost once, and comes all the same.
+    pair.run(Duration::from_secs(5), |up, n| !up && n == 3);
+    let [(1, Ppid::Dcep, asked)] = &pair.answers[..] else {
+        panic!("{:?}", pair.answers);
+    };
+    let asked = DataChannelOpen::unmarshal(&mut &asked[1..]).expect("an OPEN");
+    assert_eq!(asked.label, b"control");
+    assert_eq!(asked.channel_type, ChannelType::Reliable);
+    pair.answers.clear();
+
+    assert_eq!(pair.send(b"before the answer"), Ok(()));
+    pair.settle();
+    pair.write(1, Ppid::Dcep, &ACK);
+    pair.write(1, Ppid::String, b"hello");
+    pair.settle();
+    assert!(pair.taken);
+    assert_eq!(pair.messages, [whole(b"hello")]);
+    let sent = (1, Ppid::String, b"before the answer".to_vec());
+    assert_eq!(pair.answers, [sent]);
+
+    // It is the only one, and is acknowledged once.
+    pair.open(0, "control", ChannelType::Reliable);
+    pair.settle();
+    assert!(!std::mem::replace(&mut pair.taken, true), "another");
+    assert!(pair.association.stream(0).is_err());
+    pair.write(1, Ppid::Dcep, &ACK);
+    pair.settle();
+    assert!(!pair.taken, "acknowledged again");
+    pair.write(1, Ppid::String, b"still here");
+    pair.settle();
+    assert_eq!(pair.messages[1..], [whole(b"still here")]);
+}
+
+#[test]
+fn what_is_no_answer_to_our_opening_is_not_taken_for_one() {
+    for wrong in [&[0][..], &[3], &[2, 0]] {
+        let mut pair = Pair::with(Channel::new(None, true));
+        pair.settle();
+        pair.write(1, Ppid::Dcep, wrong);
+        pair.settle();
+        assert!(!pair.taken, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_channel_of_ours_that_the_peer_closes_is_closed_and_the_peer_may_open_one() {
+    let mut pair = Pair::with(Channel::new(None, true));
+    pair.settle();
+    pair.write(1, Ppid::Dcep, &ACK);
+    pair.settle();
+    pair.association
+        .stream(1)
+        .and_then(|mut stream| stream.close(pair.now))
+        .expect("closed");
+    pair.settle();
+    assert_eq!(pair.send(b"x"), Err(Unsent::Closed));
+    pair.open(0, "control", ChannelType::Reliable);
     pair.settle();
     assert_eq!(pair.send(b"x"), Ok(()));
 }

@@ -1,5 +1,5 @@
-//! Writes the answer: one bundled ICE-lite transport with all candidates, passive DTLS. Also the
-//! fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
+//! Writes the answer, or an offer of ours: one bundled ICE-lite transport with all candidates, passive DTLS.
+//! Also the fragment that answers an ICE restart, which has the same lines about ICE (RFC 9725 §4.3.3).
 
 use super::codecs::{self, OfferedCodec};
 use super::feedback::Feedback;
@@ -41,6 +41,18 @@ pub struct Local<'a> {
 
 /// Writes the answer to `offer` as `agreement` has it.
 pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> String {
+    write(offer, agreement, local, "passive", None)
+}
+
+/// Writes a description of ours. `stream` names the MediaStream that its tracks, named by their kind, belong
+/// to; without, both have names that nobody else has.
+pub(super) fn write(
+    offer: &Offer,
+    agreement: &Agreement,
+    local: &Local<'_>,
+    setup: &str,
+    stream: Option<&str>,
+) -> String {
     let negotiated = &agreement.negotiated;
     let mut sdp = Sdp(String::with_capacity(4096));
     sdp.line("v=0");
@@ -58,13 +70,14 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
     if offer.extmap_allow_mixed {
         sdp.line("a=extmap-allow-mixed");
     }
-    sdp.line(format_args!("a=msid-semantic: WMS {}", negotiated.cname));
+    let stream_name = stream.unwrap_or(&negotiated.cname);
+    sdp.line(format_args!("a=msid-semantic: WMS {stream_name}"));
     let mut tagged = false;
     for (media, line) in offer.media.iter().zip(&agreement.lines) {
         let track = match line {
             Line::Track(index) => &negotiated.tracks[*index],
             Line::DataChannels => {
-                data_channels(&mut sdp, media, local, !tagged);
+                data_channels(&mut sdp, media, local, setup, !tagged);
                 tagged = true;
                 continue;
             }
@@ -98,7 +111,7 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
             sdp.line(format_args!("b=AS:{}", local.video_kbps));
         }
         sdp.line(format_args!("a=mid:{}", track.mid));
-        transport(&mut sdp, local);
+        transport(&mut sdp, local, setup);
         // Candidates belong to the bundled transport: they stand once, in its first m-line.
         if !tagged {
             candidates(&mut sdp, local.candidates);
@@ -127,7 +140,7 @@ pub fn write_answer(offer: &Offer, agreement: &Agreement, local: &Local<'_>) -> 
         }
         simulcast::write(&track.rids, |line| sdp.line(line));
         if negotiated.role == Role::Viewer {
-            sender(&mut sdp, track, &negotiated.cname);
+            sender(&mut sdp, track, &negotiated.cname, stream);
         }
     }
     sdp.0
@@ -144,14 +157,14 @@ fn used<'a>(offer: &'a Offer, agreement: &Agreement) -> (Option<Option<Kind>>, V
 /// Port of SCTP, which DTLS alone carries: any would do (RFC 8841 §5).
 const SCTP_PORT: u16 = 5000;
 
-fn data_channels(sdp: &mut Sdp, media: &OfferedMedia, local: &Local<'_>, first: bool) {
+fn data_channels(sdp: &mut Sdp, media: &OfferedMedia, local: &Local<'_>, setup: &str, first: bool) {
     sdp.line(format_args!(
         "m={} 9 {} webrtc-datachannel",
         media.media, media.protocol
     ));
     sdp.line("c=IN IP4 0.0.0.0");
     sdp.line(format_args!("a=mid:{}", media.mid));
-    transport(sdp, local);
+    transport(sdp, local, setup);
     if first {
         candidates(sdp, local.candidates);
     }
@@ -215,7 +228,7 @@ fn credentials(sdp: &mut Sdp, ufrag: Ufrag, pwd: &IcePwd) {
     sdp.line(format_args!("a=ice-pwd:{}", pwd.as_str()));
 }
 
-fn transport(sdp: &mut Sdp, local: &Local<'_>) {
+fn transport(sdp: &mut Sdp, local: &Local<'_>, setup: &str) {
     credentials(sdp, local.ufrag, &local.pwd);
     let digits: Vec<String> = local
         .fingerprint
@@ -223,7 +236,7 @@ fn transport(sdp: &mut Sdp, local: &Local<'_>) {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     sdp.line(format_args!("a=fingerprint:sha-256 {}", digits.join(":")));
-    sdp.line("a=setup:passive");
+    sdp.line(format_args!("a=setup:{setup}"));
 }
 
 fn candidates(sdp: &mut Sdp, candidates: &[Candidate]) {
@@ -270,18 +283,22 @@ fn describe(sdp: &mut Sdp, codec: &OfferedCodec, agreed: &PayloadType) {
     }
 }
 
-fn sender(sdp: &mut Sdp, track: &Track, cname: &str) {
-    let id = match track.kind {
+fn sender(sdp: &mut Sdp, track: &Track, cname: &str, stream: Option<&str>) {
+    let kind = match track.kind {
         Kind::Audio => "audio",
         Kind::Video => "video",
     };
-    sdp.line(format_args!("a=msid:{cname} {cname}-{id}"));
+    let msid = match stream {
+        Some(stream) => format!("{stream} {kind}"),
+        None => format!("{cname} {cname}-{kind}"),
+    };
+    sdp.line(format_args!("a=msid:{msid}"));
     if let (Some(ssrc), Some(rtx)) = (track.ssrc, track.rtx_ssrc) {
         sdp.line(format_args!("a=ssrc-group:FID {ssrc} {rtx}"));
     }
     for ssrc in [track.ssrc, track.rtx_ssrc].into_iter().flatten() {
         sdp.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
-        sdp.line(format_args!("a=ssrc:{ssrc} msid:{cname} {cname}-{id}"));
+        sdp.line(format_args!("a=ssrc:{ssrc} msid:{msid}"));
     }
 }
 

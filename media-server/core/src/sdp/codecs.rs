@@ -48,6 +48,14 @@ impl OfferedCodec {
             .then(|| self.parameter("apt")?.parse().ok())?
     }
 
+    /// Whether it stands for the same under the same number.
+    pub(super) fn is_same(&self, other: &OfferedCodec, kind: Kind) -> bool {
+        self.pt == other.pt
+            && self.name.eq_ignore_ascii_case(&other.name)
+            && self.codec(kind) == other.codec(kind)
+            && self.repairs() == other.repairs()
+    }
+
     fn codec(&self, kind: Kind) -> Option<Codec> {
         let name = self.name.to_ascii_lowercase();
         match (kind, name.as_str(), self.clock) {
@@ -171,6 +179,98 @@ pub(super) fn read(description: &MediaDescription) -> Vec<OfferedCodec> {
         });
     }
     codecs
+}
+
+/// Payload types to offer, in the order of preference; for video each with one for retransmissions. VP8 and
+/// the first H.264 have the numbers of the service that this one replaces. What finds no
+/// number is left out.
+pub(super) fn propose(kind: Kind, wanted: &[Codec]) -> Vec<OfferedCodec> {
+    let mut free = Vec::from(match kind {
+        Kind::Audio => &AUDIO_NUMBERS[..],
+        Kind::Video => &VIDEO_NUMBERS[..],
+    });
+    let mut proposed = Vec::new();
+    for codec in wanted {
+        let favourite = match codec {
+            Codec::Vp8 => Some(96),
+            Codec::H264 { .. } => Some(102),
+            _ => None,
+        };
+        let at = free.iter().position(|pt| Some(*pt) == favourite);
+        // Not VP8's number for another, which may come first.
+        let at = at.or_else(|| free.iter().position(|pt| *pt != 96 && *pt != 102));
+        let Some(at) = at else { continue };
+        let pt = free.remove(at);
+        let Some((name, clock, channels, fmtp)) = description(codec) else {
+            continue;
+        };
+        let video = kind == Kind::Video;
+        let feedback = Feedback {
+            transport_cc: true,
+            remb: video,
+        };
+        proposed.push(OfferedCodec {
+            pt,
+            name: name.to_owned(),
+            clock,
+            channels,
+            fmtp,
+            nack: video,
+            pli: video,
+            fir: video,
+            feedback,
+        });
+        if video {
+            proposed.push(OfferedCodec {
+                pt: pt + 1,
+                name: "rtx".to_owned(),
+                clock,
+                channels: 1,
+                fmtp: Some(format!("apt={pt}")),
+                nack: false,
+                pli: false,
+                fir: false,
+                feedback: Feedback {
+                    transport_cc: false,
+                    remb: false,
+                },
+            });
+        }
+    }
+    proposed
+}
+
+/// Numbers of codecs that we offer; those of their retransmissions are one more. Opus has its usual one.
+const VIDEO_NUMBERS: [u8; 15] = [
+    96, 98, 100, 102, 104, 106, 108, 112, 114, 116, 118, 120, 122, 124, 126,
+];
+const AUDIO_NUMBERS: [u8; 1] = [111];
+
+/// Name, clock, channels and parameters of a codec in an offer of ours; `None` for RED, which clients that
+/// wait for an offer have not asked for.
+fn description(codec: &Codec) -> Option<(&'static str, u32, u8, Option<String>)> {
+    let video = |name, fmtp| Some((name, 90_000, 1, fmtp));
+    match codec {
+        Codec::H264 {
+            packetization_mode,
+            profile_iop,
+        } => {
+            // Level 3.1, as everybody says; with asymmetry allowed it binds nobody (RFC 6184 §8.1).
+            let fmtp = format!(
+                "level-asymmetry-allowed=1;packetization-mode={packetization_mode};\
+                 profile-level-id={profile_iop:04x}1f"
+            );
+            video("H264", Some(fmtp))
+        }
+        Codec::Vp8 => video("VP8", None),
+        Codec::Vp9 { profile } => video("VP9", Some(format!("profile-id={profile}"))),
+        Codec::Av1 { profile } => video("AV1", Some(format!("profile={profile}"))),
+        Codec::Opus => {
+            let fmtp = "minptime=10;useinbandfec=1".to_owned();
+            Some(("opus", 48_000, 2, Some(fmtp)))
+        }
+        Codec::Red => None,
+    }
 }
 
 /// The payload types that both sides know, in the offer's order, each with that of its

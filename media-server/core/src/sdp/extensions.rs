@@ -1,6 +1,6 @@
 //! RTP header extensions that are agreed on (RFC 8285): their URIs, and where each is kept.
 
-use crate::negotiated::Extensions;
+use crate::negotiated::{Extensions, Kind};
 use rtc_sdp::description::media::MediaDescription;
 
 type Field = fn(&mut Extensions) -> &mut Option<u8>;
@@ -57,6 +57,29 @@ pub(super) fn read(description: &MediaDescription, mixed: bool) -> Extensions {
         extensions.dependency_descriptor = None;
     }
     extensions
+}
+
+/// What an offer of ours has, under the ids that Chromium gives them.
+pub(super) fn propose(kind: Kind) -> Extensions {
+    let video = (kind == Kind::Video).then_some(());
+    Extensions {
+        mid: Some(4),
+        transport_cc: Some(3),
+        audio_level: video.is_none().then_some(1),
+        video_orientation: video.map(|()| 13),
+        dependency_descriptor: video.map(|()| 12),
+        ..Extensions::default()
+    }
+}
+
+/// What both have under the same id.
+pub(super) fn common(mut theirs: Extensions, mut ours: Extensions) -> Extensions {
+    for (_, field) in KNOWN {
+        if field(&mut theirs) != field(&mut ours) {
+            *field(&mut theirs) = None;
+        }
+    }
+    theirs
 }
 
 /// Id and URI of each extension that was agreed on.

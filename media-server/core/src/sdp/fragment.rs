@@ -113,27 +113,32 @@ pub(super) fn ice_chars(text: &str, least: usize) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || c == b'+' || c == b'/')
 }
 
-/// Whether a candidate-attribute's value (RFC 8839 §5.1, without `candidate:`) could be used: right
-/// in form, of component 1. Its address may be a name, as Chromium's mDNS candidates are.
+/// Whether a candidate-attribute's value could be used: right in form, of component 1.
 pub(super) fn usable_candidate(value: &str) -> bool {
+    component(value) == Some(1)
+}
+
+/// The component of a candidate-attribute's value (RFC 8839 §5.1, without `candidate:`); `None` if it is not
+/// right in form. Its address may be a name, as Chromium's mDNS candidates are.
+pub fn component(value: &str) -> Option<u16> {
     let mut words = value.split_ascii_whitespace();
     let mut next = || words.next().unwrap_or_default();
     let foundation = next();
-    let component = next();
+    let component = next().parse::<u16>().ok()?;
     let transport = next().to_ascii_lowercase();
     let priority = next();
     let address = next();
     let port = next();
     let typ = next();
     let kind = next();
-    (1..=32).contains(&foundation.len())
-        && component == "1"
+    let right = (1..=32).contains(&foundation.len())
         && matches!(transport.as_str(), "udp" | "tcp")
         && priority.parse::<u32>().is_ok()
         && !address.is_empty()
         && port.parse::<u16>().is_ok()
         && typ == "typ"
-        && matches!(kind, "host" | "srflx" | "prflx" | "relay")
+        && matches!(kind, "host" | "srflx" | "prflx" | "relay");
+    right.then_some(component)
 }
 
 fn error(message: impl Into<String>) -> FragmentError {

@@ -26,7 +26,7 @@ impl Direction {
         matches!(self, Direction::SendRecv | Direction::SendOnly)
     }
 
-    fn receives(self) -> bool {
+    pub(super) fn receives(self) -> bool {
         matches!(self, Direction::SendRecv | Direction::RecvOnly)
     }
 
@@ -55,14 +55,14 @@ pub struct OfferedMedia {
     pub stopped: bool,
     pub rtcp_mux: bool,
     pub(super) codecs: Vec<OfferedCodec>,
-    extensions: Extensions,
-    ssrc: Option<u32>,
+    pub(super) extensions: Extensions,
+    pub(super) ssrc: Option<u32>,
     /// Layers that it offers to send.
-    rids: Vec<Box<str>>,
+    pub(super) rids: Vec<Box<str>>,
     /// MediaStreams that its track belongs to (RFC 8830 §2).
-    streams: Vec<String>,
+    pub(super) streams: Vec<String>,
     /// Of an m-line for data channels, the longest message that its sender takes; 0 is any.
-    data_channels: Option<usize>,
+    pub(super) data_channels: Option<usize>,
 }
 
 /// An offer within the limits and with everything that ICE and DTLS need.
@@ -85,6 +85,12 @@ impl Offer {
     /// [`OfferError::Malformed`] for what is no SDP, exceeds a limit or lacks credentials,
     /// [`OfferError::Unsupported`] for what is correct but can't be answered.
     pub fn parse(body: &[u8]) -> Result<Offer, OfferError> {
+        Self::read(body, "offer", &["actpass", "active"])
+    }
+
+    /// Reads a description. `what` it is stands in messages; the server never opens DTLS, so its sender must
+    /// say one of `setups`, or nothing.
+    pub(super) fn read(body: &[u8], what: &str, setups: &[&str]) -> Result<Offer, OfferError> {
         let text = within_limits(body)?;
         // The parser wants every line ended.
         let mut text = text.to_owned();
@@ -95,13 +101,13 @@ impl Offer {
             .map_err(|e| malformed(format!("the body is no SDP: {e}")))?;
         let described = &session.media_descriptions;
         if described.is_empty() {
-            return Err(malformed(
-                "the offer has no m-line; offer at least one of audio and video",
-            ));
+            return Err(malformed(format!(
+                "the {what} has no m-line; it needs at least one of audio and video"
+            )));
         }
         if described.len() > MAX_MEDIA {
             return Err(malformed(format!(
-                "the offer has {} m-lines; at most {MAX_MEDIA} are taken",
+                "the {what} has {} m-lines; at most {MAX_MEDIA} are taken",
                 described.len()
             )));
         }
@@ -112,7 +118,7 @@ impl Offer {
             codec_count += parsed.formats.len();
             if codec_count > MAX_CODECS {
                 return Err(malformed(format!(
-                    "the offer has more than {MAX_CODECS} codecs; offer fewer"
+                    "the {what} has more than {MAX_CODECS} codecs; at most those are taken"
                 )));
             }
             media.push(parsed);
@@ -122,15 +128,15 @@ impl Offer {
         // All m-lines share the transport of the first one in use, which is the BUNDLE tag.
         let first = media.iter().position(|m| !m.stopped).unwrap_or(0);
         let tag = &described[first];
-        let (ice_ufrag, ice_pwd) = credentials(&session, tag)?;
+        let (ice_ufrag, ice_pwd) = credentials(&session, tag, what)?;
         if session.has_attribute("ice-lite") {
-            return Err(unsupported(
-                "the offer says ice-lite, and so is this server: one side must send checks. Offer full ICE",
-            ));
+            return Err(unsupported(format!(
+                "the {what} says ice-lite, and so is this server: one side must send checks. Use full ICE"
+            )));
         }
-        check_setup(&session, tag)?;
+        check_setup(&session, tag, what, setups)?;
         Ok(Offer {
-            fingerprint: fingerprint(&session, tag)?,
+            fingerprint: fingerprint(&session, tag, what)?,
             candidates: described
                 .iter()
                 .flat_map(|m| &m.attributes)
@@ -180,6 +186,7 @@ impl Offer {
                         data_channels = Some(DataChannels {
                             mid: media.mid.clone(),
                             max_message: Some(max_message).filter(|max| *max > 0),
+                            opens: false,
                         });
                         Line::DataChannels
                     }
@@ -306,7 +313,7 @@ fn within_limits(body: &[u8]) -> Result<&str, OfferError> {
     }
     if candidates > MAX_CANDIDATES {
         return Err(malformed(format!(
-            "the offer has {candidates} candidates; at most {MAX_CANDIDATES} are taken"
+            "the body has {candidates} candidates; at most {MAX_CANDIDATES} are taken"
         )));
     }
     Ok(text)
@@ -482,10 +489,13 @@ fn check_bundle(session: &SessionDescription, media: &[OfferedMedia]) -> Result<
 fn credentials(
     session: &SessionDescription,
     tag: &MediaDescription,
+    what: &str,
 ) -> Result<(String, String), OfferError> {
-    let find = |key: &str| value(tag, key).or_else(|| session.attribute(key).map(String::as_str));
-    let ufrag = find("ice-ufrag").ok_or_else(|| malformed("the offer lacks a=ice-ufrag"))?;
-    let pwd = find("ice-pwd").ok_or_else(|| malformed("the offer lacks a=ice-pwd"))?;
+    let find = |key: &str| {
+        let found = value(tag, key).or_else(|| session.attribute(key).map(String::as_str));
+        found.ok_or_else(|| malformed(format!("the {what} lacks a={key}")))
+    };
+    let (ufrag, pwd) = (find("ice-ufrag")?, find("ice-pwd")?);
     if !fragment::ice_chars(ufrag, 4) {
         return Err(malformed("a=ice-ufrag must be 4 to 256 ice-chars"));
     }
@@ -496,19 +506,26 @@ fn credentials(
 }
 
 /// The server is passive; the client must be ready to be active.
-fn check_setup(session: &SessionDescription, tag: &MediaDescription) -> Result<(), OfferError> {
+fn check_setup(
+    session: &SessionDescription,
+    tag: &MediaDescription,
+    what: &str,
+    right: &[&str],
+) -> Result<(), OfferError> {
     let setup = value(tag, "setup").or_else(|| session.attribute("setup").map(String::as_str));
     match setup {
-        None | Some("actpass" | "active") => Ok(()),
-        Some(other) => Err(unsupported(format!(
-            "the offer says a=setup:{other}, but this server never opens DTLS; offer a=setup:actpass"
+        Some(other) if !right.contains(&other) => Err(unsupported(format!(
+            "the {what} says a=setup:{other}, but this server never opens DTLS; {what} a=setup:{}",
+            right[0]
         ))),
+        _ => Ok(()),
     }
 }
 
 fn fingerprint(
     session: &SessionDescription,
     tag: &MediaDescription,
+    what: &str,
 ) -> Result<Fingerprint, OfferError> {
     let lines = |attributes: &[rtc_sdp::description::common::Attribute]| -> Vec<String> {
         attributes
@@ -522,7 +539,7 @@ fn fingerprint(
         found = lines(&session.attributes);
     }
     if found.is_empty() {
-        return Err(malformed("the offer lacks a=fingerprint"));
+        return Err(malformed(format!("the {what} lacks a=fingerprint")));
     }
     for line in &found {
         if let Some((hash, digits)) = line.split_once(' ')
@@ -533,9 +550,9 @@ fn fingerprint(
             });
         }
     }
-    Err(unsupported(
-        "the offer has no sha-256 a=fingerprint; offer one",
-    ))
+    Err(unsupported(format!(
+        "the {what} has no sha-256 a=fingerprint; add one"
+    )))
 }
 
 fn sha256(digits: &str) -> Option<Fingerprint> {

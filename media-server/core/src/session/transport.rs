@@ -136,7 +136,8 @@ impl Transport {
             next_transaction: 0,
             dtls: Dtls::new(data_channels.is_some()),
             control: None,
-            channel: data_channels.map(|agreed| Box::new(Channel::new(agreed.max_message))),
+            channel: data_channels
+                .map(|agreed| Box::new(Channel::new(agreed.max_message, agreed.opens))),
             ended: false,
         }
     }
@@ -386,9 +387,11 @@ impl Transport {
     /// Takes a packet for the data channel.
     fn handle_data(&mut self, now: Instant, packet: Bytes, out: &mut Output) {
         let mut messages = std::mem::take(&mut out.messages);
+        let before = messages.len();
         let taken = self.with_channel(now, out, |channel, send| {
             channel.handle_packet(now, packet, &mut messages, send)
         });
+        self.cells.count_messages(messages.len() - before);
         out.messages = messages;
         if taken == Some(false) {
             out.drop(Drop::Sctp);
@@ -407,7 +410,9 @@ impl Transport {
         out: &mut Output,
     ) -> Result<(), Unsent> {
         let sent = self.with_channel(now, out, |channel, send| channel.send(now, message, send));
-        sent.unwrap_or(Err(Unsent::Closed))
+        sent.unwrap_or(Err(Unsent::Closed))?;
+        self.cells.count_messages(1);
+        Ok(())
     }
 
     fn note_channel_room(&mut self, out: &mut Output) {

@@ -99,6 +99,7 @@ fn data_goes_to_the_channel_where_one_is_negotiated_and_nowhere_else() {
         Some(DataChannels {
             mid: "2".to_owned(),
             max_message: None,
+            opens: false,
         }),
     ] {
         let negotiated = data_channels.is_some();
