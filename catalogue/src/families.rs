@@ -101,7 +101,14 @@ pub const CLOSE_REASONS: &[&str] = &[
 ];
 
 /// Every value of the label `limit` of `media_refused_total`.
-pub const REFUSAL_LIMITS: &[&str] = &["subject", "device", "sessions", "viewers", "handshakes"];
+pub const REFUSAL_LIMITS: &[&str] = &[
+    "subject",
+    "device",
+    "sessions",
+    "viewers",
+    "waiting",
+    "handshakes",
+];
 
 const fn family(
     name: &'static str,
@@ -217,11 +224,18 @@ pub const FAMILIES: &[Family] = &[
         "Session set-ups under way: in_flight (200 at most), waiting for a place (2000 at most, for 10 s).",
     ),
     family(
+        "media_waiting_viewers",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Viewers whose device has no live publisher: of the older API they may come before it (500 at most); all wait 30 s for it.",
+    ),
+    family(
         "media_refused_total",
         Counter,
         Unit::Count,
         &["limit"],
-        "Requests refused by a limit: with 429 subject and device (rates); with 503 sessions, viewers and handshakes.",
+        "Requests refused by a limit: with 429 subject and device (rates); with 503 sessions, viewers, waiting and handshakes.",
     ),
     family(
         "media_ice_restarts_total",

@@ -8,6 +8,8 @@ mod cors;
 pub mod error;
 mod events;
 mod layers;
+mod media;
+mod openapi;
 mod patch;
 mod sessions;
 mod whip;
@@ -18,8 +20,9 @@ use crate::app::App;
 use crate::auth::{AuthError, Principal};
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use error::ApiError;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -43,7 +46,8 @@ pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
         .merge(whip::routes())
         .merge(layers::routes())
         .merge(events::routes())
-        .merge(sessions::routes())
+        .merge(openapi::routes(sessions::OPERATIONS))
+        .merge(media::routes())
         .merge(crate::pages::router())
         .merge(admin::health());
     if operations {
@@ -64,10 +68,18 @@ pub fn operations(app: &Arc<App>) -> Router {
 
 fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
     router
-        .fallback(async |uri: Uri| ApiError::NoRoute {
-            path: uri.path().to_owned(),
+        .fallback(async |method: Method, uri: Uri| {
+            let path = uri.path();
+            let older = media::is_path(path).then(|| media::no_route(&method, &uri));
+            older.unwrap_or_else(|| {
+                let path = path.to_owned();
+                ApiError::NoRoute { path }.into_response()
+            })
         })
-        .method_not_allowed_fallback(async || ApiError::Method)
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let older = media::is_path(uri.path()).then(|| media::no_route(&method, &uri));
+            older.unwrap_or_else(|| ApiError::Method.into_response())
+        })
         .layer(middleware::from_fn_with_state(app.clone(), cors::apply))
         .layer(middleware::from_fn_with_state(
             app.clone(),

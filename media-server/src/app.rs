@@ -14,9 +14,9 @@ use crate::event_streams::EventStreams;
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
-use crate::registry::{Record, Registry, role_name};
+use crate::registry::{ANSWER_WITHIN, INACTIVE_AFTER, Record, Registry, role_name};
 use crate::resources::{self, Usage};
-use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
+use crate::shard::{CloseReason, Event, MailboxError, ShardConfig, Shards, StartError};
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::{hkdf, rand};
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
@@ -28,8 +28,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often keys are read again.
 const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(5);
-/// How often sessions that last too long are looked for.
-const END_OLD_EVERY: Duration = Duration::from_secs(1);
+/// How often sessions whose time is over are looked for.
+const END_OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How often series of devices are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
@@ -120,10 +120,27 @@ impl App {
                 // Unknown: its opening timed out, and nobody was told of it.
                 if let Some(record) = self.registry.remove(id) {
                     self.event_streams.close_session(id);
-                    self.session_closed(&record, reason);
+                    self.session_closed(&record, reason, true);
                 }
             }
         }
+    }
+
+    /// Ends a session, on its shard or, if it waits for the answer to our offer, here; `false` if it has ended.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; the session may live on.
+    pub async fn end(&self, record: &Record, reason: CloseReason) -> Result<bool, MailboxError> {
+        if let Some(older) = &record.older
+            && older.offered.lock().await.take().is_some()
+        {
+            let ended = self.registry.remove(record.id).is_some();
+            if ended {
+                self.session_closed(record, reason, false);
+            }
+            return Ok(ended);
+        }
+        self.shards.close(record.id, reason).await
     }
 
     fn session_connected(&self, record: &Record) {
@@ -137,7 +154,15 @@ impl App {
         tracing::info!(session = %record.id, device = %record.device, "session connected");
     }
 
-    fn session_closed(&self, record: &Record, reason: CloseReason) {
+    /// Forgets a session that its shard may or may not have.
+    pub fn forget(&self, record: &Record) {
+        if self.registry.remove(record.id).is_some() {
+            self.session_closed(record, CloseReason::ErrorCleanup, true);
+        }
+    }
+
+    /// `begun`: there was an answer, so that the set-up was not only the client's to end.
+    fn session_closed(&self, record: &Record, reason: CloseReason, begun: bool) {
         let device = &*record.device;
         self.metrics
             .count("media_sessions_closed_total", &[device, reason.as_str()]);
@@ -147,10 +172,11 @@ impl App {
             record.created.elapsed().as_secs_f64(),
         );
         if !record.connected() {
-            let failed = matches!(
-                reason,
-                CloseReason::IceFailed | CloseReason::SetupTimeout | CloseReason::ErrorCleanup
-            );
+            let failed = begun
+                && matches!(
+                    reason,
+                    CloseReason::IceFailed | CloseReason::SetupTimeout | CloseReason::ErrorCleanup
+                );
             count_setup(
                 self,
                 record.protocol,
@@ -331,7 +357,7 @@ impl Server {
             tokio::spawn(reload_keys(app.clone())),
             tokio::spawn(expire_series(app.clone())),
             tokio::spawn(drain::follow_annotation(app.clone())),
-            tokio::spawn(end_old_sessions(app.clone())),
+            tokio::spawn(end_overdue_sessions(app.clone())),
         ];
         #[cfg(feature = "demo")]
         let demo = start_demo(&app, listen);
@@ -459,24 +485,39 @@ async fn reload_keys(app: Arc<App>) {
     }
 }
 
-/// Ends sessions that have lasted as long as the configuration lets them.
-async fn end_old_sessions(app: Arc<App>) {
-    let Some(limit) = app.config.limits.max_session else {
-        return;
-    };
-    let mut every = tokio::time::interval(END_OLD_EVERY);
+/// Ends sessions whose time is over, for ever.
+async fn end_overdue_sessions(app: Arc<App>) {
+    let limit = app.config.limits.max_session;
+    let mut every = tokio::time::interval(END_OVERDUE_EVERY);
     loop {
         every.tick().await;
-        let mut old = app.registry.sessions();
-        old.retain(|record| record.created.elapsed() >= limit && record.begin_ending());
-        for record in old {
-            if let Err(error) = app.shards.close(record.id, CloseReason::Limit).await {
+        let now = Instant::now();
+        for record in app.registry.sessions() {
+            let Some(reason) = overdue(&record, limit, now) else {
+                continue;
+            };
+            if !record.begin_ending() {
+                continue;
+            }
+            if let Err(error) = app.end(&record, reason).await {
                 // Tried again at the next look.
                 record.resume();
                 app.metrics.count("media_errors_total", &["busy", "limit"]);
-                tracing::warn!(session = %record.id, %error, "old session not closed yet");
+                tracing::warn!(session = %record.id, %error, "overdue session not closed yet");
             }
         }
+    }
+}
+
+/// Why a session's time is over, if it is.
+fn overdue(record: &Record, limit: Option<Duration>, now: Instant) -> Option<CloseReason> {
+    let age = now.saturating_duration_since(record.created);
+    if limit.is_some_and(|limit| age >= limit) {
+        Some(CloseReason::Limit)
+    } else if age >= ANSWER_WITHIN && record.is_unanswered() {
+        Some(CloseReason::SetupTimeout)
+    } else {
+        (record.look(now) >= INACTIVE_AFTER).then_some(CloseReason::Inactive)
     }
 }
 
@@ -553,7 +594,7 @@ fn random<const N: usize>() -> [u8; N] {
 mod tests {
     use super::*;
     use crate::registry::Protocol;
-    use crate::registry::tests::record;
+    use crate::registry::tests::{older, record};
 
     #[test]
     fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
@@ -577,5 +618,25 @@ mod tests {
         assert!(shown(60..70), "some minutes after it");
         assert!(registry.ended().is_empty(), "though nobody scraped");
         assert!(!shown(70..90));
+    }
+
+    #[test]
+    fn a_session_is_inactive_half_an_hour_after_the_last_packet_message_or_request() {
+        let record = older(1, Protocol::Session, "cam", 1);
+        let at = |minutes: u64| record.created + Duration::from_secs(60 * minutes);
+        let soon = Duration::from_millis(1);
+        assert_eq!(overdue(&record, None, at(30) - soon), None);
+        assert_eq!(overdue(&record, None, at(30)), Some(CloseReason::Inactive));
+        record.cells.note_traffic(1, 0);
+        assert_eq!(overdue(&record, None, at(31)), None, "a packet since");
+        assert_eq!(overdue(&record, None, at(61) - soon), None);
+        assert_eq!(overdue(&record, None, at(61)), Some(CloseReason::Inactive));
+        record.cells.note_traffic(1, 1);
+        assert_eq!(overdue(&record, None, at(62)), None, "a message since");
+        record.called(at(80));
+        assert_eq!(overdue(&record, None, at(110) - soon), None, "a request");
+        assert_eq!(overdue(&record, None, at(110)), Some(CloseReason::Inactive));
+        let limit = Some(Duration::from_secs(600));
+        assert_eq!(overdue(&record, limit, at(110)), Some(CloseReason::Limit));
     }
 }

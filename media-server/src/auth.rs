@@ -100,6 +100,11 @@ impl Principal {
         self.everything || covers(&self.grants.control, device)
     }
 
+    /// Whether it may call itself `user` in a request of the older API.
+    pub fn is_user(&self, user: &str) -> bool {
+        self.everything || self.grants.admin || self.subject.as_deref() == Some(user)
+    }
+
     /// Whether a session that `owner` made may be asked about and ended: by its maker, by an
     /// administrator, and by anybody where no token is asked for.
     pub fn owns(&self, owner: Option<&str>) -> bool {
@@ -133,6 +138,8 @@ pub enum AuthError {
     Expired,
     #[error("the token lacks iss, aud, sub or exp, or names another issuer or audience")]
     Claims,
+    #[error("the token's sub is empty")]
+    Subject,
     #[error("the token lives longer than 24 hours; make one that expires sooner")]
     Lifetime,
 }
@@ -146,7 +153,7 @@ impl AuthError {
             AuthError::Algorithm => "algorithm",
             AuthError::Signature => "signature",
             AuthError::Expired => "expired",
-            AuthError::Claims => "claims",
+            AuthError::Claims | AuthError::Subject => "claims",
             AuthError::Lifetime => "lifetime",
         }
     }
@@ -264,7 +271,7 @@ impl Jwt {
         for key in keys.iter() {
             let key = DecodingKey::from_secret(key);
             match jsonwebtoken::decode::<Claims>(token, &key, &validation) {
-                Ok(data) if data.claims.sub.is_empty() => return Err(AuthError::Claims),
+                Ok(data) if data.claims.sub.is_empty() => return Err(AuthError::Subject),
                 Ok(data) => return Ok(data.claims),
                 Err(e) => error = reason(e.kind()),
             }
@@ -454,7 +461,7 @@ mod tests {
         let cases = [
             (with("iss", "z".into()), AuthError::Claims),
             (with("aud", "z".into()), AuthError::Claims),
-            (with("sub", "".into()), AuthError::Claims),
+            (with("sub", "".into()), AuthError::Subject),
             (without("exp"), AuthError::Claims),
             (without("aud"), AuthError::Claims),
             (with("exp", (unix_now() - 60).into()), AuthError::Expired),

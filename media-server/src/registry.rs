@@ -7,39 +7,59 @@
 use crate::limits::Handshake;
 use crate::metrics::totals::Totals;
 use media_core::cells::SessionCells;
-use media_core::ids::SessionId;
-use media_core::negotiated::Role;
-use media_core::sdp::Bundle;
+use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::negotiated::{Codec, Role};
+use media_core::sdp::{Bundle, Proposal};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Locks of the session map. Requests of different sessions rarely meet; more buys nothing on the
 /// two threads that serve HTTP.
 const SLOTS: usize = 16;
+/// Viewers that may wait for devices which are not there, of all devices together: each holds a session's
+/// memory for a minute at most.
+const MAX_WAITING: usize = 500;
+/// From an offer of ours to its answer. A client answers within a second or two, behind a slow gateway in 15.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Without media, control messages and requests about it a session has no use, though its peer is there.
+pub const INACTIVE_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// The way a session was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Whip,
     Whep,
+    /// A 1:1 session of the older API, or of its WebSocket.
+    Session,
+    /// What the older API calls a publisher: the viewer that others of its device refer to.
+    SfuPublisher,
+    SfuSubscriber,
 }
 
 impl Protocol {
-    /// First segment of the path, and value of the `protocol` label.
+    /// Value of the `protocol` label, and of WHIP and WHEP the first segment of the path.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
+            Protocol::Session => "session",
+            Protocol::SfuPublisher => "sfu_publisher",
+            Protocol::SfuSubscriber => "sfu_subscriber",
         }
     }
 
     pub fn role(self) -> Role {
         match self {
             Protocol::Whip => Role::Publisher,
-            Protocol::Whep => Role::Viewer,
+            _ => Role::Viewer,
         }
+    }
+
+    /// Whether its viewers may come before their device.
+    fn waits(self) -> bool {
+        self != Protocol::Whep
     }
 }
 
@@ -70,12 +90,47 @@ pub struct Record {
     pub video: Option<MediaLine>,
     /// Publisher: RIDs of its simulcast layers, in the order of its offer.
     pub rids: Vec<Box<str>>,
+    /// What it may send, or is sent, in the order of preference.
+    pub codecs: Vec<Codec>,
+    /// What a session of the older API has beyond others.
+    pub older: Option<Older>,
     pub cells: Arc<SessionCells>,
+    activity: Mutex<Activity>,
     /// Its place among the set-ups, until it has keys or is gone.
     handshake: Mutex<Option<Handshake>>,
     connected: AtomicBool,
     /// Set when its end was asked for: from then on nobody finds it.
     ending: AtomicBool,
+}
+
+/// What the older API knows of a session.
+#[derive(Debug)]
+pub struct Older {
+    /// The `userId` that it was made with.
+    pub user: String,
+    /// What clients call it: its id, or that of the session whose place it took.
+    pub name: SessionId,
+    /// Subscriber: the name of the publisher that it was made for.
+    pub publisher: Option<SessionId>,
+    /// Our offer, until its answer has come and the session is on its shard.
+    pub offered: tokio::sync::Mutex<Option<Box<Offered>>>,
+}
+
+/// An offer of ours, and what its session will be made with.
+#[derive(Debug)]
+pub struct Offered {
+    pub proposal: Proposal,
+    pub ufrag: Ufrag,
+    pub pwd: IcePwd,
+    pub may_control: bool,
+}
+
+/// When a session was last of use.
+#[derive(Debug)]
+struct Activity {
+    at: Instant,
+    /// Packets and messages until then.
+    seen: u64,
 }
 
 /// An m-line of a session.
@@ -114,25 +169,34 @@ pub struct NewSession {
     pub bundle: Bundle,
     pub video: Option<MediaLine>,
     pub rids: Vec<Box<str>>,
+    pub codecs: Vec<Codec>,
+    pub older: Option<Older>,
     pub cells: Arc<SessionCells>,
     pub handshake: Option<Handshake>,
 }
 
 impl Record {
     pub fn new(new: NewSession) -> Record {
+        let created = Instant::now();
         Record {
             id: new.id,
             protocol: new.protocol,
             device: new.device,
             subject: new.subject,
             asked: new.asked,
-            created: Instant::now(),
+            created,
             created_at: SystemTime::now(),
             ice: tokio::sync::Mutex::new(new.ice),
             bundle: new.bundle,
             video: new.video,
             rids: new.rids,
+            codecs: new.codecs,
+            older: new.older,
             cells: new.cells,
+            activity: Mutex::new(Activity {
+                at: created,
+                seen: 0,
+            }),
             handshake: Mutex::new(new.handshake),
             connected: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -153,8 +217,40 @@ impl Record {
         !self.ending.swap(true, Relaxed)
     }
 
+    /// Its set-up begins, later than it was admitted.
+    pub fn begin_handshake(&self, place: Handshake) {
+        *lock(&self.handshake) = Some(place);
+    }
+
     fn end_handshake(&self) {
         lock(&self.handshake).take();
+    }
+
+    /// Whether it waits for the answer to our offer. One that is being dealt with has come.
+    pub fn is_unanswered(&self) -> bool {
+        let offered = self.older.as_ref().map(|older| older.offered.try_lock());
+        offered.is_some_and(|offered| offered.is_ok_and(|offered| offered.is_some()))
+    }
+
+    /// Notes a request about it.
+    pub fn called(&self, now: Instant) {
+        lock(&self.activity).at = now;
+    }
+
+    /// When it last had media, a control message or a request, as far as [`Self::look`] saw.
+    pub fn last_active(&self) -> SystemTime {
+        let at = lock(&self.activity).at;
+        self.created_at + at.saturating_duration_since(self.created)
+    }
+
+    /// Looks for media and messages since the last time; returns for how long there was nothing.
+    pub fn look(&self, now: Instant) -> Duration {
+        let seen = self.cells.packets() + self.cells.messages();
+        let mut activity = lock(&self.activity);
+        if std::mem::replace(&mut activity.seen, seen) != seen {
+            activity.at = now;
+        }
+        now.saturating_duration_since(activity.at)
     }
 
     /// Takes the mark back: the shard did not take the order, and the session lives on.
@@ -172,12 +268,20 @@ pub enum AdmitError {
     Viewers(u32),
     #[error("the device has no live publisher")]
     NoPublisher,
+    #[error("{0} viewers wait for devices that are not there, which is the limit")]
+    Waiting(usize),
 }
 
 #[derive(Debug, Default)]
 struct Device {
     publisher: Option<Arc<Record>>,
     viewers: HashSet<SessionId>,
+}
+
+impl Device {
+    fn is_live(&self) -> bool {
+        self.publisher.as_ref().is_some_and(|p| p.connected())
+    }
 }
 
 /// A device as the API shows it.
@@ -193,6 +297,8 @@ pub struct DeviceView {
 pub struct Registry {
     sessions: [Mutex<HashMap<SessionId, Arc<Record>>>; SLOTS],
     devices: Mutex<HashMap<Arc<str>, Device>>,
+    /// Sessions that have the name of another whose place they took.
+    named: Mutex<HashMap<SessionId, SessionId>>,
     /// Ended sessions whose series are still shown.
     ended: Mutex<Vec<(Instant, Arc<Record>)>>,
     /// Ended sessions that there was no room to remember.
@@ -212,6 +318,7 @@ impl Registry {
         Registry {
             sessions: std::array::from_fn(|_| Mutex::default()),
             devices: Mutex::default(),
+            named: Mutex::default(),
             ended: Mutex::default(),
             forgotten: AtomicU64::new(0),
             totals_ended: Mutex::default(),
@@ -245,18 +352,27 @@ impl Registry {
                     .replace(record.clone())
             }
             Role::Viewer => {
-                let device = devices
-                    .get_mut(&record.device)
-                    .filter(|d| d.publisher.as_ref().is_some_and(|p| p.connected()))
-                    .ok_or(AdmitError::NoPublisher)?;
-                if device.viewers.len() >= self.max_viewers as usize {
+                let known = devices.get(&record.device);
+                if !known.is_some_and(Device::is_live) {
+                    if !record.protocol.waits() {
+                        return Err(AdmitError::NoPublisher);
+                    }
+                    if waiting(&devices) >= MAX_WAITING {
+                        return Err(AdmitError::Waiting(MAX_WAITING));
+                    }
+                }
+                if known.is_some_and(|d| d.viewers.len() >= self.max_viewers as usize) {
                     return Err(AdmitError::Viewers(self.max_viewers));
                 }
+                let device = devices.entry(record.device.clone()).or_default();
                 device.viewers.insert(record.id);
                 self.viewers.fetch_add(1, Relaxed);
                 None
             }
         };
+        if let Some(older) = record.older.as_ref().filter(|o| o.name != record.id) {
+            lock(&self.named).insert(older.name, record.id);
+        }
         lock(self.slot(record.id)).insert(record.id, record.clone());
         Ok(superseded)
     }
@@ -281,12 +397,29 @@ impl Registry {
             .cloned()
     }
 
+    /// The session of the older API that clients call so.
+    pub fn find_named(&self, name: SessionId) -> Option<Arc<Record>> {
+        let id = lock(&self.named).get(&name).copied();
+        let record = self.find(id.unwrap_or(name))?;
+        let is_named = record.older.as_ref().is_some_and(|o| o.name == name);
+        is_named.then_some(record)
+    }
+
     /// Whether the device has a publisher whose media can flow.
     pub fn is_live(&self, device: &str) -> bool {
-        lock(&self.devices)
-            .get(device)
-            .and_then(|d| d.publisher.as_ref())
-            .is_some_and(|p| p.connected())
+        lock(&self.devices).get(device).is_some_and(Device::is_live)
+    }
+
+    /// What the device sends, while it is live.
+    pub fn codecs(&self, device: &str) -> Option<Vec<Codec>> {
+        let devices = lock(&self.devices);
+        let device = devices.get(device).filter(|d| d.is_live())?;
+        device.publisher.as_ref().map(|p| p.codecs.clone())
+    }
+
+    /// Viewers whose device is not live.
+    pub fn waiting(&self) -> usize {
+        waiting(&lock(&self.devices))
     }
 
     /// A device, if it has a session.
@@ -321,6 +454,12 @@ impl Registry {
         let record = lock(self.slot(id)).remove(&id)?;
         record.ending.store(true, Relaxed);
         record.end_handshake();
+        if let Some(older) = &record.older {
+            let mut named = lock(&self.named);
+            if named.get(&older.name) == Some(&id) {
+                named.remove(&older.name);
+            }
+        }
         match record.role() {
             Role::Publisher => self.publishers.fetch_sub(1, Relaxed),
             Role::Viewer => self.viewers.fetch_sub(1, Relaxed),
@@ -404,6 +543,11 @@ impl Registry {
     }
 }
 
+fn waiting(devices: &HashMap<Arc<str>, Device>) -> usize {
+    let waited_for = devices.values().filter(|device| !device.is_live());
+    waited_for.map(|device| device.viewers.len()).sum()
+}
+
 /// A poisoned map is still right: no call leaves it half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -434,9 +578,23 @@ pub(crate) mod tests {
             },
             video: None,
             rids: Vec::new(),
+            codecs: Vec::new(),
+            older: None,
             cells: Arc::new(SessionCells::new()),
             handshake: None,
         }))
+    }
+
+    /// A session of the older API that has been answered.
+    pub(crate) fn older(n: u8, protocol: Protocol, device: &str, name: u8) -> Arc<Record> {
+        let mut record = Arc::into_inner(record(n, protocol, device)).expect("the only one");
+        record.older = Some(Older {
+            user: "ann".to_owned(),
+            name: SessionId::new(0, 0, [name; 16]),
+            publisher: None,
+            offered: tokio::sync::Mutex::new(None),
+        });
+        Arc::new(record)
     }
 
     fn live(registry: &Registry, n: u8, device: &str) -> Arc<Record> {
@@ -458,6 +616,61 @@ pub(crate) mod tests {
         assert!(registry.connected(publisher.id).is_none(), "only once");
         registry.admit(&viewer).expect("a live publisher");
         assert_eq!(registry.totals(), (1, 1));
+    }
+
+    #[test]
+    fn viewers_of_the_older_api_may_come_before_their_device_up_to_a_bound() {
+        let registry = Registry::new(2_000, 2_000, 10);
+        for n in 0..MAX_WAITING {
+            let mut id = [1; 16];
+            id[8..].copy_from_slice(&n.to_be_bytes());
+            let mut viewer = Arc::into_inner(record(1, Protocol::Session, "cam")).expect("one");
+            viewer.id = SessionId::new(0, 0, id);
+            registry.admit(&Arc::new(viewer)).expect("room");
+        }
+        assert_eq!(registry.waiting(), MAX_WAITING);
+        let more = record(2, Protocol::SfuSubscriber, "door");
+        let refused = registry.admit(&more).err();
+        assert_eq!(refused, Some(AdmitError::Waiting(MAX_WAITING)));
+        assert_eq!(registry.devices().len(), 1, "nothing is left of it");
+        live(&registry, 3, "cam");
+        assert_eq!(registry.waiting(), 0, "they wait no longer");
+        registry.admit(&more).expect("room");
+    }
+
+    #[test]
+    fn a_session_that_takes_the_place_of_another_has_its_name() {
+        let registry = Registry::new(10, 10, 10);
+        let first = older(1, Protocol::SfuPublisher, "cam", 1);
+        registry.admit(&first).expect("room");
+        let named = |registry: &Registry| registry.find_named(first.id).map(|r| r.id);
+        assert_eq!(named(&registry), Some(first.id));
+        let second = older(2, Protocol::SfuPublisher, "cam", 1);
+        registry.admit(&second).expect("room");
+        registry.remove(first.id).expect("known");
+        assert_eq!(named(&registry), Some(second.id));
+        assert!(
+            registry.find_named(second.id).is_none(),
+            "by its name alone"
+        );
+        registry.remove(second.id).expect("known");
+        assert_eq!(named(&registry), None);
+        assert!(lock(&registry.named).is_empty());
+        let other = live(&registry, 3, "cam");
+        assert!(registry.find_named(other.id).is_none(), "of no older API");
+    }
+
+    #[test]
+    fn a_device_has_codecs_while_it_is_live() {
+        let registry = Registry::new(10, 10, 10);
+        let mut publisher = Arc::into_inner(record(1, Protocol::Whip, "cam")).expect("one");
+        publisher.codecs = vec![Codec::Vp8];
+        registry.admit(&Arc::new(publisher)).expect("room");
+        assert_eq!(registry.codecs("cam"), None);
+        registry
+            .connected(SessionId::new(0, 0, [1; 16]))
+            .expect("known");
+        assert_eq!(registry.codecs("cam"), Some(vec![Codec::Vp8]));
     }
 
     #[test]

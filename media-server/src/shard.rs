@@ -100,6 +100,8 @@ pub enum CloseReason {
     PublisherGone,
     /// It lived as long as a session may.
     Limit,
+    /// It was of no use for half an hour, though its peer was there.
+    Inactive,
 }
 
 impl CloseReason {
@@ -114,6 +116,7 @@ impl CloseReason {
             CloseReason::Drained => "drained",
             CloseReason::PublisherGone => "publisher_gone",
             CloseReason::Limit => "limit",
+            CloseReason::Inactive => "inactive_timeout",
         }
     }
 }

@@ -2,13 +2,14 @@
 //! that end by themselves.
 //!
 //! Owns the secret shared with the TURN server (re-read every 5 s), and never shows or logs it. Called
-//! by the API for the `Link` headers of RFC 9725 §4.6.
+//! by the API for the `Link` headers of RFC 9725 §4.6, and for the lists of the older API.
 
 use crate::config::TurnConfig;
 use aws_lc_rs::hmac;
 use axum::http::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -64,9 +65,14 @@ impl IceServers {
         }
     }
 
-    /// A `Link` value for each server. Credentials are made for `name`, a session or what will be
-    /// one, and end when the configuration says (draft-uberti-behave-turn-rest-00 §2.2).
-    pub fn links(&self, now: SystemTime, name: &str) -> Vec<HeaderValue> {
+    /// Whether there is a TURN server among them.
+    pub fn has_turn(&self) -> bool {
+        self.config.urls.iter().any(|url| is_turn(url))
+    }
+
+    /// Each server as the W3C's `RTCIceServer` has it. Credentials are made for `name`, a session or what will
+    /// be one, and end when the configuration says (draft-uberti-behave-turn-rest-00 §2.2).
+    pub fn list(&self, now: SystemTime, name: &str) -> Vec<IceServer> {
         let expiry = now
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
@@ -80,9 +86,19 @@ impl IceServers {
                 (username, credential)
             }
         };
-        let link = |url: &String| {
-            let mut link = format!("<{url}>; rel=\"ice-server\"");
-            if url.starts_with("turn") {
+        let server = |url: &String| IceServer {
+            urls: [url.clone()],
+            username: is_turn(url).then(|| username.clone()),
+            credential: is_turn(url).then(|| credential.clone()),
+        };
+        self.config.urls.iter().map(server).collect()
+    }
+
+    /// A `Link` value for each server, with the same credentials.
+    pub fn links(&self, now: SystemTime, name: &str) -> Vec<HeaderValue> {
+        let link = |server: IceServer| {
+            let mut link = format!("<{}>; rel=\"ice-server\"", server.urls[0]);
+            if let (Some(username), Some(credential)) = (server.username, server.credential) {
                 link += &format!(
                     "; username={}; credential={}; credential-type=\"password\"",
                     quoted(&username),
@@ -92,8 +108,22 @@ impl IceServers {
             // Only a fixed credential with a control character is refused here.
             HeaderValue::from_str(&link).ok()
         };
-        self.config.urls.iter().filter_map(link).collect()
+        self.list(now, name).into_iter().filter_map(link).collect()
     }
+}
+
+/// One ICE server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IceServer {
+    urls: [String; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
+}
+
+fn is_turn(url: &str) -> bool {
+    url.starts_with("turn")
 }
 
 fn credential(secret: &[u8], username: &str) -> String {

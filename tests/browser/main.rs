@@ -9,5 +9,6 @@ mod device;
 mod insecure;
 mod lipsync;
 mod networks;
+mod older;
 mod simulcast;
 mod stream;

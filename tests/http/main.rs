@@ -8,6 +8,7 @@ mod conformance;
 mod extensions;
 mod limits;
 mod media_port;
+mod older;
 mod operations;
 mod requests;
 mod restart;

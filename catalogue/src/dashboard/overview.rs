@@ -231,13 +231,17 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Set-ups under way",
-                description: "Sessions between their POST and their keys, those that wait for a place among them, and ICE restarts a minute.",
+                description: "Sessions between their POST and their keys, those that wait for a place among them, viewers that wait for their device, and ICE restarts a minute.",
                 kind: Lines,
                 unit: Unit::Count,
                 queries: &[
                     Query {
                         expr: "sum by (state) (media_handshakes{$S})",
                         legend: "{{state}}",
+                    },
+                    Query {
+                        expr: "sum(media_waiting_viewers{$S})",
+                        legend: "waiting for a device",
                     },
                     Query {
                         expr: "60 * sum(rate(media_ice_restarts_total{$S}[$__rate_interval]))",

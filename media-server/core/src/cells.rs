@@ -202,6 +202,13 @@ impl SessionCells {
         self.messages.fetch_add(count as u64, Relaxed);
     }
 
+    /// As if so many packets and messages had come.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn note_traffic(&self, packets: u64, messages: u64) {
+        self.packets.store(packets, Relaxed);
+        self.messages.store(messages, Relaxed);
+    }
+
     pub(crate) fn set_ice_state(&self, state: IceState) {
         self.ice_state.store(state as u8, Relaxed);
     }

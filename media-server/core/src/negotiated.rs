@@ -37,6 +37,15 @@ pub enum Codec {
     Red,
 }
 
+impl Codec {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Codec::H264 { .. } | Codec::Vp8 | Codec::Vp9 { .. } | Codec::Av1 { .. } => Kind::Video,
+            Codec::Opus | Codec::Red => Kind::Audio,
+        }
+    }
+}
+
 /// SHA-256 of the peer's DTLS certificate (RFC 8122).
 pub type Fingerprint = [u8; 32];
 
@@ -111,6 +120,17 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
+    /// The codecs of all tracks, in their order, each once.
+    pub fn codecs(&self) -> Vec<Codec> {
+        let mut codecs = Vec::new();
+        for payload_type in self.tracks.iter().flat_map(|t| &t.payload_types) {
+            if !codecs.contains(&payload_type.codec) {
+                codecs.push(payload_type.codec.clone());
+            }
+        }
+        codecs
+    }
+
     /// RIDs of the simulcast layers of the video; none without simulcast.
     pub fn rids(&self) -> Vec<Box<str>> {
         let video = self.tracks.iter().find(|t| t.kind == Kind::Video);

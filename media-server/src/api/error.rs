@@ -1,11 +1,14 @@
-//! Errors of the API → statuses and problem bodies (RFC 9457). Nothing else chooses a status.
+//! Errors of the API → statuses and problem bodies (RFC 9457). Nothing else chooses a status, but for the older
+//! API `error/media.rs`.
+
+pub mod media;
 
 use crate::auth::AuthError;
 use crate::registry::AdmitError;
 use crate::shard::MailboxError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use media_core::sdp::{FragmentError, OfferError};
+use media_core::sdp::{AnswerError, FragmentError, OfferError};
 use serde_json::json;
 use std::time::Duration;
 
@@ -36,6 +39,10 @@ pub enum ApiError {
     Forbidden { grant: &'static str, device: String },
     #[error("{0}")]
     Offer(#[from] OfferError),
+    #[error("{0}")]
+    Answer(#[from] AnswerError),
+    #[error("the session has its answer")]
+    Answered,
     #[error("{0}")]
     Fragment(#[from] FragmentError),
     #[error("the body is not what this resource takes: {0}")]
@@ -89,6 +96,7 @@ impl ApiError {
             | ApiError::BodyCut
             | ApiError::Json(_)
             | ApiError::Fragment(_)
+            | ApiError::Answer(_)
             | ApiError::Offer(OfferError::Malformed(_)) => StatusCode::BAD_REQUEST,
             ApiError::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -98,7 +106,7 @@ impl ApiError {
             ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
             | ApiError::UnknownMedia
             | ApiError::UnknownLayer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::NoPublisher { .. } => StatusCode::CONFLICT,
+            ApiError::NoPublisher { .. } | ApiError::Answered => StatusCode::CONFLICT,
             ApiError::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Limit(_)
             | ApiError::Handshakes
@@ -126,6 +134,8 @@ impl ApiError {
             ApiError::Offer(OfferError::Malformed(_)) => "malformed_offer",
             ApiError::Offer(OfferError::Unsupported(_)) => "unsupported_offer",
             ApiError::Offer(OfferError::NoCommonCodec(_)) => "no_common_codec",
+            ApiError::Answer(_) => "answer",
+            ApiError::Answered => "answered",
             ApiError::Fragment(_) => "malformed_fragment",
             ApiError::Json(_) => "malformed_json",
             ApiError::UnknownMedia => "unknown_media",
@@ -151,6 +161,7 @@ impl ApiError {
             ApiError::Rate { limit, .. } => Some(limit),
             ApiError::Limit(AdmitError::Sessions(_)) => Some("sessions"),
             ApiError::Limit(AdmitError::Viewers(_)) => Some("viewers"),
+            ApiError::Limit(AdmitError::Waiting(_)) => Some("waiting"),
             ApiError::Handshakes => Some("handshakes"),
             _ => None,
         }
@@ -170,6 +181,8 @@ impl ApiError {
             ApiError::Offer(OfferError::Malformed(_)) => "Not an SDP offer",
             ApiError::Offer(OfferError::Unsupported(_)) => "Offer not supported",
             ApiError::Offer(OfferError::NoCommonCodec(_)) => "No common codec",
+            ApiError::Answer(_) => "Not a right answer",
+            ApiError::Answered => "Answered already",
             ApiError::Fragment(_) => "Not an SDP fragment",
             ApiError::Json(_) => "Not the right JSON",
             ApiError::UnknownMedia => "No such m-line",

@@ -1,26 +1,55 @@
 //! `/api/v1`: devices and sessions as JSON, for people and scripts.
 
 use super::error::ApiError;
+use super::openapi::{self, Operation};
 use super::principal;
 use crate::app::App;
 use crate::registry::{Record, role_name};
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
 use media_core::ids::SessionId;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Routes of the JSON API.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/devices", get(devices))
-        .route("/api/v1/sessions", get(sessions))
-        .route("/api/v1/sessions/{session}", get(session))
-}
+/// Operations of the JSON API.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "get",
+        path: "/api/v1/devices",
+        summary: "Devices with a session, as far as the token lets them be seen",
+        request: None,
+        answers: &[(200, "Devices"), (401, "Problem")],
+        handler: || get(devices),
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/sessions",
+        summary: "Sessions open now, with live figures",
+        request: None,
+        answers: &[(200, "Sessions"), (401, "Problem")],
+        handler: || get(sessions),
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/sessions/{session}",
+        summary: "One session",
+        request: None,
+        answers: &[(200, "Session"), (401, "Problem"), (404, "Problem")],
+        handler: || get(session),
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/openapi.json",
+        summary: "This document; it needs no token",
+        request: None,
+        answers: &[(200, "Document")],
+        handler: || get(async || Json(openapi::document())),
+    },
+];
 
 #[derive(Debug, Serialize)]
 struct Devices {
@@ -164,7 +193,7 @@ fn fresh<T: Serialize>(body: T) -> impl IntoResponse {
 
 /// UTC in whole seconds, as `2026-01-31T12:00:00Z`. Days to a date after Howard Hinnant's
 /// `civil_from_days`.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

@@ -61,8 +61,8 @@ fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
     .head(async move |Path(device): Path<String>| {
         device_name(&device)?;
         Ok::<_, ApiError>(match protocol {
-            Protocol::Whip => StatusCode::NO_CONTENT.into_response(),
             Protocol::Whep => [(header::CONTENT_TYPE, SDP)].into_response(),
+            _ => StatusCode::NO_CONTENT.into_response(),
         })
     })
     .options(
@@ -141,17 +141,22 @@ async fn create(
     check_rate(&app, &principal)?;
     check_grant(&app, protocol, &principal, &device)?;
     let created = admitted(&app, protocol, device, principal, asked, headers, body).await;
-    if let Err(
-        ApiError::Limit(_)
-        | ApiError::Handshakes
-        | ApiError::Busy(_)
-        | ApiError::Draining
-        | ApiError::NoAddress,
-    ) = &created
-    {
-        count_setup(&app, protocol, "refused");
+    if let Err(error) = &created {
+        count_refused(&app, protocol, error);
     }
     created
+}
+
+/// Counts a set-up that was refused though its request was right.
+pub(super) fn count_refused(app: &App, protocol: Protocol, error: &ApiError) {
+    if let ApiError::Limit(_)
+    | ApiError::Handshakes
+    | ApiError::Busy(_)
+    | ApiError::Draining
+    | ApiError::NoAddress = error
+    {
+        count_setup(app, protocol, "refused");
+    }
 }
 
 /// An OPTIONS with a token is a client that asks for ICE servers (RFC 9725 §4.6); a browser's
@@ -169,15 +174,15 @@ fn link_ice_servers(app: &App, id: SessionId, response: &mut Response) {
     }
 }
 
-fn check_grant(
+pub(super) fn check_grant(
     app: &App,
     protocol: Protocol,
     principal: &Principal,
     device: &str,
 ) -> Result<(), ApiError> {
-    let (granted, grant) = match protocol {
-        Protocol::Whip => (principal.may_publish(device), "publish"),
-        Protocol::Whep => (principal.may_view(device), "view"),
+    let (granted, grant) = match protocol.role() {
+        Role::Publisher => (principal.may_publish(device), "publish"),
+        Role::Viewer => (principal.may_view(device), "view"),
     };
     if granted {
         return Ok(());
@@ -268,6 +273,8 @@ async fn admitted(
             mid: mid.to_owned(),
         }),
         rids: agreement.negotiated.rids(),
+        codecs: agreement.negotiated.codecs(),
+        older: None,
         cells: cells.clone(),
         handshake: Some(handshake),
     }));
@@ -309,7 +316,7 @@ async fn admitted(
 }
 
 /// The streams of one session must differ.
-fn distinct([audio, mut video, mut rtx]: [u32; 3]) -> [u32; 3] {
+pub(super) fn distinct([audio, mut video, mut rtx]: [u32; 3]) -> [u32; 3] {
     while video == audio {
         video = video.wrapping_add(1);
     }
@@ -319,20 +326,14 @@ fn distinct([audio, mut video, mut rtx]: [u32; 3]) -> [u32; 3] {
     [audio, video, rtx]
 }
 
-async fn open_session(
+/// Admits a session and opens it on its shard.
+pub(super) async fn open_session(
     app: Arc<App>,
     record: Arc<Record>,
     open: OpenSession,
 ) -> Result<(), ApiError> {
     let id = record.id;
-    let superseded = app.registry.admit(&record).map_err(|error| match error {
-        AdmitError::NoPublisher => ApiError::NoPublisher {
-            device: record.device.to_string(),
-        },
-        limit => ApiError::Limit(limit),
-    })?;
-    // Only now: a device that nobody publishes has no series, however often it is asked for.
-    app.births(&record.device);
+    let superseded = admit(&app, &record)?;
     if let Err(error) = app.shards.open(open).await {
         app.registry.remove(id);
         if let Some(old) = superseded {
@@ -344,14 +345,7 @@ async fn open_session(
         }
         return Err(ApiError::Busy(error));
     }
-    app.metrics
-        .count("media_sessions_created_total", &[&record.device]);
-    tracing::info!(
-        session = %id,
-        device = %record.device,
-        role = role_name(record.role()),
-        "session admitted"
-    );
+    count_created(&app, &record);
     if let Some(old) = superseded {
         old.begin_ending();
         if let Err(error) = app.shards.close(old.id, CloseReason::Superseded).await {
@@ -364,11 +358,36 @@ async fn open_session(
     Ok(())
 }
 
-async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
+/// Admits a session; returns the publisher that it supersedes.
+pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record>>, ApiError> {
+    let superseded = app.registry.admit(record).map_err(|error| match error {
+        AdmitError::NoPublisher => ApiError::NoPublisher {
+            device: record.device.to_string(),
+        },
+        limit => ApiError::Limit(limit),
+    })?;
+    // Only now: a device that nobody publishes or waits for has no series, however often it is asked for.
+    app.births(&record.device);
+    Ok(superseded)
+}
+
+pub(super) fn count_created(app: &App, record: &Record) {
+    app.metrics
+        .count("media_sessions_created_total", &[&record.device]);
+    tracing::info!(
+        session = %record.id,
+        device = %record.device,
+        role = role_name(record.role()),
+        "session admitted"
+    );
+}
+
+/// Ends a session that its owner wants no more.
+pub(super) async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
     if !record.begin_ending() {
         return Err(ApiError::UnknownSession);
     }
-    match app.shards.close(record.id, CloseReason::Normal).await {
+    match app.end(record, CloseReason::Normal).await {
         Ok(true) => Ok(StatusCode::OK),
         // It ended by itself a moment ago.
         Ok(false) => Err(ApiError::UnknownSession),
@@ -386,13 +405,15 @@ pub(super) fn find(
     (device, session): &(String, String),
     principal: &Principal,
 ) -> Result<Arc<Record>, ApiError> {
-    session
+    let record = session
         .parse::<SessionId>()
         .ok()
         .and_then(|id| app.registry.find(id))
         .filter(|record| record.protocol == protocol && *record.device == **device)
         .filter(|record| principal.owns(record.subject.as_deref()))
-        .ok_or(ApiError::UnknownSession)
+        .ok_or(ApiError::UnknownSession)?;
+    record.called(Instant::now());
+    Ok(record)
 }
 
 /// Counts the outcome of a set-up; called here for refusals, by the app for all others.

@@ -74,6 +74,7 @@ fn set_totals(app: &App, metrics: &Metrics) {
         &[],
         f64::from(app.config.limits.video_kbps) * 1e3,
     );
+    metrics.set("media_waiting_viewers", &[], app.registry.waiting() as f64);
     let handshakes = &app.limiter.handshakes;
     for (state, count) in [
         ("in_flight", handshakes.in_flight()),

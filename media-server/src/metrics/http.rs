@@ -14,8 +14,7 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
     let path = request
         .extensions()
         .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str)
-        .to_owned();
+        .map_or("unmatched".to_owned(), |path| template(path.as_str()));
     // A method is a label: only those that mean something here, or anybody could make series.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PATCH" | "DELETE" | "OPTIONS" | "PUT") => known,
@@ -45,6 +44,15 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
     response
 }
 
+/// A route as the label `path` has it: the older API's as the service before wrote it.
+fn template(path: &str) -> String {
+    if path.starts_with("/api/media/") || path.starts_with("/ws/") {
+        path.replace('{', ":").replace('}', "")
+    } else {
+        path.to_owned()
+    }
+}
+
 /// What was attempted, for the label `operation`.
 fn operation(method: &str, path: &str) -> &'static str {
     match (method, path) {
@@ -57,8 +65,21 @@ fn operation(method: &str, path: &str) -> &'static str {
         (_, path) if path.starts_with("/whep/{device}/{session}/sse") => "events",
         (_, path) if path.starts_with("/whip/") || path.starts_with("/whep/") => "session_read",
         (_, path) if path.starts_with("/api/v1/") => "api_read",
+        (_, path) if path.starts_with("/api/media/") => older(method, path),
         (_, "unmatched") => "unmatched",
         _ => "other",
+    }
+}
+
+/// The same for the older API.
+fn older(method: &str, path: &str) -> &'static str {
+    match (method, path.rsplit('/').next().unwrap_or_default()) {
+        (_, "answer") => "session_answer",
+        (_, "ice-candidate" | "ice-candidates") => "session_candidates",
+        (_, "turn-credentials") => "ice_servers",
+        ("POST", _) => "session_create",
+        ("DELETE", _) => "session_delete",
+        _ => "session_read",
     }
 }
 

@@ -86,6 +86,26 @@ fn a_spoofed_ufrag_does_not_move_the_session() {
     assert_eq!(bindings(&bench), [peer.addr]);
 }
 
+#[test]
+fn checks_and_reports_keep_a_session_and_are_not_what_it_is_there_for() {
+    let mut bench = Bench::new();
+    let mut peer = Peer::new(1, &[GCM], Duration::from_millis(100));
+    let (config, cells) = bench.config(1, Role::Viewer, &peer);
+    let mut session = Viewer::new(bench.now, config);
+    session.set_publisher_live(bench.now, true);
+    bench.connect(&mut session, &mut peer);
+    // Forty minutes of a peer that is there.
+    for _ in 0..40 * 60 / 5 {
+        let check = peer.check(true);
+        bench.feed(&mut session, peer.addr, &check);
+        bench.timeout(&mut session);
+        bench.now += Duration::from_secs(5);
+    }
+    let ended = |e: &SessionEvent| matches!(e, SessionEvent::Ended(_));
+    assert!(!bench.events.iter().any(ended), "{:?}", bench.events);
+    assert_eq!((cells.packets(), cells.messages()), (0, 0));
+}
+
 /// An INIT of RFC 9260 §3.3.2 that asks for as many streams as there are, with its checksum.
 const INIT: [u8; 32] = [
     0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0xc8, 0x93, 0xbb, 0xde, 1, 0, 0, 20, 0, 0, 0, 7, 0, 2, 0,

@@ -1,0 +1,353 @@
+//! Sessions of the older API: admitted with an offer of ours and opened with its answer, or opened at once with
+//! an offer of the client's.
+//!
+//! Decides on no status; its callers tell what failed in their words. Client candidates are counted and never
+//! dialled, so they may come before the answer.
+
+use crate::api::error::ApiError;
+use crate::api::error::media::MediaError;
+use crate::api::whip::{
+    MAX_CANDIDATES, admit, count_candidates, count_created, count_refused, distinct, open_session,
+};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::drain::DrainState;
+use crate::registry::{Ice, MediaLine, NewSession, Offered, Older, Protocol, Record};
+use crate::shard::{CloseReason, MailboxError, OpenSession};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use media_core::cells::{IceState, SessionCells};
+use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::negotiated::{Codec, Kind, Role};
+use media_core::sdp::{
+    Bundle, Candidate, Local, Offer, Proposal, Proposed, component, write_answer,
+};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is offered before the device is there: what the service before had.
+const USUAL_VIDEO: [Codec; 2] = [
+    Codec::H264 {
+        packetization_mode: 1,
+        profile_iop: 0x42e0,
+    },
+    Codec::Vp8,
+];
+
+/// A session that a client asks for.
+pub(super) struct Asked {
+    pub(super) protocol: Protocol,
+    pub(super) device: Arc<str>,
+    pub(super) user: String,
+    pub(super) principal: Principal,
+    /// Name of a session whose place it takes.
+    pub(super) name: Option<SessionId>,
+    /// Name of the publisher that a subscriber refers to.
+    pub(super) publisher: Option<SessionId>,
+}
+
+/// How an offer is to be.
+pub(super) struct Wanted {
+    pub(super) stream: String,
+    pub(super) control: bool,
+    /// Codecs that come first.
+    pub(super) prefers: Option<fn(&Codec) -> bool>,
+}
+
+/// Where a session is to be, and the credentials of its checks.
+struct Place {
+    id: SessionId,
+    ufrag: Ufrag,
+    pwd: IcePwd,
+    candidates: Arc<[Candidate]>,
+}
+
+impl Place {
+    fn of(app: &App, device: &str) -> Result<Place, ApiError> {
+        if app.drain_state() != DrainState::Accepting {
+            return Err(ApiError::Draining);
+        }
+        let candidates = app.addresses.current();
+        if candidates.is_empty() {
+            return Err(ApiError::NoAddress);
+        }
+        let shard = app.shards.place(Role::Viewer, device);
+        Ok(Place {
+            id: SessionId::new(app.config.ordinal, shard, app.random()),
+            ufrag: Ufrag::new(&app.ufrag_key, app.config.ordinal, shard, app.random()),
+            pwd: IcePwd::new(app.random()),
+            candidates,
+        })
+    }
+
+    fn local(&self, app: &App) -> Local<'_> {
+        Local {
+            ufrag: self.ufrag,
+            pwd: self.pwd,
+            fingerprint: app.shards.fingerprint(),
+            candidates: &self.candidates,
+            origin: u64::from_be_bytes(app.random()),
+            video_kbps: app.config.limits.video_kbps,
+        }
+    }
+}
+
+/// Admits a session and writes its offer.
+///
+/// # Errors
+/// [`ApiError`]; there is no session.
+pub(super) fn offer(
+    app: &App,
+    asked: Asked,
+    wanted: Wanted,
+) -> Result<(Arc<Record>, String), ApiError> {
+    let protocol = asked.protocol;
+    let offered = try_offer(app, asked, wanted);
+    offered.inspect_err(|error| count_refused(app, protocol, error))
+}
+
+fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, String), ApiError> {
+    let now = Instant::now();
+    let place = Place::of(app, &asked.device)?;
+    let (mut video, audio) = match app.registry.codecs(&asked.device) {
+        Some(codecs) => {
+            let audio = codecs.contains(&Codec::Opus);
+            let video = codecs.into_iter().filter(|c| c.kind() == Kind::Video);
+            (video.collect(), audio)
+        }
+        None => (USUAL_VIDEO.to_vec(), true),
+    };
+    if let Some(prefers) = wanted.prefers {
+        video.sort_by_key(|codec| !prefers(codec));
+    }
+    let proposed = Proposed {
+        video,
+        audio,
+        control: wanted.control,
+        stream: wanted.stream,
+    };
+    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
+    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
+    let proposal = Proposal::new(proposed, ssrcs, cname)?;
+    let sdp = proposal.write(&place.local(app));
+    let record = Arc::new(Record::new(NewSession {
+        id: place.id,
+        protocol: asked.protocol,
+        device: asked.device.clone(),
+        subject: asked.principal.subject.clone(),
+        asked: now,
+        // Of a restart, which this API does not have.
+        ice: Ice {
+            etag: String::new(),
+            remote_ufrag: String::new(),
+            remote_pwd: String::new(),
+            candidates: 0,
+        },
+        bundle: proposal.bundle(),
+        video: proposal.video().map(|(index, mid)| MediaLine {
+            index,
+            mid: mid.to_owned(),
+        }),
+        rids: Vec::new(),
+        codecs: Vec::new(),
+        older: Some(Older {
+            user: asked.user,
+            name: asked.name.unwrap_or(place.id),
+            publisher: asked.publisher,
+            offered: tokio::sync::Mutex::new(Some(Box::new(Offered {
+                proposal,
+                ufrag: place.ufrag,
+                pwd: place.pwd,
+                may_control: asked.principal.may_control(&asked.device),
+            }))),
+        }),
+        cells: Arc::new(SessionCells::new()),
+        handshake: None,
+    }));
+    admit(app, &record)?;
+    count_created(app, &record);
+    Ok((record, sdp))
+}
+
+/// Takes the answer to our offer and opens the session.
+///
+/// # Errors
+/// [`ApiError`]; another answer may be tried, but after `Answered` and a shard that was silent.
+pub(super) async fn answer(
+    app: &Arc<App>,
+    record: Arc<Record>,
+    sdp: String,
+) -> Result<(), ApiError> {
+    // A task of its own: a client that hangs up now must not leave half a session behind.
+    let taken = tokio::spawn(take_answer(app.clone(), record, sdp));
+    taken.await.expect("taking an answer does not panic")
+}
+
+async fn take_answer(app: Arc<App>, record: Arc<Record>, sdp: String) -> Result<(), ApiError> {
+    let older = record.older.as_ref().ok_or(ApiError::Answered)?;
+    let mut offered = older.offered.lock().await;
+    let ours = offered.as_ref().ok_or(ApiError::Answered)?;
+    let (negotiated, candidates) = ours.proposal.agree(sdp.as_bytes())?;
+    let place = app.limiter.handshakes.begin().await;
+    record.begin_handshake(place.map_err(|_| ApiError::Handshakes)?);
+    let open = OpenSession {
+        id: record.id,
+        ufrag: ours.ufrag,
+        pwd: ours.pwd,
+        device: record.device.clone(),
+        negotiated,
+        may_control: ours.may_control,
+        cells: record.cells.clone(),
+    };
+    if let Err(error) = app.shards.open(open).await {
+        // In doubt the shard may have opened it: then it is closed, and nobody knows of it.
+        if error == MailboxError::Timeout {
+            *offered = None;
+            app.forget(&record);
+            let _ = app.shards.close(record.id, CloseReason::ErrorCleanup).await;
+        }
+        return Err(ApiError::Busy(error));
+    }
+    *offered = None;
+    count(&app, &record, candidates).await;
+    Ok(())
+}
+
+/// Opens a session with an offer of the client's; returns it with our answer.
+///
+/// # Errors
+/// [`ApiError`]; there is no session.
+pub(super) async fn answer_to(
+    app: &Arc<App>,
+    asked: Asked,
+    sdp: &str,
+) -> Result<(Arc<Record>, String), ApiError> {
+    let protocol = asked.protocol;
+    let opened = try_answer_to(app, asked, sdp).await;
+    opened.inspect_err(|error| count_refused(app, protocol, error))
+}
+
+async fn try_answer_to(
+    app: &Arc<App>,
+    asked: Asked,
+    sdp: &str,
+) -> Result<(Arc<Record>, String), ApiError> {
+    let now = Instant::now();
+    let offer = Offer::parse(sdp.as_bytes())?;
+    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
+    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
+    let agreement = offer.agree(Role::Viewer, ssrcs, cname)?;
+    let handshake = app.limiter.handshakes.begin().await;
+    let handshake = handshake.map_err(|_| ApiError::Handshakes)?;
+    let place = Place::of(app, &asked.device)?;
+    let answer = write_answer(&offer, &agreement, &place.local(app));
+    let may_control = asked.principal.may_control(&asked.device);
+    let cells = Arc::new(SessionCells::new());
+    let record = Arc::new(Record::new(NewSession {
+        id: place.id,
+        protocol: asked.protocol,
+        device: asked.device.clone(),
+        subject: asked.principal.subject,
+        asked: now,
+        ice: Ice {
+            etag: String::new(),
+            remote_ufrag: offer.ice_ufrag.clone(),
+            remote_pwd: offer.ice_pwd.clone(),
+            candidates: 0,
+        },
+        bundle: Bundle::of(&offer, &agreement).expect("an answer has an m-line in use"),
+        video: offer.video().map(|(index, mid)| MediaLine {
+            index,
+            mid: mid.to_owned(),
+        }),
+        rids: Vec::new(),
+        codecs: Vec::new(),
+        older: Some(Older {
+            user: asked.user,
+            name: place.id,
+            publisher: None,
+            offered: tokio::sync::Mutex::new(None),
+        }),
+        cells: cells.clone(),
+        handshake: Some(handshake),
+    }));
+    let open = OpenSession {
+        id: place.id,
+        ufrag: place.ufrag,
+        pwd: place.pwd,
+        device: asked.device,
+        negotiated: agreement.negotiated,
+        may_control,
+        cells,
+    };
+    let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
+    opened.await.expect("opening a session does not panic")?;
+    count(app, &record, offer.candidates).await;
+    Ok((record, answer))
+}
+
+/// Takes candidates, lines as JavaScript has them; returns how many are right in form. An empty one says that
+/// there are no more.
+pub(super) async fn candidates(app: &App, record: &Record, lines: &[String]) -> usize {
+    let (mut right, mut usable) = (0, 0);
+    for line in lines {
+        let value = line.strip_prefix("candidate:").unwrap_or(line);
+        let component = component(value);
+        right += usize::from(line.is_empty() || component.is_some());
+        usable += u32::from(component == Some(1));
+    }
+    count(app, record, usable).await;
+    right
+}
+
+async fn count(app: &App, record: &Record, candidates: u32) {
+    let mut ice = record.ice.lock().await;
+    let room = MAX_CANDIDATES.saturating_sub(ice.candidates);
+    ice.candidates += count_candidates(app, &record.cells, candidates, room);
+}
+
+/// The caller's session of that name. Unknown and another subject's are the same.
+pub(super) fn find(
+    app: &App,
+    protocol: Protocol,
+    name: &str,
+    principal: &Principal,
+) -> Option<Arc<Record>> {
+    let record = app.registry.find_named(name.parse().ok()?)?;
+    if record.protocol != protocol || !principal.owns(record.subject.as_deref()) {
+        return None;
+    }
+    record.called(Instant::now());
+    Some(record)
+}
+
+/// Sessions of a protocol that the caller may see, the oldest first.
+pub(super) fn list(app: &App, protocol: Protocol, principal: &Principal) -> Vec<Arc<Record>> {
+    let mut records = app.registry.sessions();
+    records.retain(|r| {
+        let may_see = || principal.may_view(&r.device) || principal.owns(r.subject.as_deref());
+        r.protocol == protocol && may_see()
+    });
+    records.sort_by_key(|record| record.created);
+    records
+}
+
+/// The state of a session in the words of the service before.
+pub(super) fn state(record: &Record) -> &'static str {
+    match record.cells.ice_state() {
+        IceState::Disconnected => "disconnected",
+        IceState::Failed => "failed",
+        IceState::Closed => "closed",
+        _ if record.connected() => "connected",
+        _ => "connecting",
+    }
+}
+
+/// `userId` is the token's, or of somebody for whom the caller may speak.
+pub(super) fn check_user(principal: &Principal, user: &str) -> Result<(), MediaError> {
+    if principal.is_user(user) {
+        Ok(())
+    } else {
+        Err(MediaError::User)
+    }
+}

@@ -1,0 +1,432 @@
+//! `/api/media/sfu`: viewers of one device that refer to each other. The first one is called its publisher, and
+//! those after it its subscribers; all are viewers, and the device's media reaches them whoever came first.
+
+use super::body::Body;
+use super::caller;
+use super::offered::{self, Asked, Wanted};
+use super::sessions::{
+    ANSWER_ANSWERS, CANDIDATE_ANSWERS, END_ANSWERS, add_candidate, end_of, ice_servers,
+    take_answer, user,
+};
+use crate::api::device_name;
+use crate::api::error::media::MediaError;
+use crate::api::openapi::Operation;
+use crate::api::sessions::rfc3339;
+use crate::api::whip::check_grant;
+use crate::app::App;
+use crate::auth::Principal;
+use crate::registry::{Protocol, Record};
+use crate::shard::CloseReason;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::routing::{delete, get, post};
+use media_core::ids::SessionId;
+use media_core::negotiated::Codec;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const CREATED_SUBSCRIBER: &[(u16, &str)] = &[
+    (200, "CreatedSubscriber"),
+    (400, "Error"),
+    (401, "Unauthorized"),
+    (403, "Unauthorized"),
+    (404, "Error"),
+    (429, "Error"),
+    (500, "Error"),
+    (503, "Error"),
+];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/publishers",
+        summary: "Make a device's publisher, a viewer that subscribers refer to, or offer anew to it",
+        request: Some("CreatePublisher"),
+        answers: &[
+            (200, "CreatedPublisher"),
+            (400, "Error"),
+            (401, "Unauthorized"),
+            (403, "Unauthorized"),
+            (429, "Error"),
+            (500, "Error"),
+            (503, "Error"),
+        ],
+        handler: || post(create_publisher),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/sfu/publishers",
+        summary: "Publishers that the token lets be seen",
+        request: None,
+        answers: &[(200, "Publishers"), (401, "Unauthorized"), (429, "Error")],
+        handler: || get(publishers),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/publishers/answer",
+        summary: "Answer a publisher's offer; an unknown publisher is 500",
+        request: Some("PublisherAnswer"),
+        answers: ANSWER_ANSWERS,
+        handler: || post(answer_publisher),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/publishers/ice-candidate",
+        summary: "Add a candidate of a publisher; an unknown publisher is 400",
+        request: Some("PublisherCandidate"),
+        answers: CANDIDATE_ANSWERS,
+        handler: || post(publisher_candidate),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/sfu/publishers/{id}",
+        summary: "One publisher",
+        request: None,
+        answers: &[
+            (200, "Publisher"),
+            (401, "Unauthorized"),
+            (404, "Error"),
+            (429, "Error"),
+        ],
+        handler: || get(publisher),
+    },
+    Operation {
+        method: "delete",
+        path: "/api/media/sfu/publishers/{id}",
+        summary: "End a publisher and its subscribers",
+        request: None,
+        answers: END_ANSWERS,
+        handler: || delete(end_publisher),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/subscribers",
+        summary: "Make a subscriber of a publisher; an unknown publisher is 500",
+        request: Some("CreateSubscriber"),
+        answers: CREATED_SUBSCRIBER,
+        handler: || post(create_subscriber),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/subscribers/by-device",
+        summary: "Make a subscriber of a device's publisher",
+        request: Some("CreateSubscriberByDevice"),
+        answers: CREATED_SUBSCRIBER,
+        handler: || post(create_subscriber_by_device),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/subscribers/answer",
+        summary: "Answer a subscriber's offer; an unknown subscriber is 500",
+        request: Some("SubscriberAnswer"),
+        answers: ANSWER_ANSWERS,
+        handler: || post(answer_subscriber),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/sfu/subscribers/ice-candidate",
+        summary: "Add a candidate of a subscriber; an unknown subscriber is 400",
+        request: Some("SubscriberCandidate"),
+        answers: CANDIDATE_ANSWERS,
+        handler: || post(subscriber_candidate),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/sfu/subscribers/{id}",
+        summary: "One subscriber",
+        request: None,
+        answers: &[
+            (200, "Subscriber"),
+            (401, "Unauthorized"),
+            (404, "Error"),
+            (429, "Error"),
+        ],
+        handler: || get(subscriber),
+    },
+    Operation {
+        method: "delete",
+        path: "/api/media/sfu/subscribers/{id}",
+        summary: "End a subscriber",
+        request: None,
+        answers: END_ANSWERS,
+        handler: || delete(end_subscriber),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/sfu/stats",
+        summary: "Publishers that the token lets be seen, and how many subscribers they have",
+        request: None,
+        answers: &[(200, "SfuStats"), (401, "Unauthorized"), (429, "Error")],
+        handler: || get(stats),
+    },
+];
+
+type Shared = State<Arc<App>>;
+type Answer = Result<Json<Value>, MediaError>;
+type Raw = axum::body::Body;
+
+async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("CreatePublisherRequest", body).await?;
+    let device = body.required("deviceId", "DeviceID")?;
+    let user = body.required("userId", "UserID")?;
+    let codec = body.text("videoCodec")?;
+    body.check()?;
+    let device = device_name(&device)?;
+    check_grant(&app, Protocol::SfuPublisher, &principal, &device)?;
+    offered::check_user(&principal, &user)?;
+    // A device has one of each subject, which gets the name of the one before.
+    let before = publisher_of(&app, &device, |r| r.subject == principal.subject);
+    let asked = Asked {
+        protocol: Protocol::SfuPublisher,
+        device: device.clone(),
+        user,
+        principal,
+        name: before.as_ref().map(|before| name(before)),
+        publisher: None,
+    };
+    let is_h264: fn(&Codec) -> bool = |codec| matches!(codec, Codec::H264 { .. });
+    let is_vp8: fn(&Codec) -> bool = |codec| *codec == Codec::Vp8;
+    let wanted = Wanted {
+        control: true,
+        prefers: match &*codec {
+            "" => None,
+            "H264" => Some(is_h264),
+            _ => Some(is_vp8),
+        },
+        ..stream(&device)
+    };
+    let failed = |error| MediaError::internal("Failed to create publisher", Some(error));
+    let (record, sdp) = offered::offer(&app, asked, wanted).map_err(failed)?;
+    if let Some(before) = before {
+        end(&app, &before, CloseReason::Superseded).await;
+    }
+    Ok(Json(json!({
+        "publisherId": name(&record).to_string(),
+        "deviceId": &*device,
+        "offer": {"type": "offer", "sdp": sdp},
+        "iceServers": ice_servers(&app, record.id),
+    })))
+}
+
+fn stream(device: &str) -> Wanted {
+    Wanted {
+        stream: format!("cloudphone-sfu-{device}"),
+        control: false,
+        prefers: None,
+    }
+}
+
+async fn create_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("CreateSubscriberRequest", body).await?;
+    let publisher = body.required("publisherId", "PublisherID")?;
+    let user = body.required("userId", "UserID")?;
+    body.check()?;
+    offered::check_user(&principal, &user)?;
+    let known = publisher.parse().ok();
+    let known = known.and_then(|name| app.registry.find_named(name));
+    let known = known.filter(|r| r.protocol == Protocol::SfuPublisher);
+    let Some(known) = known.filter(|record| principal.may_view(&record.device)) else {
+        let error = "Failed to create subscriber: publisher not found: publisher not found";
+        return Err(MediaError::internal(&format!("{error}: {publisher}"), None));
+    };
+    subscribe(&app, &known, user, principal)
+}
+
+async fn create_subscriber_by_device(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("CreateSubscriberByDeviceRequest", body).await?;
+    let device = body.required("deviceId", "DeviceID")?;
+    let user = body.required("userId", "UserID")?;
+    body.check()?;
+    let device = device_name(&device)?;
+    check_grant(&app, Protocol::SfuSubscriber, &principal, &device)?;
+    offered::check_user(&principal, &user)?;
+    let known = publisher_of(&app, &device, |_| true);
+    let none = || MediaError::not_found("No active publisher for this device");
+    let known = known.ok_or_else(none)?;
+    subscribe(&app, &known, user, principal)
+}
+
+fn subscribe(app: &App, publisher: &Record, user: String, principal: Principal) -> Answer {
+    let asked = Asked {
+        protocol: Protocol::SfuSubscriber,
+        device: publisher.device.clone(),
+        user,
+        principal,
+        name: None,
+        publisher: Some(name(publisher)),
+    };
+    let failed = |error| MediaError::internal("Failed to create subscriber", Some(error));
+    let offered = offered::offer(app, asked, stream(&publisher.device));
+    let (record, sdp) = offered.map_err(failed)?;
+    Ok(Json(json!({
+        "subscriberId": record.id.to_string(),
+        "publisherId": name(publisher).to_string(),
+        "deviceId": &*record.device,
+        "offer": {"type": "offer", "sdp": sdp},
+        "iceServers": ice_servers(app, record.id),
+    })))
+}
+
+async fn answer_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("SetPublisherAnswerRequest", body).await?;
+    let name = body.required("publisherId", "PublisherID")?;
+    let answer = body.description("answer")?;
+    body.check()?;
+    let record = offered::find(&app, Protocol::SfuPublisher, &name, &principal);
+    take_answer(&app, record, answer).await
+}
+
+async fn answer_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("SetSubscriberAnswerRequest", body).await?;
+    let name = body.required("subscriberId", "SubscriberID")?;
+    let answer = body.description("answer")?;
+    body.check()?;
+    let record = offered::find(&app, Protocol::SfuSubscriber, &name, &principal);
+    take_answer(&app, record, answer).await
+}
+
+async fn publisher_candidate(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("AddPublisherICECandidateRequest", body).await?;
+    let name = body.required("publisherId", "PublisherID")?;
+    let line = body.candidate("candidate")?;
+    body.check()?;
+    let record = offered::find(&app, Protocol::SfuPublisher, &name, &principal);
+    add_candidate(&app, record, line).await
+}
+
+async fn subscriber_candidate(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let mut body = Body::read("AddSubscriberICECandidateRequest", body).await?;
+    let name = body.required("subscriberId", "SubscriberID")?;
+    let line = body.candidate("candidate")?;
+    body.check()?;
+    let record = offered::find(&app, Protocol::SfuSubscriber, &name, &principal);
+    add_candidate(&app, record, line).await
+}
+
+async fn publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
+    let record = record.ok_or_else(|| MediaError::not_found("Publisher not found"))?;
+    Ok(Json(describe(&app, &record)))
+}
+
+async fn publishers(State(app): Shared, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let publishers: Vec<Value> = records
+        .iter()
+        .map(|record| describe(&app, record))
+        .collect();
+    Ok(Json(
+        json!({"total": publishers.len(), "publishers": publishers}),
+    ))
+}
+
+fn describe(app: &App, record: &Record) -> Value {
+    json!({
+        "id": name(record).to_string(),
+        "deviceId": &*record.device,
+        "userId": user(record),
+        "state": offered::state(record),
+        "subscriberCount": subscribers(app, record).len(),
+        "createdAt": rfc3339(record.created_at),
+    })
+}
+
+async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let unknown = "Publisher not found";
+    let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
+    let record = record.ok_or_else(|| MediaError::not_found(unknown))?;
+    let ended = end_of(&app, Some(record.clone()), unknown).await?;
+    for subscriber in subscribers(&app, &record) {
+        end(&app, &subscriber, CloseReason::Normal).await;
+    }
+    Ok(ended)
+}
+
+/// Ends a session that goes with another, which has ended. One whose shard takes no order now goes on: nobody
+/// waits for its end.
+async fn end(app: &App, record: &Record, reason: CloseReason) {
+    if !record.begin_ending() {
+        return;
+    }
+    if let Err(error) = app.end(record, reason).await {
+        record.resume();
+        app.metrics
+            .count("media_errors_total", &["busy", "session_delete"]);
+        tracing::warn!(session = %record.id, %error, "session not closed with another");
+    }
+}
+
+async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
+    let record = record.ok_or_else(|| MediaError::not_found("Subscriber not found"))?;
+    let publisher = record.older.as_ref().and_then(|older| older.publisher);
+    Ok(Json(json!({
+        "id": record.id.to_string(),
+        "publisherId": publisher.map(|name| name.to_string()),
+        "deviceId": &*record.device,
+        "userId": user(&record),
+        "state": offered::state(&record),
+        "createdAt": rfc3339(record.created_at),
+    })))
+}
+
+async fn end_subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
+    end_of(&app, record, "Subscriber not found").await
+}
+
+async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
+    let principal = caller(&app, &headers)?;
+    let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let mut total = 0;
+    let mut publishers = Vec::new();
+    for record in &records {
+        let count = subscribers(&app, record).len();
+        total += count;
+        publishers.push(json!({
+            "id": name(record).to_string(),
+            "deviceId": &*record.device,
+            "state": offered::state(record),
+            "subscriberCount": count,
+        }));
+    }
+    Ok(Json(json!({
+        "totalPublishers": records.len(),
+        "totalSubscribers": total,
+        "publishers": publishers,
+    })))
+}
+
+/// What clients call a session.
+fn name(record: &Record) -> SessionId {
+    record.older.as_ref().map_or(record.id, |older| older.name)
+}
+
+/// The publisher of a device that is one of these.
+fn publisher_of(app: &App, device: &str, is: impl Fn(&Record) -> bool) -> Option<Arc<Record>> {
+    let mut records = app.registry.sessions().into_iter();
+    let found =
+        records.find(|r| r.protocol == Protocol::SfuPublisher && *r.device == *device && is(r))?;
+    app.registry.find_named(name(&found))
+}
+
+/// The subscribers of a publisher.
+fn subscribers(app: &App, publisher: &Record) -> Vec<Arc<Record>> {
+    let mut records = app.registry.sessions();
+    let name = Some(name(publisher));
+    records.retain(|r| r.older.as_ref().is_some_and(|o| o.publisher == name));
+    records
+}

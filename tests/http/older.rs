@@ -1,0 +1,693 @@
+//! `/api/media` row by row: each call and each error of the service before, what was sent, what should come and
+//! what came.
+
+use crate::requests::*;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use tests::process::TempDir;
+use tests::server::mint_token_for;
+use tests::{MediaServer, wait_for};
+
+/// A request and what it is answered. In both, `{name}` stands for what an earlier row has kept as that name, and
+/// `{answer name}` for a client's answer to such an offer.
+struct Row {
+    what: &'static str,
+    request: (&'static str, &'static str),
+    body: String,
+    status: u16,
+    /// JSON, in which `"*"` is any text that is not empty and `"v=0*"` one that begins so; or a text.
+    expected: Value,
+    /// Members of the answer that later rows use, by JSON pointer.
+    keep: &'static [(&'static str, &'static str)],
+}
+
+fn row(
+    what: &'static str,
+    request: (&'static str, &'static str),
+    body: impl ToString,
+    status: u16,
+    expected: Value,
+) -> Row {
+    Row {
+        what,
+        request,
+        body: body.to_string(),
+        status,
+        expected,
+        keep: &[],
+    }
+}
+
+impl Row {
+    fn keep(self, keep: &'static [(&'static str, &'static str)]) -> Row {
+        Row { keep, ..self }
+    }
+}
+
+/// Sends the rows in their order and shows all that came out otherwise.
+struct Table<'a> {
+    server: &'a MediaServer,
+    token: Option<String>,
+    kept: HashMap<&'static str, String>,
+    wrong: String,
+    count: usize,
+}
+
+impl<'a> Table<'a> {
+    fn new(server: &'a MediaServer, token: Option<String>) -> Self {
+        Table {
+            server,
+            token,
+            kept: HashMap::new(),
+            wrong: String::new(),
+            count: 0,
+        }
+    }
+
+    async fn run(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            self.count += 1;
+            self.run_row(row).await;
+        }
+    }
+
+    async fn run_row(&mut self, row: Row) {
+        let (method, path) = (row.request.0, self.fill(row.request.1));
+        let body = self.fill(&row.body);
+        let client = Client::builder().redirect(Policy::none()).build();
+        // The service before took JSON whatever the header said.
+        let mut request = client
+            .expect("an HTTP client")
+            .request(method.parse().expect("a method"), self.server.url(&path))
+            .header(CONTENT_TYPE, "text/plain")
+            .body(body.clone());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = send(request).await;
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        let got = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        let expected: Value =
+            serde_json::from_str(&self.fill(&row.expected.to_string())).expect("JSON");
+        if status != row.status || !matches(&expected, &got) {
+            let _ = writeln!(
+                self.wrong,
+                "{}\n  {method} {path} {:.300}\n  expected {} {expected}\n  got      {status} {:.600}",
+                row.what,
+                body,
+                row.status,
+                got.to_string()
+            );
+        }
+        for (name, pointer) in row.keep {
+            let value = got.pointer(pointer).and_then(Value::as_str);
+            self.kept.insert(name, value.unwrap_or_default().to_owned());
+        }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let mut filled = text.to_owned();
+        // In JSON, where line ends are written out; ids have none.
+        let quoted = |text: &str| json!(text).to_string().trim_matches('"').to_owned();
+        for (name, value) in &self.kept {
+            filled = filled.replace(&format!("{{{name}}}"), &quoted(value));
+            let answer = quoted(&answer_to(value));
+            filled = filled.replace(&format!("{{answer {name}}}"), &answer);
+        }
+        filled
+    }
+
+    fn check(self, least: usize) {
+        assert!(self.count >= least, "{} rows", self.count);
+        assert!(self.wrong.is_empty(), "\n{}", self.wrong);
+    }
+}
+
+fn matches(expected: &Value, got: &Value) -> bool {
+    match (expected, got) {
+        (Value::String(pattern), Value::String(text)) => match pattern.strip_suffix('*') {
+            Some(start) => text.starts_with(start) && !text.is_empty(),
+            None => pattern == text,
+        },
+        (Value::Object(expected), Value::Object(got)) => {
+            expected.len() == got.len()
+                && expected
+                    .iter()
+                    .all(|(key, value)| got.get(key).is_some_and(|got| matches(value, got)))
+        }
+        (Value::Array(expected), Value::Array(got)) => {
+            expected.len() == got.len() && expected.iter().zip(got).all(|(e, g)| matches(e, g))
+        }
+        _ => expected == got,
+    }
+}
+
+/// What a client that takes all of an offer answers.
+pub fn answer_to(offer: &str) -> String {
+    let ours = ["a=ice-lite", "a=candidate", "a=ssrc", "a=msid"];
+    let lines = offer
+        .lines()
+        .filter(|line| !ours.iter().any(|start| line.starts_with(start)));
+    let lines = lines.map(|line| match line {
+        "a=setup:actpass" => "a=setup:active\r\n".to_owned(),
+        "a=sendonly" => "a=recvonly\r\n".to_owned(),
+        line => format!("{line}\r\n"),
+    });
+    lines.collect()
+}
+
+fn required(request: &str, field: &str) -> String {
+    format!(
+        "Key: '{request}.{field}' Error:Field validation for '{field}' failed on the 'required' tag"
+    )
+}
+
+fn error(text: &str) -> Value {
+    json!({"error": text})
+}
+
+fn ok() -> Value {
+    json!({"status": "ok"})
+}
+
+const CANDIDATE: &str =
+    "candidate:842163049 1 udp 1677729535 192.0.2.1 50632 typ srflx raddr 0.0.0.0 rport 0";
+const NOWHERE: &str = "00000000-0000-8000-8000-000000000000";
+
+#[tokio::test]
+async fn every_call_to_sessions_is_answered_as_the_service_before_did() {
+    let server = MediaServer::open(&[]).await;
+    let mut table = Table::new(&server, None);
+    let sessions = ("POST", "/api/media/sessions");
+    let answers = ("POST", "/api/media/sessions/answer");
+    let candidate = ("POST", "/api/media/sessions/ice-candidate");
+    let candidates = ("POST", "/api/media/sessions/ice-candidates");
+    let one = json!({"candidate": CANDIDATE, "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": null});
+    let created = json!({
+        "sessionId": "*", "offer": {"type": "offer", "sdp": "v=0*"},
+        "iceServers": [],
+    });
+    let session = |state: &str| {
+        json!({
+            "sessionId": "{session}", "deviceId": "cam-1", "userId": "ann",
+            "state": state, "createdAt": "20*", "lastActive": "20*",
+        })
+    };
+    let no_device = required("CreateSessionRequest", "DeviceID");
+    let no_user = required("CreateSessionRequest", "UserID");
+    table
+        .run(vec![
+            row("no sessions yet", ("GET", "/api/media/sessions"), "", 200, json!({"sessions": [], "total": 0})),
+            row("create: no body", sessions, "", 400, error("EOF")),
+            row("create: half a body", sessions, "{\"deviceId\":", 400, error("unexpected EOF")),
+            row("create: no JSON", sessions, "hello", 400, error("invalid character 'h' looking for beginning of value")),
+            row("create: an array", sessions, "[]", 400, error("json: cannot unmarshal array into Go value of type handlers.CreateSessionRequest")),
+            row("create: no device", sessions, json!({"userId": "ann"}), 400, error(&no_device)),
+            row("create: no user", sessions, json!({"deviceId": "cam-1"}), 400, error(&no_user)),
+            row("create: neither", sessions, "{}", 400, error(&format!("{no_device}\n{no_user}"))),
+            row("create: a number", sessions, json!({"deviceId": 1, "userId": "ann"}), 400, error("json: cannot unmarshal number into Go struct field CreateSessionRequest.deviceId of type string")),
+            row("create: no device's name", sessions, json!({"deviceId": "../x", "userId": "ann"}), 400, error("a device is named by*")),
+            row("create, with a field that is not known", sessions, json!({"deviceId": "cam-1", "userId": "ann", "x": 1}), 200, created.clone())
+                .keep(&[("session", "/sessionId"), ("offer", "/offer/sdp")]),
+            row("get", ("GET", "/api/media/sessions/{session}"), "", 200, session("connecting")),
+            row("list", ("GET", "/api/media/sessions"), "", 200, json!({"sessions": [session("connecting")], "total": 1})),
+            row("stats", ("GET", "/api/media/stats"), "", 200, json!({
+                "totalSessions": 1, "activeSessions": 0, "connectingSessions": 1, "failedSessions": 0,
+                "wsConnections": 0, "framePool": {"allocations": 0, "reuses": 0, "reuseRate": "0.0%"},
+            })),
+            row("candidate: no session", candidate, json!({"candidate": one}), 400, error(&required("AddICECandidateRequest", "SessionID"))),
+            row("candidate: unknown session", candidate, json!({"sessionId": NOWHERE, "candidate": one}), 400, error("Failed to add ICE candidate")),
+            row("candidate: no id", candidate, json!({"sessionId": "x", "candidate": one}), 400, error("Failed to add ICE candidate")),
+            row("candidate before the answer", candidate, json!({"sessionId": "{session}", "candidate": one}), 200, ok()),
+            row("no candidate is the end of them", candidate, json!({"sessionId": "{session}"}), 200, ok()),
+            row("an empty candidate", candidate, json!({"sessionId": "{session}", "candidate": {"candidate": ""}}), 200, ok()),
+            row("candidate: not one", candidate, json!({"sessionId": "{session}", "candidate": {"candidate": "hello"}}), 400, error("Failed to add ICE candidate")),
+            row("candidate: a text", candidate, json!({"sessionId": "{session}", "candidate": "x"}), 400, error("json: cannot unmarshal string into Go struct field AddICECandidateRequest.candidate of type webrtc.ICECandidateInit")),
+            row("candidates: none", candidates, json!({"sessionId": "{session}", "candidates": []}), 200, json!({"status": "ok", "added": 0, "total": 0})),
+            row("candidates: no list", candidates, json!({"sessionId": "{session}"}), 400, error(&required("AddICECandidatesRequest", "Candidates"))),
+            row("candidates: none of an unknown session", candidates, json!({"sessionId": NOWHERE, "candidates": []}), 200, json!({"status": "ok", "added": 0, "total": 0})),
+            row("candidates of an unknown session", candidates, json!({"sessionId": NOWHERE, "candidates": [one]}), 400, error("Failed to add ICE candidates")),
+            row("candidates: one of two is right", candidates, json!({"sessionId": "{session}", "candidates": [one, {"candidate": "x"}]}), 200, json!({"status": "ok", "added": 1, "total": 2})),
+            row("candidates: all wrong", candidates, json!({"sessionId": "{session}", "candidates": [{"candidate": "x"}]}), 400, error("Failed to add ICE candidates")),
+            row("candidates: more than are kept", candidates, json!({"sessionId": "{session}", "candidates": vec![one.clone(); 60]}), 200, json!({"status": "ok", "added": 60, "total": 60})),
+            row("answer: no session", answers, json!({"answer": {"type": "answer", "sdp": "v=0"}}), 400, error(&required("SetAnswerRequest", "SessionID"))),
+            row("answer: an unknown type", answers, json!({"sessionId": "{session}", "answer": {"type": "x", "sdp": "v=0"}}), 400, error("unknown")),
+            row("answer: a text", answers, json!({"sessionId": "{session}", "answer": "v=0"}), 400, error("json: cannot unmarshal string into Go struct field SetAnswerRequest.answer of type webrtc.SessionDescription")),
+            row("answer: none", answers, json!({"sessionId": "{session}"}), 500, error("Failed to handle answer")),
+            row("answer: an offer", answers, json!({"sessionId": "{session}", "answer": {"type": "offer", "sdp": "{answer offer}"}}), 500, error("Failed to handle answer")),
+            row("answer to an unknown session", answers, json!({"sessionId": NOWHERE, "answer": {"type": "answer", "sdp": "v=0"}}), 500, error("Failed to handle answer")),
+            row("answer: no SDP", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "hello"}}), 500, json!({"error": "Failed to handle answer", "message": "the body is no SDP*"})),
+            row("the offer as its own answer", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{offer}"}}), 500, json!({"error": "Failed to handle answer", "message": "the answer says ice-lite*"})),
+            row("answer, its type in capitals", answers, json!({"sessionId": "{session}", "answer": {"type": "ANSWER", "sdp": "{answer offer}"}}), 200, ok()),
+            row("a second answer", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 500, json!({"error": "Failed to handle answer", "message": "the session has its answer"})),
+            row("candidate after the answer", candidate, json!({"sessionId": "{session}", "candidate": one}), 200, ok()),
+            row("get after the answer", ("GET", "/api/media/sessions/{session}"), "", 200, session("connecting")),
+            row("delete", ("DELETE", "/api/media/sessions/{session}"), "", 200, ok()),
+            row("delete again", ("DELETE", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
+            row("get after the end", ("GET", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
+            row("answer after the end", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 500, error("Failed to handle answer")),
+            row("another", sessions, json!({"DEVICEID": "cam-1", "userid": "ann"}), 200, created).keep(&[("session", "/sessionId")]),
+            row("delete without an answer", ("DELETE", "/api/media/sessions/{session}"), "", 200, ok()),
+            row("and again", ("DELETE", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
+            row("TURN that is not configured", ("GET", "/api/media/turn-credentials"), "", 500, error("TURN service not configured")),
+            row("an unknown route", ("GET", "/api/media/nothing"), "", 404, json!("404 page not found")),
+            row("an unknown method", ("PUT", "/api/media/sessions"), "", 404, json!("404 page not found")),
+            row("the API itself", ("GET", "/api/media"), "", 404, json!("404 page not found")),
+            row("a slash too many", ("GET", "/api/media/sessions/?a=b"), "", 301, json!("")),
+            row("a slash too many, with a body", ("POST", "/api/media/sessions/"), "{}", 307, json!("")),
+            row("a slash too many at nothing", ("GET", "/api/media/nothing/"), "", 404, json!("404 page not found")),
+        ])
+        .await;
+    let session = table.kept["session"].clone();
+    table.check(50);
+
+    let metrics = server.metrics().await;
+    let value = |name: &str, labels: &[(&str, &str)]| metrics.value(name, labels);
+    assert_eq!(value("media_active_sessions", &[]), Some(0.0));
+    let device = [("device_id", "cam-1")];
+    assert_eq!(value("media_sessions_created_total", &device), Some(2.0));
+    let closed = [("device_id", "cam-1"), ("reason", "normal_close")];
+    assert_eq!(value("media_sessions_closed_total", &closed), Some(2.0));
+    let added = value(
+        "media_ice_candidates_added_total",
+        &[("session_id", &session)],
+    );
+    assert_eq!(added, Some(0.0), "the second one had none");
+    let beyond = value("media_bound_hits_total", &[("bound", "candidates")]);
+    assert_eq!(beyond, Some(13.0), "1, 1, 60 and 1, less 50");
+    let path = [
+        ("method", "DELETE"),
+        ("path", "/api/media/sessions/:id"),
+        ("status", "404"),
+    ];
+    assert_eq!(value("media_http_requests_total", &path), Some(2.0));
+    let cancelled = [("protocol", "session"), ("result", "cancelled")];
+    assert_eq!(value("media_setup_total", &cancelled), Some(2.0));
+}
+
+#[tokio::test]
+async fn every_call_to_the_sfu_is_answered_as_the_service_before_did() {
+    let server = MediaServer::open(&[]).await;
+    let mut table = Table::new(&server, None);
+    let publishers = ("POST", "/api/media/sfu/publishers");
+    let publisher_answer = ("POST", "/api/media/sfu/publishers/answer");
+    let publisher_candidate = ("POST", "/api/media/sfu/publishers/ice-candidate");
+    let subscribers = ("POST", "/api/media/sfu/subscribers");
+    let by_device = ("POST", "/api/media/sfu/subscribers/by-device");
+    let subscriber_answer = ("POST", "/api/media/sfu/subscribers/answer");
+    let subscriber_candidate = ("POST", "/api/media/sfu/subscribers/ice-candidate");
+    let offer = json!({"type": "offer", "sdp": "v=0*"});
+    let created = json!({
+        "publisherId": "*", "deviceId": "cam-1", "offer": offer, "iceServers": [],
+    });
+    let again = json!({
+        "publisherId": "{publisher}", "deviceId": "cam-1", "offer": offer, "iceServers": [],
+    });
+    let subscribed = json!({
+        "subscriberId": "*", "publisherId": "{publisher}", "deviceId": "cam-1",
+        "offer": offer, "iceServers": [],
+    });
+    let publisher = |count: u32| {
+        json!({
+            "id": "{publisher}", "deviceId": "cam-1", "userId": "ann", "state": "connecting",
+            "subscriberCount": count, "createdAt": "20*",
+        })
+    };
+    let subscriber = json!({
+        "id": "{subscriber}", "publisherId": "{publisher}", "deviceId": "cam-1", "userId": "bob",
+        "state": "connecting", "createdAt": "20*",
+    });
+    let one = json!({"candidate": CANDIDATE, "sdpMid": "0"});
+    let stats = |publishers: Value, subscribers: u32| {
+        json!({
+            "totalPublishers": publishers.as_array().map(Vec::len), "totalSubscribers": subscribers,
+            "publishers": publishers,
+        })
+    };
+    let stated = |count: u32| json!([{"id": "{publisher}", "deviceId": "cam-1", "state": "connecting", "subscriberCount": count}]);
+    let unknown = "Failed to create subscriber: publisher not found: publisher not found: ";
+    table
+        .run(vec![
+            row("no publishers yet", ("GET", "/api/media/sfu/publishers"), "", 200, json!({"publishers": [], "total": 0})),
+            row("stats of nothing", ("GET", "/api/media/sfu/stats"), "", 200, stats(json!([]), 0)),
+            row("publisher: no device", publishers, json!({"userId": "ann"}), 400, error(&required("CreatePublisherRequest", "DeviceID"))),
+            row("publisher: no user", publishers, json!({"deviceId": "cam-1"}), 400, error(&required("CreatePublisherRequest", "UserID"))),
+            row("by device, without a publisher", by_device, json!({"deviceId": "cam-1", "userId": "bob"}), 404, error("No active publisher for this device")),
+            row("subscriber of an unknown publisher", subscribers, json!({"publisherId": NOWHERE, "userId": "bob"}), 500, error(&format!("{unknown}{NOWHERE}"))),
+            row("subscriber of what is no id", subscribers, json!({"publisherId": "x", "userId": "bob"}), 500, error(&format!("{unknown}x"))),
+            row("publisher", publishers, json!({"deviceId": "cam-1", "userId": "ann", "videoCodec": "H264"}), 200, created)
+                .keep(&[("publisher", "/publisherId"), ("offer", "/offer/sdp")]),
+            row("publisher: answered wrong", publisher_answer, json!({"publisherId": "{publisher}", "answer": {"type": "answer", "sdp": "x"}}), 500, json!({"error": "Failed to handle answer", "message": "*"})),
+            row("publisher: answered", publisher_answer, json!({"publisherId": "{publisher}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 200, ok()),
+            row("publisher: answered again", publisher_answer, json!({"publisherId": "{publisher}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 500, json!({"error": "Failed to handle answer", "message": "*"})),
+            row("the same publisher, offered anew", publishers, json!({"deviceId": "cam-1", "userId": "ann"}), 200, again).keep(&[("offer", "/offer/sdp")]),
+            row("one publisher", ("GET", "/api/media/sfu/publishers"), "", 200, json!({"publishers": [publisher(0)], "total": 1})),
+            row("and its new offer answered", publisher_answer, json!({"publisherId": "{publisher}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 200, ok()),
+            row("answer to an unknown publisher", publisher_answer, json!({"publisherId": NOWHERE, "answer": {"type": "answer", "sdp": "x"}}), 500, error("Failed to handle answer")),
+            row("answer without a publisher", publisher_answer, json!({"answer": {"type": "answer", "sdp": "x"}}), 400, error(&required("SetPublisherAnswerRequest", "PublisherID"))),
+            row("publisher: candidate", publisher_candidate, json!({"publisherId": "{publisher}", "candidate": one}), 200, ok()),
+            row("candidate of an unknown publisher", publisher_candidate, json!({"publisherId": NOWHERE, "candidate": one}), 400, error("Failed to add ICE candidate")),
+            row("subscriber: no publisher", subscribers, json!({"userId": "bob"}), 400, error(&required("CreateSubscriberRequest", "PublisherID"))),
+            row("subscriber", subscribers, json!({"publisherId": "{publisher}", "userId": "bob"}), 200, subscribed.clone())
+                .keep(&[("subscriber", "/subscriberId"), ("subscribed", "/offer/sdp")]),
+            row("subscriber: candidate before the answer", subscriber_candidate, json!({"subscriberId": "{subscriber}", "candidate": one}), 200, ok()),
+            row("candidate of an unknown subscriber", subscriber_candidate, json!({"subscriberId": NOWHERE, "candidate": one}), 400, error("Failed to add ICE candidate")),
+            row("subscriber: answered", subscriber_answer, json!({"subscriberId": "{subscriber}", "answer": {"type": "answer", "sdp": "{answer subscribed}"}}), 200, ok()),
+            row("answer to an unknown subscriber", subscriber_answer, json!({"subscriberId": NOWHERE, "answer": {"type": "answer", "sdp": "x"}}), 500, error("Failed to handle answer")),
+            row("answer without a subscriber", subscriber_answer, json!({"answer": {"type": "answer", "sdp": "x"}}), 400, error(&required("SetSubscriberAnswerRequest", "SubscriberID"))),
+            row("subscriber: get", ("GET", "/api/media/sfu/subscribers/{subscriber}"), "", 200, subscriber),
+            row("by device: no device", by_device, json!({"userId": "bob"}), 400, error(&required("CreateSubscriberByDeviceRequest", "DeviceID"))),
+            row("by device", by_device, json!({"deviceId": "cam-1", "userId": "bob"}), 200, subscribed).keep(&[("second", "/subscriberId")]),
+            row("a publisher of two", ("GET", "/api/media/sfu/publishers/{publisher}"), "", 200, publisher(2)),
+            row("stats", ("GET", "/api/media/sfu/stats"), "", 200, stats(stated(2), 2)),
+            row("1:1 sessions are others", ("GET", "/api/media/sessions/{publisher}"), "", 404, error("Session not found")),
+            row("subscriber: delete", ("DELETE", "/api/media/sfu/subscribers/{second}"), "", 200, ok()),
+            row("subscriber: delete again", ("DELETE", "/api/media/sfu/subscribers/{second}"), "", 404, error("Subscriber not found")),
+            row("publisher: delete, with a subscriber", ("DELETE", "/api/media/sfu/publishers/{publisher}"), "", 200, ok()),
+            row("publisher: delete again", ("DELETE", "/api/media/sfu/publishers/{publisher}"), "", 404, error("Publisher not found")),
+            row("publisher: get after its end", ("GET", "/api/media/sfu/publishers/{publisher}"), "", 404, error("Publisher not found")),
+            row("its subscriber has ended with it", ("GET", "/api/media/sfu/subscribers/{subscriber}"), "", 404, error("Subscriber not found")),
+            row("there is no batch", ("POST", "/api/media/sfu/publishers/ice-candidates"), "{}", 404, json!("404 page not found")),
+            row("there is no list of subscribers", ("GET", "/api/media/sfu/subscribers"), "", 404, json!("404 page not found")),
+        ])
+        .await;
+    table.check(35);
+    wait_for("all of them to be closed", PATIENCE, || async {
+        let metrics = server.metrics().await;
+        let open = metrics.value("media_active_sessions", &[]);
+        if open == Some(0.0) {
+            Ok(())
+        } else {
+            Err(format!("{open:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_in_the_words_of_the_service_before() {
+    let server = MediaServer::closed(&[]).await;
+    let sessions = ("POST", "/api/media/sessions");
+    let ann = json!({"deviceId": "cam-1", "userId": "ann"});
+    let refused = json!({"error": "Unauthorized", "message": "未授权访问"});
+    let forbidden = json!({"error": "Forbidden", "message": "*"});
+
+    let mut nobody = Table::new(&server, None);
+    nobody
+        .run(vec![
+            row("no token", sessions, &ann, 401, refused.clone()),
+            row("no token, and no body", sessions, "", 401, refused.clone()),
+            row(
+                "no token for the rest",
+                ("GET", "/api/media/sfu/stats"),
+                "",
+                401,
+                refused.clone(),
+            ),
+            row(
+                "an unknown route needs none",
+                ("GET", "/api/media/x"),
+                "",
+                404,
+                json!("404 page not found"),
+            ),
+        ])
+        .await;
+    nobody.check(4);
+    let mut nonsense = Table::new(&server, Some("x.y.z".to_owned()));
+    nonsense
+        .run(vec![row("no JWT", sessions, &ann, 401, refused)])
+        .await;
+    nonsense.check(1);
+    let token =
+        |grants: &str, subject: &str| mint_token_for(server.key_file(), "cam-1", grants, subject);
+    let mut empty = Table::new(&server, Some(token("view", "")));
+    let no_subject = json!({"error": "Unauthorized", "message": "无效的 Token"});
+    empty
+        .run(vec![row("an empty sub", sessions, &ann, 401, no_subject)])
+        .await;
+    empty.check(1);
+
+    let created =
+        json!({"sessionId": "*", "offer": {"type": "offer", "sdp": "v=0*"}, "iceServers": []});
+    let mut viewer = Table::new(&server, Some(token("view", "ann")));
+    viewer
+        .run(vec![
+            row(
+                "the wrong user",
+                sessions,
+                json!({"deviceId": "cam-1", "userId": "bob"}),
+                403,
+                forbidden.clone(),
+            ),
+            row(
+                "the wrong device",
+                sessions,
+                json!({"deviceId": "cam-2", "userId": "ann"}),
+                403,
+                forbidden.clone(),
+            ),
+            row("the right ones", sessions, &ann, 200, created.clone())
+                .keep(&[("session", "/sessionId")]),
+        ])
+        .await;
+    let session = viewer.kept["session"].clone();
+    viewer.check(3);
+    let mut publisher = Table::new(&server, Some(token("publish", "ann")));
+    publisher
+        .run(vec![row("no view grant", sessions, &ann, 403, forbidden)])
+        .await;
+    publisher.check(1);
+    let mut other = Table::new(&server, Some(token("view", "bob")));
+    other.kept.insert("session", session.clone());
+    other
+        .run(vec![
+            row(
+                "another's session",
+                ("GET", "/api/media/sessions/{session}"),
+                "",
+                404,
+                error("Session not found"),
+            ),
+            row(
+                "its end",
+                ("DELETE", "/api/media/sessions/{session}"),
+                "",
+                404,
+                error("Session not found"),
+            ),
+            row(
+                "its answer",
+                ("POST", "/api/media/sessions/answer"),
+                json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "x"}}),
+                500,
+                error("Failed to handle answer"),
+            ),
+        ])
+        .await;
+    other.check(3);
+    let mut admin = Table::new(&server, Some(token("admin", "root")));
+    admin.kept.insert("session", session);
+    admin
+        .run(vec![
+            row(
+                "an administrator speaks for others",
+                sessions,
+                &ann,
+                200,
+                created,
+            ),
+            row(
+                "and ends their sessions",
+                ("DELETE", "/api/media/sessions/{session}"),
+                "",
+                200,
+                ok(),
+            ),
+        ])
+        .await;
+    admin.check(2);
+}
+
+#[tokio::test]
+async fn a_client_that_offers_itself_is_answered_in_the_reply() {
+    let server = MediaServer::open(&[]).await;
+    let mut table = Table::new(&server, None);
+    let sessions = ("POST", "/api/media/sessions");
+    let created = |user: &str| {
+        json!({
+            "id": "*", "sessionId": "*", "deviceId": "cam-1", "userId": user, "state": "connecting",
+            "createdAt": "20*", "lastActive": "20*", "answer": "v=0*", "iceServers": [],
+        })
+    };
+    table
+        .run(vec![
+            row("an offer", sessions, json!({"deviceId": "cam-1", "offer": VIEW}), 200, created("")).keep(&[("session", "/id")]),
+            row("as a description", sessions, json!({"deviceId": "cam-1", "userId": "ann", "offer": {"type": "offer", "sdp": VIEW}}), 200, created("ann")),
+            row("an offer to send", sessions, json!({"deviceId": "cam-1", "offer": PUBLISH}), 400, error("the audio m-line is sendonly*")),
+            row("no SDP", sessions, json!({"deviceId": "cam-1", "offer": "hello"}), 400, error("the body is no SDP*")),
+            row("its answer has been given", ("POST", "/api/media/sessions/answer"), json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": VIEW}}), 500, json!({"error": "Failed to handle answer", "message": "*"})),
+            row("delete", ("DELETE", "/api/media/sessions/{session}"), "", 200, ok()),
+        ])
+        .await;
+    table.check(6);
+}
+
+#[tokio::test]
+async fn turn_credentials_are_those_of_the_configured_server() {
+    let dir = TempDir::new("turn");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "north").expect("the secret can be written");
+    let secret = secret.display().to_string();
+    let urls = [
+        "--turn-url",
+        "stun:stun.example:3478",
+        "--turn-url",
+        "turn:turn.example:3478",
+    ];
+    let server = MediaServer::open(&[&urls[..], &["--turn-secret-file", &secret]].concat()).await;
+    let servers = json!([
+        {"urls": ["stun:stun.example:3478"]},
+        {"urls": ["turn:turn.example:3478"], "username": "*", "credential": "*"},
+    ]);
+    let mut table = Table::new(&server, None);
+    table
+        .run(vec![
+            row("TURN", ("GET", "/api/media/turn-credentials"), "", 200, json!({"iceServers": servers})),
+            row("a session has them too", ("POST", "/api/media/sessions"), json!({"deviceId": "cam-1", "userId": "ann"}), 200, json!({
+                "sessionId": "*", "offer": {"type": "offer", "sdp": "v=0*"}, "iceServers": servers,
+            })),
+        ])
+        .await;
+    table.check(2);
+}
+
+#[tokio::test]
+async fn preflights_are_answered_204_with_the_words_of_the_service_before() {
+    let server = MediaServer::open(&["--cors-origin", "*"]).await;
+    for path in [
+        "/api/media/sessions",
+        "/api/media/sessions/x",
+        "/api/media/nothing",
+    ] {
+        let preflight = request(&server, Method::OPTIONS, path, "text/plain", "")
+            .header("origin", "https://app.example")
+            .header("access-control-request-method", "POST");
+        let response = send(preflight).await;
+        assert_eq!(response.status(), 204, "{path}");
+        for (name, value) in [
+            ("access-control-allow-origin", "*"),
+            (
+                "access-control-allow-methods",
+                "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+            ),
+            (
+                "access-control-allow-headers",
+                "Origin, Content-Type, Authorization",
+            ),
+            ("access-control-expose-headers", "Content-Length"),
+            ("access-control-max-age", "43200"),
+        ] {
+            assert_eq!(header(&response, name), value, "{path}");
+        }
+    }
+}
+
+/// Every schema of the document against an answer, every route against the server.
+#[tokio::test]
+async fn the_document_names_what_the_server_serves() {
+    let server = MediaServer::open(&[]).await;
+    let document: Value = get(&server, "/api/v1/openapi.json")
+        .await
+        .json()
+        .await
+        .expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut served = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let at = path.replace("{id}", NOWHERE).replace("{session}", NOWHERE);
+            let response = send(request(
+                &server,
+                method.clone(),
+                &at,
+                "application/json",
+                "{}",
+            ))
+            .await;
+            let status = response.status().as_u16();
+            let text = response.text().await.expect("a body");
+            assert_ne!(
+                (status, &*text),
+                (404, "404 page not found"),
+                "{method} {path}"
+            );
+            assert_ne!(status, 405, "{method} {path}");
+            let known = &operation["responses"][status.to_string()];
+            assert!(
+                known.is_object(),
+                "{method} {path} answers {status}, which is not in it"
+            );
+            let schema = known["content"]
+                .as_object()
+                .and_then(|all| all.values().next());
+            let schema = schema.map_or(&Value::Null, |content| &content["schema"]);
+            let body = serde_json::from_str(&text).expect("JSON");
+            conforms(&document, schema, &body, &format!("{method} {path}"));
+            served.push(format!("{method} {path}"));
+        }
+    }
+    for call in [
+        "POST /api/media/sessions",
+        "DELETE /api/media/sfu/publishers/{id}",
+        "GET /api/v1/devices",
+        "GET /api/v1/openapi.json",
+    ] {
+        assert!(
+            served.iter().any(|known| known == call),
+            "{call} of {served:?}"
+        );
+    }
+    assert_eq!(served.len(), 26, "{served:?}");
+}
+
+/// Types, members that must be there, and none that the schema does not name.
+fn conforms(document: &Value, schema: &Value, body: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(name.trim_start_matches('#'));
+        return conforms(document, schema.expect(name), body, at);
+    }
+    let right = match schema["type"].as_str() {
+        Some("object") => body.is_object(),
+        Some("array") => body.is_array(),
+        Some("string") => body.is_string(),
+        Some("integer") => body.is_u64(),
+        Some("boolean") => body.is_boolean(),
+        Some("number") => body.is_number(),
+        other => panic!("{other:?} at {at}"),
+    };
+    assert!(right, "{at}: {body} is no {schema}");
+    if let (Some(members), Some(fields)) = (schema["properties"].as_object(), body.as_object()) {
+        for (name, value) in fields {
+            let member = members
+                .get(name)
+                .unwrap_or_else(|| panic!("{at} has {name}"));
+            conforms(document, member, value, &format!("{at} {name}"));
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            assert!(
+                fields.contains_key(name.as_str().expect("a name")),
+                "{at} lacks {name}"
+            );
+        }
+    }
+    for item in body.as_array().into_iter().flatten() {
+        conforms(document, &schema["items"], item, at);
+    }
+}
