@@ -98,6 +98,11 @@ fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
             ApiError::Unauthorized(AuthError::Malformed)
         })?),
     };
+    authorize(app, value)
+}
+
+/// Checks the value of an `Authorization` header, or one made of a token that came another way.
+fn authorize(app: &App, value: Option<&str>) -> Result<Principal, ApiError> {
     app.auth.check(value).map_err(|error| {
         app.metrics
             .count("media_auth_failures_total", &[error.reason()]);

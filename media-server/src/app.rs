@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::registry::{ANSWER_WITHIN, INACTIVE_AFTER, Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, MailboxError, ShardConfig, Shards, StartError};
+use crate::sockets::Sockets;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::{hkdf, rand};
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
@@ -72,6 +73,7 @@ pub struct App {
     pub metrics: Metrics,
     pub usage: Usage,
     pub event_streams: EventStreams,
+    pub sockets: Sockets,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
@@ -269,6 +271,8 @@ impl Server {
             addresses: Addresses::default(),
             usage: Usage::default(),
             event_streams: EventStreams::new(connections),
+            // Each has a connection's place: a quarter of them, where event streams may have half.
+            sockets: Sockets::new((connections / 4).max(1)),
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: Drain::default(),
@@ -371,6 +375,7 @@ impl Server {
             }
         };
         wait_for_end(&app, stop_demo).await?;
+        app.sockets.close().await;
         app.shards.shutdown().await;
         let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
         for task in tasks {

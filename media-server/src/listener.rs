@@ -176,7 +176,9 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        // A WebSocket leaves here, and keeps its place until it ends.
+        .with_upgrades();
     let mut serving = pin!(serving);
     let late = async {
         tokio::time::sleep(FIRST_HEAD_WITHIN).await;

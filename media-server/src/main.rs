@@ -19,6 +19,7 @@ mod pages;
 mod registry;
 mod resources;
 mod shard;
+mod sockets;
 mod turn;
 
 use anyhow::Context as _;

@@ -112,6 +112,8 @@ pub struct Older {
     pub name: SessionId,
     /// Subscriber: the name of the publisher that it was made for.
     pub publisher: Option<SessionId>,
+    /// Our answer, to a client that offered: its WebSocket may ask for it once more.
+    pub answer: Option<String>,
     /// Our offer, until its answer has come and the session is on its shard.
     pub offered: tokio::sync::Mutex<Option<Box<Offered>>>,
 }
@@ -592,6 +594,7 @@ pub(crate) mod tests {
             user: "ann".to_owned(),
             name: SessionId::new(0, 0, [name; 16]),
             publisher: None,
+            answer: None,
             offered: tokio::sync::Mutex::new(None),
         });
         Arc::new(record)

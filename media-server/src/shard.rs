@@ -160,7 +160,15 @@ enum Command {
 enum Call {
     Restart(Box<Credentials>),
     PinLayer(LayerPin),
+    Control(ControlMessage),
     Close(CloseReason),
+}
+
+/// A control message that came another way than the viewer's data channel.
+pub struct ControlMessage {
+    pub bytes: Box<[u8]>,
+    /// Where answers to it go; what finds no room is lost and counted.
+    pub answers: mpsc::Sender<Box<[u8]>>,
 }
 
 /// What a viewer asks for itself.
@@ -338,6 +346,19 @@ impl Shards {
     /// [`MailboxError`]; after `Timeout` it may take effect.
     pub async fn pin_layer(&self, id: SessionId, pin: LayerPin) -> Result<bool, MailboxError> {
         self.call(id, Call::PinLayer(pin)).await
+    }
+
+    /// Takes a control message as if it had come on the session's data channel; `false` if there is no session of
+    /// that id. Answers, errors too, go where the session's last message came from.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; after `Timeout` it may take effect.
+    pub async fn handle_control(
+        &self,
+        id: SessionId,
+        message: ControlMessage,
+    ) -> Result<bool, MailboxError> {
+        self.call(id, Call::Control(message)).await
     }
 
     /// Ends a session; `false` if there is none of that id. Its [`Event::Closed`] follows.

@@ -188,3 +188,116 @@ async fn a_page_that_comes_before_its_device_gets_the_picture_when_it_is_there()
     assert_eq!(metrics.value("media_waiting_viewers", &[]), Some(0.0));
     scene.end().await;
 }
+
+/// What the pages with a WebSocket have in common: a connection that shows what comes, and a list of what the
+/// server said.
+const SOCKET: &str = r"
+window.player = () => {
+  const pc = new RTCPeerConnection();
+  connections.viewer = pc;
+  window.video = document.body.appendChild(document.createElement('video'));
+  video.muted = true;
+  pc.ontrack = ({streams}) => { video.srcObject = streams[0]; video.play(); };
+  return pc;
+};
+window.dial = (url, hear) => new Promise((resolve, reject) => {
+  const socket = new WebSocket(url.replace('http', 'ws'));
+  window.socket = socket;
+  window.heard = [];
+  socket.onmessage = ({data}) => { const message = JSON.parse(data); heard.push(message); hear?.(message); };
+  socket.onopen = () => resolve(socket);
+  socket.onerror = reject;
+});
+window.say = message => socket.send(JSON.stringify(message));";
+
+/// Dialect A, as the players of the admin pages speak it.
+const PLAYER: &str = r"
+const [base, deviceId] = arguments;
+return (async () => {
+  const pc = player();
+  pc.onicecandidate = ({candidate}) => { if (candidate) say({type: 'ice-candidate', candidate}); };
+  const answered = new Promise((resolve, reject) => dial(`${base}/ws/device/${deviceId}`, async message => {
+    if (message.type === 'offer') {
+      await pc.setRemoteDescription({type: 'offer', sdp: message.sdp});
+      await pc.setLocalDescription(await pc.createAnswer());
+      say({type: 'answer', sdp: pc.localDescription.sdp});
+      resolve(message.sessionId);
+    } else if (message.type === 'error') reject(new Error(message.error));
+  }).then(() => say({type: 'start-stream', deviceId}), reject));
+  return await answered;
+})();";
+
+/// Dialect B, as the user's player speaks it: it offers by REST, and hears the answer on its WebSocket.
+const USER: &str = r"
+const [base, deviceId] = arguments;
+return (async () => {
+  const pc = player();
+  pc.addTransceiver('video', {direction: 'recvonly'});
+  await pc.setLocalDescription(await pc.createOffer());
+  const body = JSON.stringify({deviceId, offer: pc.localDescription.sdp});
+  const headers = {'content-type': 'application/json'};
+  const session = await (await fetch('/api/media/sessions', {method: 'POST', headers, body})).json();
+  pc.onicecandidate = ({candidate}) => { if (candidate) say({type: 'ice-candidate', candidate}); };
+  const answered = new Promise((resolve, reject) => dial(`${base}/api/media/ws?sessionId=${session.id}`,
+    async message => {
+      if (message.type !== 'answer' || pc.remoteDescription) return;
+      await pc.setRemoteDescription({type: 'answer', sdp: message.answer});
+      resolve();
+    }).then(() => say({type: 'join', sessionId: session.id}), reject));
+  await answered;
+  return session.id;
+})();";
+
+/// Dialect C, as the manual has it: a session by REST, its answer by WebSocket, and control as well.
+const MANUAL: &str = r"
+const [base, deviceId] = arguments;
+return (async () => {
+  const pc = player();
+  const headers = {'content-type': 'application/json'};
+  const body = JSON.stringify({deviceId, userId: 'ann'});
+  const {sessionId, offer} = await (await fetch('/api/media/sessions', {method: 'POST', headers, body})).json();
+  await dial(`${base}/api/media/ws?userId=ann&deviceId=${deviceId}`);
+  pc.onicecandidate = ({candidate}) => { if (candidate) say({type: 'ice-candidate', sessionId, candidate}); };
+  await pc.setRemoteDescription(offer);
+  await pc.setLocalDescription(await pc.createAnswer());
+  say({type: 'answer', sessionId, sdp: pc.localDescription});
+  return sessionId;
+})();";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn players_with_a_websocket_get_a_picture_and_one_controls_the_device_over_it() {
+    let scene = Scene::set().await;
+    let base = scene.server.url("");
+    let mut session = Value::Null;
+    for dialect in [PLAYER, USER, MANUAL] {
+        let watcher = Connections::open(&scene.watching, &scene.server.url("/health")).await;
+        watcher.run(SOCKET, vec![]).await;
+        session = watcher
+            .run(dialect, vec![json!(base), json!("cam-1")])
+            .await;
+        assert!(session.is_string(), "{session}");
+        scene.sees_a_picture().await;
+    }
+    let watcher = Connections(&scene.watching);
+    let script = "const [sessionId] = arguments;
+        say({type: 'join', sessionId});
+        say({type: 'control', action: 'touch', deviceId: 'cam-1', x: 5, y: 6});
+        say({type: 'control', action: 'key', deviceId: 'cam-2', keyCode: 4});";
+    watcher.run(script, vec![session.clone()]).await;
+    let tap = json!({"type": "touch", "deviceId": "cam-1", "action": "tap", "x": 5, "y": 6});
+    scene.device_gets(&json!([tap])).await;
+    let answers = json!([
+        {"type": "joined", "sessionId": session},
+        {"type": "error", "code": "forbidden"},
+    ]);
+    wait_for(
+        "the order to another device to be refused",
+        SOON,
+        || async {
+            let heard = watcher.run("return heard", vec![]).await;
+            if heard == answers { Ok(()) } else { Err(heard) }
+        },
+    )
+    .await;
+    scene.end().await;
+}

@@ -13,4 +13,5 @@ mod operations;
 mod requests;
 mod restart;
 mod signalling;
+mod sockets;
 mod tokens;

@@ -654,7 +654,7 @@ async fn the_document_names_what_the_server_serves() {
             "{call} of {served:?}"
         );
     }
-    assert_eq!(served.len(), 26, "{served:?}");
+    assert_eq!(served.len(), 28, "{served:?}");
 }
 
 /// Types, members that must be there, and none that the schema does not name.

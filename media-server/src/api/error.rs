@@ -55,6 +55,8 @@ pub enum ApiError {
     UnknownStream,
     #[error("too many event streams are open; close one, or try again later")]
     EventStreams,
+    #[error("too many WebSockets are open; close one, or try again later")]
+    Sockets,
     #[error("there is no such session; it may have ended")]
     UnknownSession,
     #[error("the device {device} has no live publisher; try again when it publishes")]
@@ -113,6 +115,7 @@ impl ApiError {
             | ApiError::Busy(_)
             | ApiError::Draining
             | ApiError::EventStreams
+            | ApiError::Sockets
             | ApiError::NoAddress => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::IfMatchMissing => StatusCode::PRECONDITION_REQUIRED,
             ApiError::IfMatchStale { .. } => StatusCode::PRECONDITION_FAILED,
@@ -143,6 +146,7 @@ impl ApiError {
             ApiError::UnknownSession => "unknown_session",
             ApiError::UnknownStream => "unknown_stream",
             ApiError::EventStreams => "event_streams",
+            ApiError::Sockets => "websockets",
             ApiError::NoPublisher { .. } => "no_publisher",
             ApiError::Limit(_) => "limit",
             ApiError::Rate { .. } => "rate",
@@ -190,6 +194,7 @@ impl ApiError {
             ApiError::UnknownSession => "No such session",
             ApiError::UnknownStream => "No such event stream",
             ApiError::EventStreams => "Too many event streams",
+            ApiError::Sockets => "Too many WebSockets",
             ApiError::NoPublisher { .. } => "Device not live",
             ApiError::Limit(_) => "Limit reached",
             ApiError::Rate { .. } => "Too many requests",
@@ -237,6 +242,7 @@ impl ApiError {
             | ApiError::Busy(_)
             | ApiError::Draining
             | ApiError::EventStreams
+            | ApiError::Sockets
             | ApiError::NoAddress => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)))
             }

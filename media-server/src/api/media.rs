@@ -3,12 +3,13 @@
 //! Here the server offers: a session is admitted with its offer, and goes to its shard when the answer comes.
 //! What that service calls a publisher is a viewer as well. Requests are read as Go read them, and answered with
 //! its statuses and texts, odd ones included; where it was wrong (docs/migration.md lists it), the shape of
-//! the answer stays. `offered.rs` does the work, `sessions.rs` and `sfu.rs` are the two surfaces.
+//! the answer stays. `offered.rs` does the work; `sessions.rs`, `sfu.rs` and `ws.rs` are the surfaces.
 
 mod body;
 mod offered;
 mod sessions;
 mod sfu;
+mod ws;
 
 use super::error::media::MediaError;
 use super::openapi::{self, Operation};
@@ -21,7 +22,8 @@ use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 
 /// Operations of all surfaces.
-pub(super) const OPERATIONS: [&[Operation]; 2] = [sessions::OPERATIONS, sfu::OPERATIONS];
+pub(super) const OPERATIONS: [&[Operation]; 3] =
+    [sessions::OPERATIONS, sfu::OPERATIONS, ws::OPERATIONS];
 
 /// Routes of all surfaces.
 pub(super) fn routes() -> Router<Arc<App>> {

@@ -88,10 +88,17 @@ fn set_totals(app: &App, metrics: &Metrics) {
     metrics.set("media_advertised_addresses", &[], addresses.len() as f64);
     let forgotten = app.registry.forgotten() as f64;
     metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
-    for bound in ["http_connections", "event_streams", "candidates"] {
+    for bound in [
+        "http_connections",
+        "event_streams",
+        "candidates",
+        "websockets",
+        "websocket_queue",
+    ] {
         metrics.touch("media_bound_hits_total", &[bound], Instant::now());
     }
-    metrics.set("media_websocket_connections", &[], 0.0);
+    let sockets = app.sockets.open() as f64;
+    metrics.set("media_websocket_connections", &[], sockets);
     metrics.set("media_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
+use tokio::sync::mpsc;
 
 /// Messages a second of one viewer, and how many may come at once.
 const VIEWER_RATE: f64 = 200.0;
@@ -197,6 +198,8 @@ pub(super) struct Control {
     since: Instant,
     waiting: VecDeque<Order>,
     waiting_bytes: usize,
+    /// Where its last message came from, if not its data channel: answers go there.
+    pub(super) elsewhere: Option<mpsc::Sender<Box<[u8]>>>,
 }
 
 impl Control {
@@ -215,6 +218,7 @@ impl Control {
             since: now,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            elsewhere: None,
         }
     }
 

@@ -154,6 +154,7 @@ fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, St
             user: asked.user,
             name: asked.name.unwrap_or(place.id),
             publisher: asked.publisher,
+            answer: None,
             offered: tokio::sync::Mutex::new(Some(Box::new(Offered {
                 proposal,
                 ufrag: place.ufrag,
@@ -266,6 +267,7 @@ async fn try_answer_to(
             user: asked.user,
             name: place.id,
             publisher: None,
+            answer: Some(answer.clone()),
             offered: tokio::sync::Mutex::new(None),
         }),
         cells: cells.clone(),

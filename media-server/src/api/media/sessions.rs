@@ -342,7 +342,7 @@ async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
         "activeSessions": of("connected"),
         "connectingSessions": of("connecting"),
         "failedSessions": of("failed"),
-        "wsConnections": 0,
+        "wsConnections": app.sockets.open(),
         // There are no frames here to make room for.
         "framePool": {"allocations": 0, "reuses": 0, "reuseRate": "0.0%"},
     })))

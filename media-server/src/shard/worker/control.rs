@@ -11,6 +11,7 @@ use media_core::channel::{Message, Unsent};
 use media_core::negotiated::Role;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::mpsc::Sender;
 
 impl State {
     /// Deals with what a session said of its data channel: messages, and that there is room for what waits.
@@ -22,20 +23,29 @@ impl State {
         has_room: bool,
     ) {
         if !messages.is_empty() {
-            self.handle_messages(now, index, messages);
+            self.handle_messages(now, index, messages, None);
         }
         if has_room {
             self.send_held(now, index);
         }
     }
 
-    fn handle_messages(&mut self, now: Instant, index: Index, messages: Vec<Message>) {
+    /// `elsewhere`: where answers go, if the messages did not come on the data channel.
+    pub(super) fn handle_messages(
+        &mut self,
+        now: Instant,
+        index: Index,
+        messages: Vec<Message>,
+        elsewhere: Option<Sender<Box<[u8]>>>,
+    ) {
         for message in messages {
             let Some(entry) = self.table.entry(index) else {
                 return;
             };
             let (role, device) = (entry.role, entry.device.clone());
-            let may_speak = entry.control(now).may_speak(now);
+            let control = entry.control(now);
+            control.elsewhere.clone_from(&elsewhere);
+            let may_speak = control.may_speak(now);
             let result = match (role, message) {
                 _ if !may_speak => Err(Outcome::RateLimited),
                 (Role::Viewer, _) if !entry.may_control => Err(Outcome::Forbidden),
@@ -182,6 +192,12 @@ impl State {
         let Some(entry) = self.table.entry(index) else {
             return;
         };
+        if let Some(elsewhere) = entry.control.as_ref().and_then(|c| c.elsewhere.as_ref()) {
+            if elsewhere.try_send(bytes).is_err() {
+                self.worker.control.count(Outcome::Undeliverable);
+            }
+            return;
+        }
         let waits = entry.control.as_ref().is_some_and(|c| c.is_waiting());
         let session = entry.peer.session();
         let sent = if waits {

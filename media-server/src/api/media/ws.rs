@@ -1,0 +1,405 @@
+//! `GET /api/media/ws` and `/ws/device/{id}`: signalling and control over a WebSocket (RFC 6455).
+//!
+//! Checks the token before the upgrade, which browsers can send as a subprotocol or in the query alone, runs the
+//! socket (pings, deadlines, a bounded queue), and hands each message to `dialect.rs`. Two tasks a socket: one
+//! reads and works, one writes, so that a client that takes nothing holds up only itself.
+
+mod dialect;
+
+use super::offered;
+use crate::api::error::ApiError;
+use crate::api::error::media::MediaError;
+use crate::api::openapi::Operation;
+use crate::api::whip::check_grant;
+use crate::api::{authorize, check_rate, device_name};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::registry::Protocol;
+use crate::sockets::SocketPlace;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use dialect::Dialect;
+use futures::stream::SplitStream;
+use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Longest message of a client; beyond, the socket is closed with 1009.
+const MAX_INBOUND: usize = 512 * 1024;
+/// What is read of a longer one before it is given up.
+const MAX_READ: usize = 1024 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(54);
+/// Only pongs show that the peer is there.
+const PONG_WITHIN: Duration = Duration::from_secs(60);
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that wait to be written.
+const QUEUE: usize = 256;
+/// How long a message waits for room in the queue before it is dropped.
+const QUEUED_WITHIN: Duration = Duration::from_secs(1);
+/// Answers to control messages that wait, beside those.
+const ANSWERS: usize = 64;
+/// The subprotocol whose next word is the token, and which is answered.
+const SUBPROTOCOL: &str = "bearer";
+
+const ANSWERED: &[(u16, &str)] = &[
+    (101, ""),
+    (400, "Error"),
+    (401, "Unauthorized"),
+    (403, "Unauthorized"),
+    (429, "Error"),
+    (503, "Error"),
+];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "get",
+        path: "/api/media/ws",
+        summary: "Open a WebSocket; userId must be in the query, or the sessionId that it joins",
+        request: None,
+        answers: ANSWERED,
+        handler: || get(open),
+    },
+    Operation {
+        method: "get",
+        path: "/ws/device/{id}",
+        summary: "Open a WebSocket for a device, whose sessions end with it",
+        request: None,
+        answers: ANSWERED,
+        handler: || get(open_for_device),
+    },
+];
+
+/// The query of an upgrade. Never logged: it may have a token in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Asked {
+    token: Option<String>,
+    user_id: String,
+    device_id: String,
+    session_id: String,
+}
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+async fn open(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, MediaError> {
+    let principal = caller(&app, &headers, &asked)?;
+    if asked.user_id.is_empty() && asked.session_id.is_empty() {
+        return Err(MediaError::Invalid("userId is required".to_owned()));
+    }
+    if !asked.user_id.is_empty() {
+        offered::check_user(&principal, &asked.user_id)?;
+    }
+    let device = match asked.device_id.as_str() {
+        "" => None,
+        device => Some(device_name(device)?),
+    };
+    let dialect = Dialect::new(principal, asked.user_id, device);
+    begin(app, dialect, asked.session_id, upgrade)
+}
+
+async fn open_for_device(
+    State(app): State<Arc<App>>,
+    Path(device): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, MediaError> {
+    let principal = caller(&app, &headers, &asked)?;
+    let device = device_name(&device)?;
+    check_grant(&app, Protocol::Session, &principal, &device)?;
+    let user = principal.subject.clone().unwrap_or_default();
+    let dialect = Dialect::new(principal, user, Some(device));
+    begin(app, dialect, asked.session_id, upgrade)
+}
+
+/// Checks the token, wherever it is.
+fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Principal, MediaError> {
+    let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut words = protocols
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim);
+    let of_protocol = words.find(|word| *word == SUBPROTOCOL).and(words.next());
+    let token = of_protocol.or(asked.token.as_deref());
+    let principal = match token {
+        Some(token) => authorize(app, Some(&format!("Bearer {token}")))?,
+        None => crate::api::principal(app, headers)?,
+    };
+    check_rate(app, &principal)?;
+    Ok(principal)
+}
+
+fn begin(
+    app: Arc<App>,
+    dialect: Dialect,
+    session: String,
+    upgrade: Upgrade,
+) -> Result<Response, MediaError> {
+    let upgrade = upgrade.map_err(|rejection| MediaError::Invalid(rejection.body_text()))?;
+    let Some(place) = app.sockets.try_take() else {
+        app.metrics.count("media_bound_hits_total", &["websockets"]);
+        return Err(MediaError::Api(ApiError::Sockets));
+    };
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ);
+    Ok(upgrade.on_upgrade(move |socket| run(app, dialect, session, socket, place)))
+}
+
+/// Runs a socket to its end.
+async fn run(
+    app: Arc<App>,
+    mut dialect: Dialect,
+    session: String,
+    socket: WebSocket,
+    mut place: SocketPlace,
+) {
+    app.usage.connection_opened();
+    let (sink, mut stream) = socket.split();
+    let (queue, queued) = mpsc::channel(QUEUE);
+    let (answers, answered) = mpsc::channel(ANSWERS);
+    let mut outbox = Outbox {
+        app: app.clone(),
+        queue,
+        answers,
+    };
+    let counts = app.clone();
+    let written = move |kind: &str, bytes| count(&counts, kind, "outbound", bytes);
+    let mut writing = tokio::spawn(write(sink, queued, answered, written));
+    if !session.is_empty() {
+        dialect.join(&app, &session, &mut outbox).await;
+    }
+    let code = tokio::select! {
+        code = read(&app, &mut stream, &mut dialect, &mut outbox) => Some(code),
+        () = place.stopped() => Some(close_code::AWAY),
+        _ = &mut writing => None,
+    };
+    dialect.end(&app).await;
+    if let Some(code) = code {
+        outbox.close(code).await;
+        // What waits is written first, within the deadline of each.
+        drop(outbox);
+        let _ = writing.await;
+    }
+    app.usage.connection_closed();
+}
+
+/// Reads until the end; returns the code to close with.
+async fn read(
+    app: &Arc<App>,
+    stream: &mut SplitStream<WebSocket>,
+    dialect: &mut Dialect,
+    outbox: &mut Outbox,
+) -> u16 {
+    let mut deadline = Instant::now() + PONG_WITHIN;
+    loop {
+        let bytes = match next(stream, &mut deadline).await {
+            Ok(bytes) => bytes,
+            Err(code) => return code,
+        };
+        let kind = dialect.handle(app, &bytes, outbox).await;
+        count(app, kind, "inbound", bytes.len());
+    }
+}
+
+/// The next message of a client.
+///
+/// # Errors
+/// The code to close with.
+async fn next<E>(
+    stream: &mut (impl Stream<Item = Result<Message, E>> + Unpin),
+    deadline: &mut Instant,
+) -> Result<Bytes, u16> {
+    loop {
+        let message = tokio::select! {
+            message = stream.next() => message,
+            () = tokio::time::sleep_until(*deadline) => return Err(close_code::POLICY),
+        };
+        let bytes = match message {
+            Some(Ok(Message::Text(text))) => text.into(),
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Pong(_))) => {
+                *deadline = Instant::now() + PONG_WITHIN;
+                continue;
+            }
+            Some(Ok(Message::Ping(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => return Err(close_code::NORMAL),
+            // It does not say which; longer than what is read is the one that a client can help.
+            Some(Err(_)) => return Err(close_code::SIZE),
+        };
+        return match bytes.len() {
+            0..=MAX_INBOUND => Ok(bytes),
+            _ => Err(close_code::SIZE),
+        };
+    }
+}
+
+/// Writes what is queued, answers to control messages, and pings, until the queue ends or the client takes no
+/// more. Texts are told to `written` with their kind, a label.
+async fn write(
+    mut sink: impl Sink<Message> + Unpin,
+    mut queued: mpsc::Receiver<Message>,
+    mut answered: mpsc::Receiver<Box<[u8]>>,
+    written: impl Fn(&str, usize),
+) {
+    let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    loop {
+        let (kind, message) = tokio::select! {
+            message = queued.recv() => match message {
+                Some(message) => ("signaling", message),
+                None => return,
+            },
+            Some(answer) = answered.recv() => {
+                // An answer is JSON, as the shard made it.
+                let text = String::from_utf8_lossy(&answer).into_owned();
+                ("control", Message::Text(text.into()))
+            }
+            _ = pings.tick() => ("ping", Message::Ping(Bytes::new())),
+        };
+        let text = match &message {
+            Message::Text(text) => Some(text.len()),
+            _ => None,
+        };
+        let sent = tokio::time::timeout(WRITE_WITHIN, sink.send(message)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+        if let Some(bytes) = text {
+            written(kind, bytes);
+        }
+    }
+}
+
+fn count(app: &App, kind: &str, direction: &str, bytes: usize) {
+    app.metrics
+        .count("media_websocket_messages_total", &[kind, direction]);
+    app.metrics
+        .observe("media_websocket_message_size_bytes", &[kind], bytes as f64);
+}
+
+/// What is sent to a client.
+struct Outbox {
+    app: Arc<App>,
+    queue: mpsc::Sender<Message>,
+    answers: mpsc::Sender<Box<[u8]>>,
+}
+
+impl Outbox {
+    /// Sends one JSON object, a frame of its own.
+    async fn send(&self, object: serde_json::Value) {
+        let message = Message::Text(object.to_string().into());
+        if self
+            .queue
+            .send_timeout(message, QUEUED_WITHIN)
+            .await
+            .is_err()
+        {
+            self.app
+                .metrics
+                .count("media_bound_hits_total", &["websocket_queue"]);
+        }
+    }
+
+    async fn close(&self, code: u16) {
+        let frame = CloseFrame {
+            code,
+            reason: Default::default(),
+        };
+        // If there is no room, the connection just ends.
+        let message = Message::Close(Some(frame));
+        let _ = self.queue.send_timeout(message, QUEUED_WITHIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::channel::mpsc as futures_mpsc;
+    use futures::stream;
+    use std::convert::Infallible;
+
+    type Heard = Result<Message, Infallible>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_pong_is_closed_after_a_minute_whatever_else_it_says() {
+        let start = Instant::now();
+        let mut deadline = start + PONG_WITHIN;
+        let (said, mut stream) = futures_mpsc::unbounded::<Heard>();
+        let client = tokio::spawn(async move {
+            for seconds in [30, 30, 30] {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                let _ = said.unbounded_send(Ok(Message::Text("{}".into())));
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut heard = 0;
+        let code = loop {
+            match next(&mut stream, &mut deadline).await {
+                Ok(_) => heard += 1,
+                Err(code) => break code,
+            }
+        };
+        client.abort();
+        assert_eq!(code, close_code::POLICY);
+        assert_eq!(start.elapsed(), PONG_WITHIN);
+        assert!((1..=2).contains(&heard), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pong_gives_a_client_another_minute() {
+        let start = Instant::now();
+        let mut deadline = start + PONG_WITHIN;
+        let pong = stream::once(async {
+            tokio::time::sleep(Duration::from_secs(54)).await;
+            Heard::Ok(Message::Pong(Bytes::new()))
+        });
+        let mut said = std::pin::pin!(pong.chain(stream::pending()));
+        let code = next(&mut said, &mut deadline).await;
+        assert_eq!(code, Err(close_code::POLICY));
+        assert_eq!(start.elapsed(), Duration::from_secs(54 + 60));
+    }
+
+    #[tokio::test]
+    async fn a_message_of_512_kib_is_taken_and_a_longer_one_closes_with_1009() {
+        for (len, expected) in [(MAX_INBOUND, Ok(MAX_INBOUND)), (MAX_INBOUND + 1, Err(1009))] {
+            let message = Message::Binary(vec![b'x'; len].into());
+            let mut said = stream::iter([Heard::Ok(message)]);
+            let mut deadline = Instant::now() + PONG_WITHIN;
+            let got = next(&mut said, &mut deadline).await;
+            assert_eq!(got.map(|bytes| bytes.len()), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_pinged_every_54_seconds_and_one_that_takes_nothing_has_10() {
+        let start = Instant::now();
+        let (_queue, queued) = mpsc::channel(QUEUE);
+        let (_answers, answered) = mpsc::channel(ANSWERS);
+        let (sink, mut taken) = futures_mpsc::channel(1);
+        let writing = tokio::spawn(write(sink, queued, answered, |_, _| ()));
+        for n in 1..=2 {
+            let message = taken.next().await;
+            assert!(matches!(message, Some(Message::Ping(_))), "{message:?}");
+            assert_eq!(start.elapsed(), PING_EVERY * n);
+        }
+        // It takes no more: the third finds room, and the fourth waits for it.
+        writing.await.expect("no panic");
+        assert_eq!(start.elapsed(), PING_EVERY * 4 + WRITE_WITHIN);
+    }
+}

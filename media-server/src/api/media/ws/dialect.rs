@@ -1,0 +1,369 @@
+//! What clients say over a WebSocket, and what they are answered: the dialects of the pages, the player and the
+//! manual of the service before, told apart by their messages.
+//!
+//! One object a message. `sdp` is a text or a description; it is answered as it was asked. A socket has one
+//! session at a time: its own, which ends with it, or one of the API that it joined.
+
+use super::Outbox;
+use crate::api::device_name;
+use crate::api::error::ApiError;
+use crate::api::media::offered::{self, Asked};
+use crate::api::media::sessions::screen;
+use crate::api::whip::check_grant;
+use crate::api::{check_rate, error::media::MediaError};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::registry::{Protocol, Record};
+use crate::shard::{CloseReason, ControlMessage};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One client.
+pub(super) struct Dialect {
+    principal: Principal,
+    user: String,
+    /// The device that messages mean which name none.
+    device: Option<Arc<str>>,
+    session: Option<Arc<Record>>,
+    /// The session was made by this socket.
+    own: bool,
+}
+
+type Object = Map<String, Value>;
+
+impl Dialect {
+    pub(super) fn new(principal: Principal, user: String, device: Option<Arc<str>>) -> Dialect {
+        Dialect {
+            principal,
+            user,
+            device,
+            session: None,
+            own: false,
+        }
+    }
+
+    /// Deals with a message; returns its kind, a label.
+    pub(super) async fn handle(
+        &mut self,
+        app: &Arc<App>,
+        bytes: &[u8],
+        outbox: &mut Outbox,
+    ) -> &'static str {
+        let Ok(message) = serde_json::from_slice::<Object>(bytes) else {
+            fail(outbox, "a message is one JSON object").await;
+            return "invalid";
+        };
+        let kind = text(&message, "type").to_owned();
+        if let "control" | "touch" | "key" | "text" = &*kind {
+            self.control(app, message, outbox).await;
+            return "control";
+        }
+        let done = match &*kind {
+            "start-stream" => self.start(app, &message, outbox).await,
+            "offer" => self.offer(app, &message, outbox).await,
+            "answer" => self.answer(app, &message).await,
+            "ice-candidate" => self.candidate(app, &message).await,
+            "join" => {
+                self.join(app, text(&message, "sessionId"), outbox).await;
+                Ok(())
+            }
+            other => {
+                let known = "start-stream, join, offer, answer, ice-candidate and control";
+                let other: String = other.chars().take(32).collect();
+                fail(outbox, &format!("{other:?} is no type; known are {known}")).await;
+                return "invalid";
+            }
+        };
+        if let Err(error) = done {
+            fail(outbox, &error).await;
+        }
+        "signaling"
+    }
+
+    /// Goes on with a session of the API. One that the client offered for is answered here once more.
+    pub(super) async fn join(&mut self, app: &Arc<App>, name: &str, outbox: &mut Outbox) {
+        let Some(record) = offered::find(app, Protocol::Session, name, &self.principal) else {
+            return fail(outbox, "Session not found").await;
+        };
+        let answer = record.older.as_ref().and_then(|older| older.answer.clone());
+        let name = record.id.to_string();
+        self.device = Some(record.device.clone());
+        self.take_up(app, record, false).await;
+        match answer {
+            Some(answer) => {
+                let answer =
+                    json!({"type": "answer", "sessionId": name, "answer": answer, "sdp": answer});
+                outbox.send(answer).await;
+            }
+            None => {
+                outbox
+                    .send(json!({"type": "joined", "sessionId": name}))
+                    .await
+            }
+        }
+    }
+
+    /// The end of the socket, and of its own session.
+    pub(super) async fn end(&mut self, app: &Arc<App>) {
+        let Some(record) = self.session.take().filter(|_| self.own) else {
+            return;
+        };
+        if record.begin_ending()
+            && let Err(error) = app.end(&record, CloseReason::Normal).await
+        {
+            record.resume();
+            app.metrics
+                .count("media_errors_total", &["busy", "session_delete"]);
+            tracing::warn!(session = %record.id, %error, "session not closed with its socket");
+        }
+    }
+
+    async fn take_up(&mut self, app: &Arc<App>, record: Arc<Record>, own: bool) {
+        self.end(app).await;
+        self.session = Some(record);
+        self.own = own;
+    }
+
+    /// Makes a session and offers.
+    async fn start(
+        &mut self,
+        app: &Arc<App>,
+        message: &Object,
+        outbox: &mut Outbox,
+    ) -> Result<(), String> {
+        let asked = self.asked(app, message)?;
+        let (record, sdp) = offered::offer(app, asked, screen()).map_err(told)?;
+        let name = record.id.to_string();
+        self.take_up(app, record, true).await;
+        let offer = json!({"type": "offer", "sessionId": name, "sdp": sdp});
+        outbox.send(offer).await;
+        Ok(())
+    }
+
+    /// Answers an offer of the client's.
+    async fn offer(
+        &mut self,
+        app: &Arc<App>,
+        message: &Object,
+        outbox: &mut Outbox,
+    ) -> Result<(), String> {
+        let (sdp, described) = sdp(message).ok_or("an offer has its sdp")?;
+        let asked = self.asked(app, message)?;
+        let (record, answer) = offered::answer_to(app, asked, sdp).await.map_err(told)?;
+        let name = record.id.to_string();
+        self.take_up(app, record, true).await;
+        let answered = match described {
+            true => json!({"type": "answer", "sdp": answer}),
+            false => json!(answer),
+        };
+        let answer =
+            json!({"type": "answer", "sessionId": name, "sdp": answered, "answer": answer});
+        outbox.send(answer).await;
+        Ok(())
+    }
+
+    async fn answer(&mut self, app: &Arc<App>, message: &Object) -> Result<(), String> {
+        let (sdp, _) = sdp(message).ok_or("an answer has its sdp")?;
+        let record = self.meant(app, message).ok_or("Session not found")?;
+        offered::answer(app, record, sdp.to_owned())
+            .await
+            .map_err(told)
+    }
+
+    async fn candidate(&mut self, app: &Arc<App>, message: &Object) -> Result<(), String> {
+        let record = self.meant(app, message).ok_or("Session not found")?;
+        let line = match message.get("candidate") {
+            Some(Value::String(line)) => line.clone(),
+            Some(Value::Object(candidate)) => text(candidate, "candidate").to_owned(),
+            _ => String::new(),
+        };
+        match offered::candidates(app, &record, &[line]).await {
+            0 => Err("Failed to add ICE candidate".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes a control message on as if it had come on the data channel of the session, and its answers back.
+    async fn control(&mut self, app: &Arc<App>, message: Object, outbox: &mut Outbox) {
+        let Some(record) = self.meant(app, &message) else {
+            return fail(outbox, "Session not found").await;
+        };
+        let Some(orders) = orders(message, &record.device) else {
+            let error = json!({"type": "error", "code": "bad_request"});
+            return outbox.send(error).await;
+        };
+        for order in orders {
+            let message = ControlMessage {
+                bytes: order.to_string().into_bytes().into(),
+                answers: outbox.answers.clone(),
+            };
+            match app.shards.handle_control(record.id, message).await {
+                Ok(true) => {}
+                Ok(false) => return fail(outbox, "Session not found").await,
+                Err(error) => return fail(outbox, &error.to_string()).await,
+            }
+        }
+    }
+
+    /// The session that a message names, else this socket's.
+    fn meant(&self, app: &App, message: &Object) -> Option<Arc<Record>> {
+        match text(message, "sessionId") {
+            "" => {
+                let record = self.session.as_ref()?;
+                record.called(Instant::now());
+                Some(record.clone())
+            }
+            name => offered::find(app, Protocol::Session, name, &self.principal),
+        }
+    }
+
+    /// A session that a message asks for.
+    fn asked(&self, app: &App, message: &Object) -> Result<Asked, String> {
+        check_rate(app, &self.principal).map_err(told)?;
+        let device = match (text(message, "deviceId"), &self.device) {
+            ("", Some(device)) => device.clone(),
+            (device, _) => device_name(device).map_err(told)?,
+        };
+        check_grant(app, Protocol::Session, &self.principal, &device).map_err(told)?;
+        let user = match text(message, "userId") {
+            "" => self.user.clone(),
+            user => {
+                let checked = offered::check_user(&self.principal, user);
+                checked.map_err(|_: MediaError| "userId is not the token's sub".to_owned())?;
+                user.to_owned()
+            }
+        };
+        Ok(Asked {
+            protocol: Protocol::Session,
+            device,
+            user,
+            principal: self.principal.clone(),
+            name: None,
+            publisher: None,
+        })
+    }
+}
+
+fn told(error: ApiError) -> String {
+    error.to_string()
+}
+
+async fn fail(outbox: &Outbox, error: &str) {
+    outbox.send(json!({"type": "error", "error": error})).await;
+}
+
+fn text<'a>(message: &'a Object, field: &str) -> &'a str {
+    message
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// The SDP of a message, under each name and in each form that clients have for it, and whether it is a
+/// description.
+fn sdp(message: &Object) -> Option<(&str, bool)> {
+    let mut found = ["sdp", "answer", "offer"].into_iter();
+    found.find_map(|name| match message.get(name)? {
+        Value::String(sdp) => Some((sdp.as_str(), false)),
+        Value::Object(description) => Some((text(description, "sdp"), true)),
+        _ => None,
+    })
+}
+
+/// The messages of the data channel that a control message stands for; `None` if it stands for none.
+fn orders(mut message: Object, device: &str) -> Option<Vec<Value>> {
+    message.remove("sessionId");
+    message.entry("deviceId").or_insert(device.into());
+    if text(&message, "type") != "control" {
+        return Some(vec![message.into()]);
+    }
+    let action = text(&message, "action").to_owned();
+    let order = |kind: &str, action: &str, place: Option<(&str, &str)>| {
+        let mut order = message.clone();
+        order.insert("type".to_owned(), kind.into());
+        order.insert("action".to_owned(), action.into());
+        if let Some((x, y)) = place {
+            order.insert("x".to_owned(), message.get(x)?.clone());
+            order.insert("y".to_owned(), message.get(y)?.clone());
+        }
+        Some(Value::from(order))
+    };
+    match &*action {
+        "touch" | "tap" => Some(vec![order("touch", "tap", None)?]),
+        "key" => Some(vec![order("key", "press", None)?]),
+        "text" => Some(vec![order("text", "", None)?]),
+        "swipe" => Some(vec![
+            order("touch", "down", Some(("x", "y")))?,
+            order("touch", "move", Some(("x2", "y2")))?,
+            order("touch", "up", Some(("x2", "y2")))?,
+        ]),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(message: Value) -> Option<Vec<Value>> {
+        let Value::Object(message) = message else {
+            panic!("an object");
+        };
+        orders(message, "cam-1")
+    }
+
+    #[test]
+    fn control_messages_become_those_of_the_data_channel() {
+        let touch = json!({"type": "control", "action": "touch", "sessionId": "s", "x": 1, "y": 2});
+        let tap = json!({"type": "touch", "action": "tap", "deviceId": "cam-1", "x": 1, "y": 2});
+        assert_eq!(of(touch), Some(vec![tap]));
+        let key = json!({"type": "control", "action": "key", "deviceId": "cam-2", "keyCode": 4});
+        let press = json!({"type": "key", "action": "press", "deviceId": "cam-2", "keyCode": 4});
+        assert_eq!(
+            of(key),
+            Some(vec![press]),
+            "of another device, which is refused"
+        );
+        let own = json!({"type": "text", "deviceId": "cam-1", "text": "a"});
+        assert_eq!(of(own.clone()), Some(vec![own]));
+        assert_eq!(of(json!({"type": "control", "action": "reboot"})), None);
+    }
+
+    #[test]
+    fn a_swipe_is_a_finger_that_goes_down_moves_and_goes_up_and_needs_both_ends() {
+        let swipe = json!({"type": "control", "action": "swipe", "x": 1, "y": 2, "x2": 3, "y2": 4});
+        let steps = of(swipe).expect("three of them");
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|step| (step["action"].clone(), step["x"].clone(), step["y"].clone()))
+            .collect();
+        let step = |action: &str, x: u32, y: u32| (json!(action), json!(x), json!(y));
+        assert_eq!(
+            steps,
+            [step("down", 1, 2), step("move", 3, 4), step("up", 3, 4)]
+        );
+        assert_eq!(
+            of(json!({"type": "control", "action": "swipe", "x": 1, "y": 2})),
+            None
+        );
+    }
+
+    #[test]
+    fn the_sdp_of_a_message_is_a_text_or_a_description() {
+        let read = |message: Value| {
+            let Value::Object(message) = message else {
+                panic!("an object");
+            };
+            sdp(&message).map(|(sdp, described)| (sdp.to_owned(), described))
+        };
+        let found = |described| Some(("v=0".to_owned(), described));
+        assert_eq!(read(json!({"sdp": "v=0"})), found(false));
+        assert_eq!(read(json!({"answer": "v=0"})), found(false));
+        assert_eq!(
+            read(json!({"sdp": {"type": "offer", "sdp": "v=0"}})),
+            found(true)
+        );
+        assert_eq!(read(json!({"type": "offer"})), None);
+    }
+}
