@@ -206,6 +206,7 @@ async fn every_call_to_sessions_is_answered_as_the_service_before_did() {
             row("create: no body", sessions, "", 400, error("EOF")),
             row("create: half a body", sessions, "{\"deviceId\":", 400, error("unexpected EOF")),
             row("create: no JSON", sessions, "hello", 400, error("invalid character 'h' looking for beginning of value")),
+            row("create: too long", sessions, "x".repeat(64 * 1024 + 1), 413, error("the body is larger than 64 KiB")),
             row("create: an array", sessions, "[]", 400, error("json: cannot unmarshal array into Go value of type handlers.CreateSessionRequest")),
             row("create: no device", sessions, json!({"userId": "ann"}), 400, error(&no_device)),
             row("create: no user", sessions, json!({"deviceId": "cam-1"}), 400, error(&no_user)),
@@ -387,6 +388,10 @@ async fn every_call_to_the_sfu_is_answered_as_the_service_before_did() {
         }
     })
     .await;
+    let metrics = server.metrics().await;
+    let device = [("device_id", "cam-1")];
+    let created = metrics.value("media_sessions_created_total", &device);
+    assert_eq!(created, Some(4.0), "all of them count");
 }
 
 #[tokio::test]

@@ -304,12 +304,7 @@ impl Outbox {
     /// Sends one JSON object, a frame of its own.
     async fn send(&self, object: serde_json::Value) {
         let message = Message::Text(object.to_string().into());
-        if self
-            .queue
-            .send_timeout(message, QUEUED_WITHIN)
-            .await
-            .is_err()
-        {
+        if !enqueue(&self.queue, message).await {
             self.app
                 .metrics
                 .count("media_bound_hits_total", &["websocket_queue"]);
@@ -322,9 +317,13 @@ impl Outbox {
             reason: Default::default(),
         };
         // If there is no room, the connection just ends.
-        let message = Message::Close(Some(frame));
-        let _ = self.queue.send_timeout(message, QUEUED_WITHIN).await;
+        enqueue(&self.queue, Message::Close(Some(frame))).await;
     }
+}
+
+/// Lets a message wait to be written; `false` if there was no room for it in time.
+async fn enqueue(queue: &mpsc::Sender<Message>, message: Message) -> bool {
+    queue.send_timeout(message, QUEUED_WITHIN).await.is_ok()
 }
 
 #[cfg(test)]
@@ -384,6 +383,19 @@ mod tests {
             let got = next(&mut said, &mut deadline).await;
             assert_eq!(got.map(|bytes| bytes.len()), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_a_client_that_takes_nothing_256_messages_wait_and_the_next_one_a_second() {
+        let start = Instant::now();
+        let (queue, _queued) = mpsc::channel(QUEUE);
+        let message = || Message::Text("{}".into());
+        for _ in 0..256 {
+            assert!(enqueue(&queue, message()).await);
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(!enqueue(&queue, message()).await);
+        assert_eq!(start.elapsed(), QUEUED_WITHIN);
     }
 
     #[tokio::test(start_paused = true)]
