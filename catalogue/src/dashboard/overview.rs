@@ -236,12 +236,8 @@ const ROWS: &[Row] = &[
                 unit: Unit::Count,
                 queries: &[
                     Query {
-                        expr: "sum by (state) (media_handshakes{$S})",
+                        expr: "sum by (state) (media_handshakes{$S}) or label_replace(sum(media_waiting_viewers{$S}), \"state\", \"for a device\", \"\", \"\")",
                         legend: "{{state}}",
-                    },
-                    Query {
-                        expr: "sum(media_waiting_viewers{$S})",
-                        legend: "waiting for a device",
                     },
                     Query {
                         expr: "60 * sum(rate(media_ice_restarts_total{$S}[$__rate_interval]))",

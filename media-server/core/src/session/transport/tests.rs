@@ -12,6 +12,7 @@ use crate::viewer::Viewer;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod messages;
 mod properties;
 
 const ELSEWHERE: SocketAddr = SocketAddr::new(
