@@ -599,7 +599,7 @@ fn random<const N: usize>() -> [u8; N] {
 mod tests {
     use super::*;
     use crate::registry::Protocol;
-    use crate::registry::tests::{older, record};
+    use crate::registry::tests::{older, record, unanswered};
 
     #[test]
     fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
@@ -623,6 +623,24 @@ mod tests {
         assert!(shown(60..70), "some minutes after it");
         assert!(registry.ended().is_empty(), "though nobody scraped");
         assert!(!shown(70..90));
+    }
+
+    #[test]
+    fn an_offer_of_ours_waits_half_a_minute_for_its_answer_unless_that_is_being_dealt_with() {
+        let record = unanswered(1, "cam");
+        let at = |seconds| record.created + Duration::from_secs(seconds);
+        record.called(at(29));
+        assert_eq!(overdue(&record, None, at(29)), None);
+        assert_eq!(
+            overdue(&record, None, at(30)),
+            Some(CloseReason::SetupTimeout)
+        );
+        let older = record.older.as_ref().expect("of the older API");
+        let mut answering = older.offered.try_lock().expect("nobody has it");
+        assert_eq!(overdue(&record, None, at(31)), None);
+        *answering = None;
+        drop(answering);
+        assert_eq!(overdue(&record, None, at(32)), None, "it is answered");
     }
 
     #[test]

@@ -559,6 +559,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) mod tests {
     use super::*;
     use media_core::negotiated::Kind;
+    use media_core::sdp::Proposed;
     use std::time::Duration;
 
     pub(crate) fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
@@ -597,6 +598,27 @@ pub(crate) mod tests {
             answer: None,
             offered: tokio::sync::Mutex::new(None),
         });
+        Arc::new(record)
+    }
+
+    /// One that waits for the answer to our offer.
+    pub(crate) fn unanswered(n: u8, device: &str) -> Arc<Record> {
+        let mut record = Arc::into_inner(older(n, Protocol::Session, device, n)).expect("one");
+        let proposed = Proposed {
+            video: vec![Codec::Vp8],
+            audio: false,
+            control: true,
+            stream: "screen".to_owned(),
+        };
+        let proposal = Proposal::new(proposed, [1, 2, 3], "cname".to_owned());
+        let offered = Offered {
+            proposal: proposal.expect("a track"),
+            ufrag: Ufrag::new(&[0; 16], 0, 0, [0; 6]),
+            pwd: IcePwd::new([0; 24]),
+            may_control: false,
+        };
+        let older = record.older.as_mut().expect("of the older API");
+        older.offered = tokio::sync::Mutex::new(Some(Box::new(offered)));
         Arc::new(record)
     }
 

@@ -10,7 +10,7 @@ use tests::{Browser, Connections, MediaServer, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Publishes the camera and keeps what comes on `control`.
+/// Publishes the camera, keeps what comes on `control`, and says that it has.
 const PUBLISH: &str = r"
 const [url] = arguments;
 return (async () => {
@@ -19,7 +19,11 @@ return (async () => {
   stream.getTracks().forEach(track => pc.addTransceiver(track, {direction: 'sendonly'}));
   const control = pc.createDataChannel('control');
   window.orders = [];
-  control.onmessage = ({data}) => { const {viewer, ...order} = JSON.parse(data); orders.push(order); };
+  control.onmessage = ({data}) => {
+    const {viewer, ...order} = JSON.parse(data);
+    orders.push(order);
+    control.send(JSON.stringify({type: 'ack', viewer}));
+  };
   await negotiate('publisher', pc, url);
   await new Promise((resolve, reject) => { control.onopen = resolve; control.onclose = reject; });
 })();";
@@ -51,6 +55,8 @@ return (async () => {
   const control = await channel;
   if (control.readyState !== 'open') await new Promise(resolve => { control.onopen = resolve; });
   const {label, ordered, maxRetransmits, id} = control;
+  window.heard = [];
+  control.onmessage = ({data}) => heard.push(JSON.parse(data));
   window.control = control;
   window.session = sessionId;
   return {
@@ -113,6 +119,24 @@ impl Scene {
         .await;
     }
 
+    /// Waits until the watching page has heard these and nothing else, in any order.
+    async fn page_hears(&self, answers: &[Value]) {
+        let sorted = |answers: &[Value]| {
+            let mut sorted: Vec<String> = answers.iter().map(Value::to_string).collect();
+            sorted.sort();
+            sorted
+        };
+        wait_for("the page to hear every answer", SOON, || async {
+            let heard = self.watching.run("return heard", vec![]).await?;
+            let all = heard.as_array().cloned().unwrap_or_default();
+            if sorted(&all) == sorted(answers) {
+                return Ok(());
+            }
+            bail!("{heard}")
+        })
+        .await;
+    }
+
     async fn end(self) {
         tokio::join!(self.sending.close(), self.watching.close());
     }
@@ -142,6 +166,7 @@ async fn the_screen_mirror_gets_picture_and_sound_and_its_touch_reaches_the_devi
     let script = "control.send(JSON.stringify(arguments[0]))";
     watcher.run(script, vec![touch()]).await;
     scene.device_gets(&json!([touch()])).await;
+    scene.page_hears(&[json!({"type": "ack"})]).await;
 
     let script = "return (async () => {
         const url = `/api/media/sessions/${session}`;
@@ -286,18 +311,11 @@ async fn players_with_a_websocket_get_a_picture_and_one_controls_the_device_over
     watcher.run(script, vec![session.clone()]).await;
     let tap = json!({"type": "touch", "deviceId": "cam-1", "action": "tap", "x": 5, "y": 6});
     scene.device_gets(&json!([tap])).await;
-    let answers = json!([
-        {"type": "joined", "sessionId": session},
-        {"type": "error", "code": "forbidden"},
-    ]);
-    wait_for(
-        "the order to another device to be refused",
-        SOON,
-        || async {
-            let heard = watcher.run("return heard", vec![]).await;
-            if heard == answers { Ok(()) } else { Err(heard) }
-        },
-    )
-    .await;
+    let answers = [
+        json!({"type": "joined", "sessionId": session}),
+        json!({"type": "ack"}),
+        json!({"type": "error", "code": "forbidden"}),
+    ];
+    scene.page_hears(&answers).await;
     scene.end().await;
 }
