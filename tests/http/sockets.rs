@@ -279,7 +279,7 @@ async fn messages_are_counted_by_what_they_are_and_a_long_one_closes_with_1009()
 async fn sockets_have_a_bound_and_are_closed_when_the_server_stops() {
     let dir = TempDir::new("sockets");
     let config = dir.path().join("config.toml");
-    std::fs::write(&config, "[http]\nconnections = 8\n").expect("it can be written");
+    std::fs::write(&config, "[http]\nconnections = 16\n").expect("it can be written");
     let config = config.display().to_string();
     let mut server = MediaServer::open(&["--config", &config]).await;
     let mut sockets = Vec::new();
