@@ -450,7 +450,21 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["reason"],
-        "Requests refused for their token: missing, malformed, signature, expired, claims, lifetime, grant.",
+        "Requests refused for their token: missing, malformed, algorithm, key_id, signature, expired, claims, lifetime, tenant, grant; no_keys: those of the identity provider can't be had.",
+    ),
+    family(
+        "media_jwks_fetches_total",
+        Counter,
+        Unit::Count,
+        &["result"],
+        "Times that the identity provider was asked for its keys: ok, unreachable (no connection, no TLS, no answer in 5 s), address (one that is never asked), status (not 200; redirects are not followed), too_large, malformed, empty (no usable key).",
+    ),
+    family(
+        "media_jwks_age_seconds",
+        Gauge,
+        Unit::Seconds,
+        &[],
+        "Age of the identity provider's keys in use: about 600 at the most while it answers. After 86400 they are not used any more.",
     ),
     family(
         "media_control_messages_total",

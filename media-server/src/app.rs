@@ -244,7 +244,7 @@ impl Server {
     /// # Errors
     /// [`AppError`] with what was attempted.
     pub async fn start(config: Config) -> Result<Server, AppError> {
-        let auth = Authorizer::new(config.auth.clone())?;
+        let auth = Authorizer::new(config.auth.clone(), config.ca_file.as_deref())?;
         let ice_servers = IceServers::new(config.turn.clone())?;
         let ufrag_key = ufrag_key(&config)?;
         let (shards, events) = Shards::start(ShardConfig {
@@ -359,6 +359,7 @@ impl Server {
             tokio::spawn(resources::monitor(app.clone())),
             tokio::spawn(refresh_addresses(app.clone())),
             tokio::spawn(reload_keys(app.clone())),
+            tokio::spawn(follow_jwks(app.clone())),
             tokio::spawn(expire_series(app.clone())),
             tokio::spawn(drain::follow_annotation(app.clone())),
             tokio::spawn(end_overdue_sessions(app.clone())),
@@ -442,9 +443,13 @@ fn start_demo(app: &App, listen: std::net::SocketAddr) -> Option<crate::demo::De
     let token = match &app.config.auth {
         None => None,
         Some(jwt) => {
-            let devices = [DEVICE.to_owned()];
-            let grants = [crate::auth::Grant::Publish];
-            match crate::auth::mint(jwt, DEVICE, &devices, &grants, crate::auth::MAX_LIFETIME) {
+            let holder = crate::auth::Holder {
+                subject: DEVICE,
+                tenant: Some(DEVICE),
+                devices: &[DEVICE.to_owned()],
+                grants: &[crate::auth::Grant::Publish],
+            };
+            match crate::auth::mint(jwt, holder, crate::auth::MAX_LIFETIME) {
                 Ok(token) => Some(token),
                 Err(error) => {
                     tracing::error!(%error, "no token for the built-in device");
@@ -478,6 +483,12 @@ async fn refresh_addresses(app: Arc<App>) {
     loop {
         every.tick().await;
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
+    }
+}
+
+async fn follow_jwks(app: Arc<App>) {
+    if let Some(jwks) = app.auth.jwks() {
+        jwks.follow().await;
     }
 }
 

@@ -1,16 +1,22 @@
 //! Tokens: who asks, and what they may do.
 //!
-//! Owns the keys (re-read every 5 s) and the rules of a valid token. Never logs a token or a key, and
-//! never decides on a status: it answers with [`Principal`] or [`AuthError`]. Called by the API for
+//! Owns the keys (the file's re-read every 5 s, the provider's in `auth/jwks.rs`) and the rules of a valid token. Never logs a
+//! token or a key, and never decides on a status: it answers with [`Principal`] or [`AuthError`]. Called by the API for
 //! every request that needs a token, and by `media-server token`.
 
+pub mod jwks;
+
+use self::jwks::Jwks;
 use crate::config::{JwtConfig, KeySource};
+use crate::devices::is_name;
+use crate::outbound::{self, OutboundError};
 use clap::ValueEnum;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest lifetime of a token, from `iat` or from now where there is none. A stolen token is worth
@@ -18,8 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Clock difference to the token's maker that is tolerated.
 const SKEW: u64 = 30;
-/// Only HMAC: a key file is never taken for a public key.
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+/// The algorithms of the key file. Never those of [`jwks::ALGORITHMS`]: a public key is no secret.
+const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 /// Longest token looked at; headers are bounded by hyper as well.
 const MAX_TOKEN_BYTES: usize = 8192;
 
@@ -58,6 +64,9 @@ struct Claims {
     iat: Option<u64>,
     #[serde(default)]
     media: Grants,
+    /// The tenant is in one of them.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,32 +81,39 @@ enum Audience {
 pub struct Principal {
     /// `None` where no token is asked for: everybody is the same.
     pub subject: Option<String>,
+    /// `Some` where there are tenants.
+    tenant: Option<String>,
     grants: Grants,
     everything: bool,
 }
 
+/// Devices are named by their keys, see `devices.rs`. Nothing is granted of another tenant's.
 impl Principal {
     fn anybody() -> Principal {
         Principal {
             subject: None,
+            tenant: None,
             grants: Grants::default(),
             everything: true,
         }
     }
 
-    /// Whether publishing as `device` is granted.
-    pub fn may_publish(&self, device: &str) -> bool {
-        self.everything || covers(&self.grants.publish, device)
+    /// The key of the device that this one calls `name`.
+    pub fn key_of(&self, name: &str) -> Arc<str> {
+        match &self.tenant {
+            Some(tenant) => format!("{tenant}/{name}").into(),
+            None => name.into(),
+        }
     }
 
-    /// Whether watching `device` is granted.
-    pub fn may_view(&self, device: &str) -> bool {
-        self.everything || self.grants.admin || covers(&self.grants.view, device)
+    /// What tells this one from all others, of other tenants too; `None` where everybody is the same.
+    pub fn holder(&self) -> Option<Arc<str>> {
+        self.subject.as_deref().map(|subject| self.key_of(subject))
     }
 
-    /// Whether a viewer of `device` may control it.
-    pub fn may_control(&self, device: &str) -> bool {
-        self.everything || covers(&self.grants.control, device)
+    /// Whether publishing as the device is granted.
+    pub fn may_publish(&self, key: &str) -> bool {
+        self.has(key, &self.grants.publish)
     }
 
     /// Whether it may call itself `user` in a request of the older API.
@@ -105,12 +121,40 @@ impl Principal {
         self.everything || self.grants.admin || self.subject.as_deref() == Some(user)
     }
 
-    /// Whether a session that `owner` made may be asked about and ended: by its maker, by an
-    /// administrator, and by anybody where no token is asked for.
-    pub fn owns(&self, owner: Option<&str>) -> bool {
-        self.everything && self.subject.is_none()
-            || self.grants.admin
-            || self.subject.is_some() && self.subject.as_deref() == owner
+    /// Whether watching the device is granted.
+    pub fn may_view(&self, key: &str) -> bool {
+        self.has(key, &self.grants.view) || self.grants.admin && self.name(key).is_some()
+    }
+
+    /// Whether a viewer of the device may control it.
+    pub fn may_control(&self, key: &str) -> bool {
+        self.has(key, &self.grants.control)
+    }
+
+    /// Whether a session of the device that `owner` made may be asked about and ended: by its maker, by an administrator of
+    /// its tenant, and by anybody where no token is asked for.
+    pub fn owns(&self, key: &str, owner: Option<&str>) -> bool {
+        let made = self.subject.is_none() && self.everything
+            || self.subject.is_some() && self.subject.as_deref() == owner;
+        self.name(key).is_some() && (made || self.grants.admin)
+    }
+
+    /// Whether the device is one of its tenant's; always where there are none.
+    pub fn is_of_tenant(&self, key: &str) -> bool {
+        self.name(key).is_some()
+    }
+
+    /// What this one calls the device; `None` if it is another tenant's.
+    fn name<'a>(&self, key: &'a str) -> Option<&'a str> {
+        match &self.tenant {
+            Some(tenant) => key.strip_prefix(&**tenant)?.strip_prefix('/'),
+            None => Some(key),
+        }
+    }
+
+    fn has(&self, key: &str, granted: &[String]) -> bool {
+        self.name(key)
+            .is_some_and(|name| self.everything || covers(granted, name))
     }
 }
 
@@ -130,8 +174,10 @@ pub enum AuthError {
     Missing,
     #[error("the Authorization header is not of the form Bearer <token>, or the token is no JWT")]
     Malformed,
-    #[error("the token's algorithm is not HS256, HS384 or HS512")]
+    #[error("the token's algorithm is none that this server has keys for")]
     Algorithm,
+    #[error("the token does not say by its kid which key it is signed with")]
+    KeyId,
     #[error("the token is not signed with a key of this server")]
     Signature,
     #[error("the token has expired, or is not valid yet")]
@@ -142,6 +188,12 @@ pub enum AuthError {
     Subject,
     #[error("the token lives longer than 24 hours; make one that expires sooner")]
     Lifetime,
+    #[error(
+        "the token names no tenant, or one that is not 1 to 128 of the characters A-Z a-z 0-9 . _ -"
+    )]
+    Tenant,
+    #[error("the identity provider's keys can't be had now; try again")]
+    NoKeys,
 }
 
 impl AuthError {
@@ -155,6 +207,9 @@ impl AuthError {
             AuthError::Expired => "expired",
             AuthError::Claims | AuthError::Subject => "claims",
             AuthError::Lifetime => "lifetime",
+            AuthError::KeyId => "key_id",
+            AuthError::Tenant => "tenant",
+            AuthError::NoKeys => "no_keys",
         }
     }
 }
@@ -171,6 +226,12 @@ pub enum KeyError {
     Empty { path: PathBuf },
     #[error("failed to sign the token: {0}")]
     Sign(String),
+    #[error("there is no key to sign with; those of an identity provider only check tokens")]
+    None,
+    #[error("the server reads a tenant from the claim {claim}; give --tenant")]
+    Tenant { claim: String },
+    #[error("failed to prepare asking for keys")]
+    Outbound(#[from] OutboundError),
 }
 
 /// Checks tokens. Shared by all handlers.
@@ -180,30 +241,34 @@ pub struct Authorizer {
 
 struct Jwt {
     config: JwtConfig,
-    /// The current key, and the previous one while it is being replaced.
-    keys: RwLock<Vec<Vec<u8>>>,
+    /// The current key of the file, and the previous one while it is being replaced; none without a file.
+    hmac: RwLock<Vec<Vec<u8>>>,
+    jwks: Option<Jwks>,
 }
 
 impl Authorizer {
-    /// Reads the keys.
+    /// Reads the key file; the provider's keys come with [`Self::follow`]. `ca_file` as in [`outbound::client`].
     ///
     /// # Errors
-    /// [`KeyError`] when the key can't be had: a server that could check no token must not start.
-    pub fn new(config: Option<JwtConfig>) -> Result<Authorizer, KeyError> {
-        let jwt = match config {
-            None => None,
-            Some(config) => {
-                let keys = read_keys(&config.key)?;
-                if keys.iter().any(|key| key.len() < 32) {
-                    // RFC 7518 §3.2 asks for as many bits as the hash has.
-                    tracing::warn!("the token key is shorter than 32 bytes; use a longer one");
-                }
-                Some(Jwt {
-                    config,
-                    keys: RwLock::new(keys),
-                })
-            }
+    /// [`KeyError`] when the file's key can't be had: a server that could check no token must not start.
+    pub fn new(config: Option<JwtConfig>, ca_file: Option<&Path>) -> Result<Authorizer, KeyError> {
+        let Some(config) = config else {
+            return Ok(Authorizer { jwt: None });
         };
+        let keys = config.hmac.as_ref().map_or(Ok(Vec::new()), read_keys)?;
+        if keys.iter().any(|key| key.len() < 32) {
+            // RFC 7518 §3.2 asks for as many bits as the hash has.
+            tracing::warn!("the token key is shorter than 32 bytes; use a longer one");
+        }
+        let jwks = match &config.jwks_url {
+            Some(url) => Some(Jwks::new(url.clone(), outbound::client(ca_file)?)),
+            None => None,
+        };
+        let jwt = Some(Jwt {
+            config,
+            hmac: RwLock::new(keys),
+            jwks,
+        });
         Ok(Authorizer { jwt })
     }
 
@@ -212,12 +277,20 @@ impl Authorizer {
         self.jwt.is_some()
     }
 
+    /// Keys of an identity provider, where it is asked for some.
+    pub fn jwks(&self) -> Option<&Jwks> {
+        self.jwt.as_ref()?.jwks.as_ref()
+    }
+
     /// Reads the key file again. A file that can't be read leaves the old keys in force.
     pub fn reload(&self) {
         let Some(jwt) = &self.jwt else { return };
-        match read_keys(&jwt.config.key) {
+        let Some(source) = &jwt.config.hmac else {
+            return;
+        };
+        match read_keys(source) {
             Ok(keys) => {
-                let mut known = jwt.keys.write().unwrap_or_else(PoisonError::into_inner);
+                let mut known = jwt.hmac.write().unwrap_or_else(PoisonError::into_inner);
                 if *known != keys {
                     *known = keys;
                     tracing::info!("token keys changed");
@@ -227,11 +300,11 @@ impl Authorizer {
         }
     }
 
-    /// Checks the value of an `Authorization` header.
+    /// Checks the value of an `Authorization` header. Waits only for the key of a token that names a new one.
     ///
     /// # Errors
     /// [`AuthError`]; nothing of the token is in it.
-    pub fn check(&self, authorization: Option<&str>) -> Result<Principal, AuthError> {
+    pub async fn check(&self, authorization: Option<&str>) -> Result<Principal, AuthError> {
         let Some(jwt) = &self.jwt else {
             return Ok(Principal::anybody());
         };
@@ -242,9 +315,10 @@ impl Authorizer {
             .map(|(_, token)| token.trim())
             .filter(|token| token.len() <= MAX_TOKEN_BYTES)
             .ok_or(AuthError::Malformed)?;
-        let claims = jwt.verify(token)?;
+        let claims = jwt.verify(token).await?;
         jwt.check_lifetime(&claims)?;
         Ok(Principal {
+            tenant: jwt.tenant(&claims)?,
             subject: Some(claims.sub),
             grants: claims.media,
             everything: !jwt.config.enforce_grants,
@@ -253,9 +327,37 @@ impl Authorizer {
 }
 
 impl Jwt {
-    fn verify(&self, token: &str) -> Result<Claims, AuthError> {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.algorithms = ALGORITHMS.to_vec();
+    /// The token's algorithm chooses where its key is looked for, and is the only one that the key is used with.
+    async fn verify(&self, token: &str) -> Result<Claims, AuthError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Malformed)?;
+        match (&self.config.hmac, &self.jwks) {
+            (Some(_), _) if HMAC.contains(&header.alg) => self.verify_hmac(token, header.alg),
+            (_, Some(jwks)) if jwks::ALGORITHMS.contains(&header.alg) => {
+                let id = header.kid.filter(|id| !id.is_empty());
+                let key = jwks.key(&id.ok_or(AuthError::KeyId)?, header.alg).await?;
+                self.decode(token, &key, header.alg)
+            }
+            _ => Err(AuthError::Algorithm),
+        }
+    }
+
+    fn verify_hmac(&self, token: &str, algorithm: Algorithm) -> Result<Claims, AuthError> {
+        let keys = self.hmac.read().unwrap_or_else(PoisonError::into_inner);
+        let mut tried = keys
+            .iter()
+            .map(|key| self.decode(token, &DecodingKey::from_secret(key), algorithm));
+        tried
+            .find(|result| !matches!(result, Err(AuthError::Signature)))
+            .unwrap_or(Err(AuthError::Signature))
+    }
+
+    fn decode(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        algorithm: Algorithm,
+    ) -> Result<Claims, AuthError> {
+        let mut validation = Validation::new(algorithm);
         validation.leeway = SKEW;
         validation.validate_nbf = true;
         validation.validate_exp = true;
@@ -266,20 +368,11 @@ impl Jwt {
             required.push("exp");
         }
         validation.set_required_spec_claims(&required);
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let mut error = AuthError::Signature;
-        for key in keys.iter() {
-            let key = DecodingKey::from_secret(key);
-            match jsonwebtoken::decode::<Claims>(token, &key, &validation) {
-                Ok(data) if data.claims.sub.is_empty() => return Err(AuthError::Subject),
-                Ok(data) => return Ok(data.claims),
-                Err(e) => error = reason(e.kind()),
-            }
-            if error != AuthError::Signature {
-                break;
-            }
+        match jsonwebtoken::decode::<Claims>(token, key, &validation) {
+            Ok(data) if data.claims.sub.is_empty() => Err(AuthError::Subject),
+            Ok(data) => Ok(data.claims),
+            Err(error) => Err(reason(error.kind())),
         }
-        Err(error)
     }
 
     fn check_lifetime(&self, claims: &Claims) -> Result<(), AuthError> {
@@ -291,6 +384,15 @@ impl Jwt {
             return Err(AuthError::Lifetime);
         }
         Ok(())
+    }
+
+    fn tenant(&self, claims: &Claims) -> Result<Option<String>, AuthError> {
+        let Some(claim) = &self.config.tenant_claim else {
+            return Ok(None);
+        };
+        let tenant = claims.others.get(claim).and_then(Value::as_str);
+        let tenant = tenant.filter(|tenant| is_name(tenant));
+        Ok(Some(tenant.ok_or(AuthError::Tenant)?.to_owned()))
     }
 }
 
@@ -312,27 +414,38 @@ fn reason(kind: &ErrorKind) -> AuthError {
     }
 }
 
+/// Whom a token is made for, and what it grants.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    pub subject: &'a str,
+    /// Where there are tenants.
+    pub tenant: Option<&'a str>,
+    pub devices: &'a [String],
+    pub grants: &'a [Grant],
+}
+
 /// Makes a token that expires `ttl` from now.
 ///
 /// # Errors
-/// [`KeyError`] when there is no key to sign with.
-pub fn mint(
-    config: &JwtConfig,
-    subject: &str,
-    devices: &[String],
-    grants: &[Grant],
-    ttl: Duration,
-) -> Result<String, KeyError> {
+/// [`KeyError`] when there is no key to sign with, or no tenant where the server would ask for one.
+pub fn mint(config: &JwtConfig, holder: Holder, ttl: Duration) -> Result<String, KeyError> {
     let granted = |grant: Grant| {
-        if grants.contains(&grant) {
-            devices.to_vec()
+        if holder.grants.contains(&grant) {
+            holder.devices.to_vec()
         } else {
             Vec::new()
         }
     };
+    let mut others = Map::new();
+    if let Some(claim) = &config.tenant_claim {
+        let tenant = holder.tenant.ok_or_else(|| KeyError::Tenant {
+            claim: claim.clone(),
+        })?;
+        others.insert(claim.clone(), tenant.into());
+    }
     let now = unix_now();
     let claims = Claims {
-        sub: subject.to_owned(),
+        sub: holder.subject.to_owned(),
         iss: config.issuer.clone(),
         aud: Audience::One(config.audience.clone()),
         exp: Some(now + ttl.min(MAX_LIFETIME).as_secs()),
@@ -341,10 +454,11 @@ pub fn mint(
             publish: granted(Grant::Publish),
             view: granted(Grant::View),
             control: granted(Grant::Control),
-            admin: grants.contains(&Grant::Admin),
+            admin: holder.grants.contains(&Grant::Admin),
         },
+        others,
     };
-    let keys = read_keys(&config.key)?;
+    let keys = read_keys(config.hmac.as_ref().ok_or(KeyError::None)?)?;
     let key = EncodingKey::from_secret(&keys[0]);
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|e| KeyError::Sign(e.to_string()))
@@ -389,152 +503,4 @@ fn unix_now() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "a key of at least thirty-two bytes";
-
-    fn config() -> JwtConfig {
-        JwtConfig {
-            key: KeySource::Text(KEY.to_owned()),
-            issuer: "i".to_owned(),
-            audience: "a".to_owned(),
-            enforce_grants: true,
-        }
-    }
-
-    fn check(token: &str) -> Result<Principal, AuthError> {
-        Authorizer::new(Some(config()))
-            .expect("a key")
-            .check(Some(&format!("Bearer {token}")))
-    }
-
-    fn signed(claims: &serde_json::Value, algorithm: Algorithm) -> String {
-        let key = EncodingKey::from_secret(KEY.as_bytes());
-        jsonwebtoken::encode(&Header::new(algorithm), claims, &key).expect("signs")
-    }
-
-    fn claims() -> serde_json::Value {
-        serde_json::json!({
-            "sub": "alice", "iss": "i", "aud": ["x", "a"], "exp": unix_now() + 600,
-            "media": {"publish": ["cam-1"], "view": ["cam-*"], "control": ["cam-2"]},
-        })
-    }
-
-    #[test]
-    fn grants_cover_exact_names_and_starts() {
-        let principal = check(&signed(&claims(), Algorithm::HS256)).expect("a right token");
-        assert!(principal.may_publish("cam-1") && !principal.may_publish("cam-10"));
-        assert!(principal.may_view("cam-10") && !principal.may_view("door"));
-        assert!(principal.may_control("cam-2") && !principal.may_control("cam-1"));
-        assert!(principal.owns(Some("alice")) && !principal.owns(Some("bob")));
-        assert!(!principal.owns(None));
-    }
-
-    #[test]
-    fn the_longer_hmac_algorithms_are_taken_too() {
-        for algorithm in ALGORITHMS {
-            assert!(
-                check(&signed(&claims(), algorithm)).is_ok(),
-                "{algorithm:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_wrong_token_is_refused_for_its_reason() {
-        let with = |key: &str, value: serde_json::Value| {
-            let mut claims = claims();
-            claims[key] = value;
-            signed(&claims, Algorithm::HS256)
-        };
-        let without = |key: &str| {
-            let mut claims = claims();
-            claims.as_object_mut().expect("an object").remove(key);
-            signed(&claims, Algorithm::HS256)
-        };
-        let good = signed(&claims(), Algorithm::HS256);
-        let unsigned = format!(
-            "eyJhbGciOiJub25lIn0.{}.",
-            good.split('.').nth(1).expect("claims")
-        );
-        let cases = [
-            (with("iss", "z".into()), AuthError::Claims),
-            (with("aud", "z".into()), AuthError::Claims),
-            (with("sub", "".into()), AuthError::Subject),
-            (without("exp"), AuthError::Claims),
-            (without("aud"), AuthError::Claims),
-            (with("exp", (unix_now() - 60).into()), AuthError::Expired),
-            (with("nbf", (unix_now() + 60).into()), AuthError::Expired),
-            (
-                with("exp", (unix_now() + 100_000).into()),
-                AuthError::Lifetime,
-            ),
-            (
-                signed(
-                    &serde_json::json!({
-                        "sub": "alice", "iss": "i", "aud": "a",
-                        "iat": unix_now() + 1_000_000, "exp": unix_now() + 1_000_600,
-                    }),
-                    Algorithm::HS256,
-                ),
-                AuthError::Lifetime,
-            ),
-            (format!("{good}x"), AuthError::Signature),
-            ("x.y.z".to_owned(), AuthError::Malformed),
-            (String::new(), AuthError::Malformed),
-        ];
-        for (token, wanted) in cases {
-            assert_eq!(check(&token), Err(wanted), "{token}");
-        }
-        assert!(check(&unsigned).is_err(), "alg none must never do");
-    }
-
-    #[test]
-    fn a_missing_or_odd_header_is_told_apart() {
-        let authorizer = Authorizer::new(Some(config())).expect("a key");
-        assert_eq!(authorizer.check(None), Err(AuthError::Missing));
-        assert_eq!(
-            authorizer.check(Some("Basic eDp5")),
-            Err(AuthError::Malformed)
-        );
-    }
-
-    #[test]
-    fn a_minted_token_is_taken_and_holds_what_was_asked() {
-        let token = mint(
-            &config(),
-            "me",
-            &["cam-1".to_owned()],
-            &[Grant::View],
-            Duration::from_secs(60),
-        )
-        .expect("a key");
-        let principal = check(&token).expect("a right token");
-        assert!(principal.may_view("cam-1") && !principal.may_publish("cam-1"));
-        assert!(!principal.may_control("cam-1"));
-    }
-
-    #[test]
-    fn without_tokens_everything_is_allowed() {
-        let principal = Authorizer::new(None)
-            .expect("no key needed")
-            .check(None)
-            .expect("no token needed");
-        assert!(principal.may_publish("x") && principal.may_view("x") && principal.owns(None));
-    }
-
-    #[test]
-    fn a_text_key_loses_its_newline_and_a_binary_one_keeps_every_byte() {
-        let dir = std::env::temp_dir().join(format!("media-server-keys-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory");
-        let path = dir.join("key");
-        std::fs::write(&path, b"text\n").expect("written");
-        assert_eq!(read_key(&path).expect("read"), b"text");
-        std::fs::write(&path, b"\xff\x00\n").expect("written");
-        assert_eq!(read_key(&path).expect("read"), b"\xff\x00\n");
-        std::fs::write(&path, b"\n").expect("written");
-        assert!(matches!(read_key(&path), Err(KeyError::Empty { .. })));
-        std::fs::remove_dir_all(&dir).expect("removed");
-    }
-}
+mod tests;

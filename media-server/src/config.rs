@@ -29,7 +29,9 @@
 //! issuer = "cloudphone-platform"
 //! audience = "cloudphone-users"
 //! hmac_file = "…"                  # re-read every 5 s; "<file>-previous" beside it is accepted too
-//! enforce_grants = true            # false: any valid token may use any device
+//! jwks_url = "https://…"           # keys of an identity provider, fetched every 10 min; beside hmac_file or instead of it
+//! tenant_claim = ""                # claim with the tenant, such as tenantId: each sees its own devices alone
+//! enforce_grants = true            # false: any valid token may use any device (of its tenant), and need not expire
 //!
 //! [cluster]
 //! key_file = "…"                   # ≥ 32 random bytes; absent: a key of this boot
@@ -57,33 +59,34 @@
 //! timeout_seconds = 30             # how long SIGTERM waits for sessions to end by themselves
 //! file = "/etc/media/pod/drain"    # no new sessions while it says "true"; looked at each second
 //!
+//! [outbound]
+//! ca_file = "…"                    # certificates in PEM that are trusted beside the system's
+//!
 //! [log]
 //! level = "info"                   # a filter of tracing-subscriber
 //! ```
 
+mod auth;
 mod file;
 mod turn;
 
+use self::auth::AuthArgs;
+pub use self::auth::{JwtConfig, KeySource};
 use self::file::File;
 use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
 use crate::auth::Grant;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use clap::{Args, Parser, Subcommand};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where a pod has its configuration; `token` looks here when nothing else is given.
 const POD_CONFIG: &str = "/etc/media/config/config.toml";
-/// Where a pod has its token key.
-const POD_JWT_KEY: &str = "/etc/media/secrets/jwt-hmac";
 /// Where a pod has its annotation `mediaservice.io/drain`.
 const POD_DRAIN: &str = "/etc/media/pod/drain";
 const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
 const DEFAULT_MEDIA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
-const DEFAULT_ISSUER: &str = "cloudphone-platform";
-const DEFAULT_AUDIENCE: &str = "cloudphone-users";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -111,14 +114,7 @@ pub enum Command {
     /// Serve sessions (the default)
     Serve(Box<ServeArgs>),
     /// Print a token for people and scripts
-    Token(TokenArgs),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    None,
-    Jwt,
+    Token(Box<TokenArgs>),
 }
 
 #[derive(Debug, Args, Default)]
@@ -161,21 +157,11 @@ pub struct ServeArgs {
     /// Address of /metrics, health and /load [default: same as HTTP]
     #[arg(long, env = "MEDIA_METRICS_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     metrics_listen: Option<SocketAddr>,
-    /// Who may use the server [default: jwt with a key, none on loopback without]
-    #[arg(long, env = "MEDIA_AUTH", value_enum)]
-    auth: Option<AuthMode>,
-    /// Allow `--auth none` on an address that others can reach
-    #[arg(long, env = "MEDIA_INSECURE_NO_AUTH")]
-    insecure_no_auth: bool,
-    /// Key of HS256, HS384 and HS512 tokens
-    #[arg(long, env = "MEDIA_JWT_HMAC_FILE", value_name = "FILE")]
-    jwt_hmac_file: Option<PathBuf>,
-    /// Required `iss` of tokens [default: cloudphone-platform]
-    #[arg(long, env = "MEDIA_JWT_ISSUER", value_name = "TEXT")]
-    jwt_issuer: Option<String>,
-    /// Required `aud` of tokens [default: cloudphone-users]
-    #[arg(long, env = "MEDIA_JWT_AUDIENCE", value_name = "TEXT")]
-    jwt_audience: Option<String>,
+    #[command(flatten)]
+    auth: AuthArgs,
+    /// Certificates in PEM that are trusted beside the system's, where this server asks others over https
+    #[arg(long, env = "MEDIA_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Origin that browsers may call from; repeatable, `*` for any
     #[arg(
         long,
@@ -225,6 +211,12 @@ pub struct TokenArgs {
     /// Name of the holder
     #[arg(long, default_value = "media-server-token", value_name = "TEXT")]
     pub subject: String,
+    /// Tenant of the holder, where the server reads one from a claim
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+    /// Claim that the tenant goes into [default: the one the server reads]
+    #[arg(long, env = "MEDIA_TENANT_CLAIM", value_name = "CLAIM")]
+    pub tenant_claim: Option<String>,
     /// Key to sign with [default: the one the server has]
     #[arg(long, env = "MEDIA_JWT_HMAC_FILE", value_name = "FILE")]
     pub jwt_hmac_file: Option<PathBuf>,
@@ -234,7 +226,7 @@ pub struct TokenArgs {
     /// Its `aud` [default: the one the server asks for]
     #[arg(long, env = "MEDIA_JWT_AUDIENCE", value_name = "TEXT")]
     pub jwt_audience: Option<String>,
-    /// Configuration file (TOML) to take key, issuer and audience from
+    /// Configuration file (TOML) to take key, issuer, audience and tenant claim from
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -261,6 +253,7 @@ pub struct Config {
     pub cluster_uid: String,
     /// `None`: no token is asked for.
     pub auth: Option<JwtConfig>,
+    pub ca_file: Option<PathBuf>,
     pub limits: Limits,
     pub turn: TurnConfig,
     pub series: SeriesPolicy,
@@ -277,30 +270,6 @@ pub struct Config {
 pub struct TlsFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-}
-
-#[derive(Debug, Clone)]
-pub struct JwtConfig {
-    pub key: KeySource,
-    pub issuer: String,
-    pub audience: String,
-    pub enforce_grants: bool,
-}
-
-#[derive(Clone)]
-pub enum KeySource {
-    File(PathBuf),
-    /// `JWT_SECRET`, as it stands.
-    Text(String),
-}
-
-impl std::fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            KeySource::File(path) => write!(f, "File({})", path.display()),
-            KeySource::Text(_) => f.write_str("Text(..)"),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -387,28 +356,7 @@ impl Config {
                 .filter(|ip| !ip.is_empty())
                 .collect();
         }
-        let key = args
-            .jwt_hmac_file
-            .or(file.auth.hmac_file)
-            .map(KeySource::File)
-            .or_else(|| {
-                env("JWT_SECRET")
-                    .filter(|text| !text.is_empty())
-                    .map(KeySource::Text)
-            });
-        let mode = args.auth.or(file.auth.mode);
-        let auth = auth(mode, key, http, args.insecure_no_auth)?.map(|key| JwtConfig {
-            key,
-            issuer: args
-                .jwt_issuer
-                .or(file.auth.issuer)
-                .unwrap_or_else(|| DEFAULT_ISSUER.to_owned()),
-            audience: args
-                .jwt_audience
-                .or(file.auth.audience)
-                .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
-            enforce_grants: file.auth.enforce_grants.unwrap_or(true),
-        });
+        let auth = auth::merge(args.auth, file.auth, http, env)?;
         let shards = match args.shards.or(file.media.shards) {
             Some(shards @ 1..=64) => shards,
             Some(shards) => {
@@ -451,6 +399,7 @@ impl Config {
             cluster_key_file: file.cluster.key_file,
             cluster_uid: file.cluster.uid.unwrap_or_default(),
             auth,
+            ca_file: args.ca_file.or(file.outbound.ca_file),
             limits: Limits {
                 sessions_per_pod: args
                     .sessions_per_pod
@@ -498,65 +447,7 @@ pub fn token_signer(args: &TokenArgs) -> Result<JwtConfig, ConfigError> {
         None if Path::new(POD_CONFIG).exists() => File::read(Path::new(POD_CONFIG))?,
         None => File::default(),
     };
-    let key = args
-        .jwt_hmac_file
-        .clone()
-        .or(file.auth.hmac_file)
-        .map(KeySource::File)
-        .or_else(|| {
-            let text = std::env::var("JWT_SECRET").ok()?;
-            (!text.is_empty()).then_some(KeySource::Text(text))
-        })
-        .or_else(|| {
-            let path = PathBuf::from(POD_JWT_KEY);
-            path.exists().then_some(KeySource::File(path))
-        })
-        .ok_or_else(|| {
-            ConfigError::Wrong(
-                "there is no key to sign with; give --jwt-hmac-file FILE or --config FILE, or set JWT_SECRET"
-                    .to_owned(),
-            )
-        })?;
-    Ok(JwtConfig {
-        key,
-        issuer: args
-            .jwt_issuer
-            .clone()
-            .or(file.auth.issuer)
-            .unwrap_or_else(|| DEFAULT_ISSUER.to_owned()),
-        audience: args
-            .jwt_audience
-            .clone()
-            .or(file.auth.audience)
-            .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
-        enforce_grants: true,
-    })
-}
-
-fn auth(
-    mode: Option<AuthMode>,
-    key: Option<KeySource>,
-    http: SocketAddr,
-    insecure_no_auth: bool,
-) -> Result<Option<KeySource>, ConfigError> {
-    let loopback = http.ip().is_loopback();
-    match (mode, key) {
-        (Some(AuthMode::Jwt) | None, Some(key)) => Ok(Some(key)),
-        (Some(AuthMode::Jwt), None) => Err(ConfigError::Wrong(
-            "auth is jwt, but there is no key; give --jwt-hmac-file FILE or set JWT_SECRET"
-                .to_owned(),
-        )),
-        (Some(AuthMode::None), _) if loopback || insecure_no_auth => Ok(None),
-        (None, None) if loopback => Ok(None),
-        (Some(AuthMode::None), _) => Err(ConfigError::Wrong(format!(
-            "without tokens anybody who reaches {http} could publish and watch; \
-             listen on 127.0.0.1, use --auth jwt, or insist with --insecure-no-auth"
-        ))),
-        (None, None) => Err(ConfigError::Wrong(format!(
-            "{http} can be reached by others and there is no token key; \
-             give --jwt-hmac-file FILE, set JWT_SECRET, or listen on 127.0.0.1"
-        ))),
-    }
+    auth::signer(args, file.auth)
 }
 
 fn non_empty(first: Vec<String>, second: Vec<String>) -> Vec<String> {
@@ -657,7 +548,10 @@ pub(crate) mod tests {
         let auth = config.auth.expect("tokens are asked for");
         assert_eq!(auth.issuer, "https://login.example.com");
         assert_eq!(auth.audience, "studio");
-        assert!(!auth.enforce_grants);
+        let keys = auth.jwks_url.as_ref().map(|url| url.as_str());
+        assert_eq!(keys, Some("https://login.example.com/jwks.json"));
+        assert_eq!(auth.tenant_claim.as_deref(), Some("tenantId"));
+        assert!(auth.hmac.is_some() && !auth.enforce_grants);
     }
 
     #[test]
@@ -694,8 +588,8 @@ pub(crate) mod tests {
         assert_eq!(config.http.port(), 3003);
         assert_eq!(config.advertise, ["192.0.2.1", "192.0.2.2"]);
         assert!(matches!(
-            config.auth.expect("a key means tokens").key,
-            KeySource::Text(_)
+            config.auth.expect("a key means tokens").hmac,
+            Some(KeySource::Text(_))
         ));
     }
 
@@ -718,7 +612,7 @@ pub(crate) mod tests {
     fn token_args(args: &[&str]) -> Result<TokenArgs, clap::Error> {
         let line = ["media-server", "token", "--device", "cam-1"];
         match Cli::try_parse_from(line.iter().chain(args))?.command() {
-            Command::Token(args) => Ok(args),
+            Command::Token(args) => Ok(*args),
             Command::Serve(_) => panic!("token was named"),
         }
     }

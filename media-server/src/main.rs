@@ -9,12 +9,14 @@ mod cgroup;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod devices;
 mod drain;
 mod event_streams;
 mod limits;
 mod listener;
 mod log;
 mod metrics;
+mod outbound;
 mod pages;
 mod registry;
 mod resources;
@@ -72,7 +74,13 @@ fn token(args: &TokenArgs) -> anyhow::Result<()> {
         anyhow::bail!("--ttl is more than 24h, which no server would take; give less");
     }
     let signer = config::token_signer(args)?;
-    let token = auth::mint(&signer, &args.subject, &args.device, &args.grant, args.ttl)?;
+    let holder = auth::Holder {
+        subject: &args.subject,
+        tenant: args.tenant.as_deref(),
+        devices: &args.device,
+        grants: &args.grant,
+    };
+    let token = auth::mint(&signer, holder, args.ttl)?;
     println!("{token}");
     Ok(())
 }

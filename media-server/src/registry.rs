@@ -4,6 +4,7 @@
 //! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
 //! and find, and by the app with the shards' events.
 
+use crate::devices::name_of;
 use crate::limits::Handshake;
 use crate::metrics::totals::Totals;
 use media_core::cells::SessionCells;
@@ -76,6 +77,7 @@ pub fn role_name(role: Role) -> &'static str {
 pub struct Record {
     pub id: SessionId,
     pub protocol: Protocol,
+    /// The device's key, see `devices.rs`.
     pub device: Arc<str>,
     /// Who made it, where tokens are asked for.
     pub subject: Option<String>,
@@ -207,6 +209,11 @@ impl Record {
 
     pub fn role(&self) -> Role {
         self.protocol.role()
+    }
+
+    /// What clients call its device.
+    pub fn device_name(&self) -> &str {
+        name_of(&self.device)
     }
 
     /// Whether its keys exist.

@@ -6,6 +6,7 @@
 
 mod conformance;
 mod extensions;
+mod identity;
 mod limits;
 mod media_port;
 mod older;

@@ -13,6 +13,7 @@ pub mod camera;
 pub mod connections;
 pub mod demo;
 pub mod device;
+pub mod https;
 pub mod kubectl;
 pub mod link;
 pub mod metrics;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use browser::Browser;
 pub use connections::Connections;
+pub use https::Https;
 pub use kubectl::Kubectl;
 pub use link::Link;
 pub use metrics::Metrics;

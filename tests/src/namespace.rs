@@ -1,6 +1,7 @@
-//! A network of its own for the programs of one test: the addresses that the test asks for, and
-//! nothing outside in reach.
+//! A network of its own for the programs of one test, or for the test itself: the addresses that it asks for, and nothing
+//! outside in reach.
 
+use nix::sched::{CloneFlags, unshare};
 use std::ffi::OsStr;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,39 @@ use crate::wait::wait_for;
 /// Ends with its value; programs that still run in it keep it for themselves.
 pub struct Namespace {
     holder: Process,
+}
+
+/// Runs a test in a network of its own, with these addresses beside those of loopback: its sockets, and the programs that it
+/// starts, are there.
+///
+/// # Panics
+/// As the test does, and if it is not run by root.
+pub fn in_network_with<T>(addresses: &[&str], test: T)
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let addresses: Vec<String> = addresses.iter().map(|text| (*text).to_owned()).collect();
+    // Threads and programs of a thread are born into its network.
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network");
+        for address in &addresses {
+            ip(&["address", "add", address, "dev", "lo"]);
+        }
+        ip(&["link", "set", "lo", "up"]);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(test);
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(args: &[&str]) {
+    let status = Command::new("ip").args(args).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {args:?}");
 }
 
 /// Adds the addresses, to an interface that does multicast as those of real machines do, and stays,

@@ -58,6 +58,11 @@ impl MediaServer {
         Self::start(Command::new(binary()), &args, key).await
     }
 
+    /// Starts a server with these arguments, and its addresses.
+    pub async fn with(args: &[&str]) -> Self {
+        Self::start(Command::new(binary()), args, None).await
+    }
+
     /// Starts a server with its built-in device (`--demo`).
     pub async fn demo() -> Self {
         Self::demo_with(&[]).await
@@ -83,7 +88,13 @@ impl MediaServer {
                 command.env_remove(&name);
             }
         }
-        for name in ["PORT", "JWT_SECRET", "TURN_URLS", "STUN_SERVERS"] {
+        for name in [
+            "PORT",
+            "JWT_SECRET",
+            "TURN_URLS",
+            "STUN_SERVERS",
+            "RABBITMQ_URL",
+        ] {
             command.env_remove(name);
         }
         let mut process = Process::start("media-server", &mut command);

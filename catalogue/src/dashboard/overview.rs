@@ -1,5 +1,7 @@
 //! The overview: is it up, what does it carry, how does it look for viewers, what does it cost.
 
+mod outside;
+
 use serde_json::Value;
 
 use super::panel::{Head, Kind::Lines, Kind::Stat, Panel, Query, Row, Unit, model};
@@ -484,17 +486,8 @@ const ROWS: &[Row] = &[
                 }],
                 red_from: None,
             },
-            Panel {
-                title: "Refused tokens",
-                description: "By what was wrong with them.",
-                kind: Lines,
-                unit: Unit::PerSecond,
-                queries: &[Query {
-                    expr: "sum by (reason) (rate(media_auth_failures_total{$S}[$__rate_interval]))",
-                    legend: "{{reason}}",
-                }],
-                red_from: None,
-            },
+            outside::TOKENS,
+            outside::KEYS,
             Panel {
                 title: "Errors",
                 description: "Every error answered or swallowed.",

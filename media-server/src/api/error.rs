@@ -103,6 +103,7 @@ impl ApiError {
             ApiError::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::BodySlow => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Unauthorized(AuthError::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
             ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
@@ -132,6 +133,7 @@ impl ApiError {
             ApiError::TooLarge => "too_large",
             ApiError::BodyCut => "body_cut",
             ApiError::BodySlow => "body_slow",
+            ApiError::Unauthorized(AuthError::NoKeys) => "no_token_keys",
             ApiError::Unauthorized(_) => "unauthorized",
             ApiError::Forbidden { .. } => "forbidden",
             ApiError::Offer(OfferError::Malformed(_)) => "malformed_offer",
@@ -180,6 +182,7 @@ impl ApiError {
             ApiError::TooLarge => "Body too large",
             ApiError::BodyCut => "Body incomplete",
             ApiError::BodySlow => "Body too slow",
+            ApiError::Unauthorized(AuthError::NoKeys) => "Token can't be checked",
             ApiError::Unauthorized(_) => "Token needed",
             ApiError::Forbidden { .. } => "Not granted",
             ApiError::Offer(OfferError::Malformed(_)) => "Not an SDP offer",
@@ -215,6 +218,9 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"media\""),
             )),
+            ApiError::Unauthorized(AuthError::NoKeys) => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)))
+            }
             ApiError::Unauthorized(_) => Some((
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"media\", error=\"invalid_token\""),

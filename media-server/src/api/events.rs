@@ -47,7 +47,7 @@ pub fn routes() -> Router<Arc<App>> {
 
 /// Advertises the resource of a viewer's session.
 pub(super) fn link(record: &Record, response: &mut Response) {
-    let (device, id) = (&record.device, record.id);
+    let (device, id) = (record.device_name(), record.id);
     let events = Kind::ALL.map(Kind::as_str).join(",");
     let link = format!("</whep/{device}/{id}/sse>; rel=\"{REL}\"; events=\"{events}\"");
     // A device's name and an id have no character that a header could not.
@@ -62,7 +62,7 @@ async fn open(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     check_rate(&app, &principal)?;
     let record = find(&app, Protocol::Whep, &ids, &principal)?;
     let body = read_body(body).await?;
@@ -85,7 +85,7 @@ async fn open(
         app.event_streams.close_session(record.id);
         return Err(ApiError::UnknownSession);
     }
-    let location = format!("/whep/{}/{}/sse/{name}", record.device, record.id);
+    let location = format!("/whep/{}/{}/sse/{name}", record.device_name(), record.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
 }
 
@@ -99,7 +99,7 @@ async fn listen(
         .parse::<SessionId>()
         .ok()
         .and_then(|id| app.registry.find(id))
-        .filter(|record| *record.device == *device)
+        .filter(|record| record.device_name() == device)
         .and_then(|record| Some((record.clone(), app.event_streams.listen(&name, record.id)?)))
         .ok_or(ApiError::UnknownStream)?;
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -128,7 +128,7 @@ async fn close(
     Path((device, session, name)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     check_rate(&app, &principal)?;
     let record = find(&app, Protocol::Whep, &(device, session), &principal)?;
     if app.event_streams.close(&name, record.id) {

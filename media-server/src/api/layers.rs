@@ -32,7 +32,7 @@ pub fn routes() -> Router<Arc<App>> {
 
 /// Advertises the resource of a viewer's session.
 pub(super) fn link(record: &Record, response: &mut Response) {
-    let (device, id) = (&record.device, record.id);
+    let (device, id) = (record.device_name(), record.id);
     let link = format!("</whep/{device}/{id}/layer>; rel=\"{REL}\"");
     // A device's name and an id have no character that a header could not.
     if let Ok(link) = HeaderValue::try_from(link) {
@@ -60,7 +60,7 @@ async fn select(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     check_rate(&app, &principal)?;
     let record = find(&app, Protocol::Whep, &ids, &principal)?;
     expect_type(&headers, JSON)?;
@@ -92,7 +92,7 @@ async fn release(
     Path(ids): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     check_rate(&app, &principal)?;
     let record = find(&app, Protocol::Whep, &ids, &principal)?;
     change(&app, &record, LayerPin::default()).await

@@ -60,8 +60,8 @@ pub(super) fn no_route(method: &Method, uri: &Uri) -> Response {
 }
 
 /// Checks the token of a request, and counts it.
-fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, MediaError> {
-    let principal = principal(app, headers)?;
+async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, MediaError> {
+    let principal = principal(app, headers).await?;
     check_rate(app, &principal)?;
     Ok(principal)
 }

@@ -22,7 +22,7 @@ pub(super) async fn patch(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let principal = principal(app, headers)?;
+    let principal = principal(app, headers).await?;
     check_rate(app, &principal)?;
     let record = find(app, protocol, ids, &principal)?;
     expect_type(headers, FRAGMENT)?;

@@ -4,6 +4,8 @@ use super::error::ApiError;
 use super::openapi::{self, Operation};
 use super::principal;
 use crate::app::App;
+use crate::auth::Principal;
+use crate::devices::name_of;
 use crate::registry::{Record, role_name};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -113,7 +115,7 @@ impl Session {
         let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
         Session {
             id: record.id.to_string(),
-            device: record.device.to_string(),
+            device: record.device_name().to_owned(),
             role: role_name(record.role()),
             protocol: record.protocol.as_str(),
             created_at: rfc3339(record.created_at),
@@ -138,7 +140,7 @@ async fn devices(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     let devices = app
         .registry
         .devices()
@@ -147,7 +149,7 @@ async fn devices(
         .map(|view| {
             let publisher = view.publisher.filter(|p| p.connected());
             Device {
-                device: view.device.to_string(),
+                device: name_of(&view.device).to_owned(),
                 live: publisher.is_some(),
                 viewers: view.viewers,
                 live_since: publisher.as_ref().map(|p| rfc3339(p.created_at)),
@@ -163,9 +165,9 @@ async fn sessions(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     let mut records = app.registry.sessions();
-    records.retain(|r| principal.may_view(&r.device) || principal.owns(r.subject.as_deref()));
+    records.retain(|record| sees(&principal, record));
     records.sort_by_key(|record| record.created);
     let sessions = records.iter().map(|record| Session::of(record)).collect();
     Ok(fresh(Sessions { sessions }))
@@ -176,14 +178,19 @@ async fn session(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    let principal = principal(&app, &headers)?;
+    let principal = principal(&app, &headers).await?;
     let record = id
         .parse::<SessionId>()
         .ok()
         .and_then(|id| app.registry.find(id))
-        .filter(|r| principal.may_view(&r.device) || principal.owns(r.subject.as_deref()))
+        .filter(|record| sees(&principal, record))
         .ok_or(ApiError::UnknownSession)?;
     Ok(fresh(Session::of(&record)))
+}
+
+/// Whoever may watch the device sees its sessions, and who made one sees that.
+pub(super) fn sees(principal: &Principal, record: &Record) -> bool {
+    principal.may_view(&record.device) || principal.owns(&record.device, record.subject.as_deref())
 }
 
 /// Figures change each second: nobody may keep them.

@@ -9,6 +9,7 @@ use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read
 use super::{events, layers};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::devices::name_of;
 use crate::drain::DrainState;
 use crate::registry::{AdmitError, Ice, MediaLine, NewSession, Protocol, Record, role_name};
 use crate::shard::{CloseReason, MailboxError, OpenSession};
@@ -70,10 +71,10 @@ fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
             let allowed = [("allow", "GET, HEAD, POST, OPTIONS"), ("accept-post", SDP)];
             let mut response = (StatusCode::OK, allowed).into_response();
             if asks_for_ice_servers(&headers) {
-                let device = device_name(&device)?;
-                let principal = principal(&app, &headers)?;
+                device_name(&device)?;
+                let principal = principal(&app, &headers).await?;
                 check_rate(&app, &principal)?;
-                check_grant(&app, protocol, &principal, &device)?;
+                check_grant(&app, protocol, &principal, &principal.key_of(&device))?;
                 // There is no session yet to name the credentials after.
                 link_ice_servers(&app, SessionId(app.random()), &mut response);
             }
@@ -92,7 +93,7 @@ fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
     type Ids = Path<(String, String)>;
     get(
         async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
-            let record = find(&app, protocol, &ids, &principal(&app, &headers)?)?;
+            let record = find(&app, protocol, &ids, &principal(&app, &headers).await?)?;
             let etag = record.ice.lock().await.etag.clone();
             Ok::<_, ApiError>((StatusCode::NO_CONTENT, [(header::ETAG, etag)]))
         },
@@ -105,7 +106,7 @@ fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
             ];
             let mut response = (StatusCode::OK, allowed).into_response();
             if asks_for_ice_servers(&headers) {
-                let principal = principal(&app, &headers)?;
+                let principal = principal(&app, &headers).await?;
                 check_rate(&app, &principal)?;
                 let record = find(&app, protocol, &ids, &principal)?;
                 link_ice_servers(&app, record.id, &mut response);
@@ -120,7 +121,7 @@ fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
     )
     .delete(
         async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
-            let principal = principal(&app, &headers)?;
+            let principal = principal(&app, &headers).await?;
             check_rate(&app, &principal)?;
             let record = find(&app, protocol, &ids, &principal)?;
             delete(&app, &record).await
@@ -137,8 +138,9 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let asked = Instant::now();
     let device = device_name(device)?;
-    let principal = principal(&app, headers)?;
+    let principal = principal(&app, headers).await?;
     check_rate(&app, &principal)?;
+    let device = principal.key_of(device);
     check_grant(&app, protocol, &principal, &device)?;
     let created = admitted(&app, protocol, device, principal, asked, headers, body).await;
     if let Err(error) = &created {
@@ -190,7 +192,7 @@ pub(super) fn check_grant(
     app.metrics.count("media_auth_failures_total", &["grant"]);
     Err(ApiError::Forbidden {
         grant,
-        device: device.to_owned(),
+        device: name_of(device).to_owned(),
     })
 }
 
@@ -215,7 +217,7 @@ async fn admitted(
     // Looked at again when the session is admitted; here it saves the work.
     if protocol == Protocol::Whep && !app.registry.is_live(&device) {
         return Err(ApiError::NoPublisher {
-            device: device.to_string(),
+            device: name_of(&device).to_owned(),
         });
     }
     let candidates = app.addresses.current();
@@ -296,7 +298,7 @@ async fn admitted(
             (header::CONTENT_TYPE, SDP.to_owned()),
             (
                 header::LOCATION,
-                format!("/{}/{}/{id}", protocol.as_str(), record.device),
+                format!("/{}/{}/{id}", protocol.as_str(), record.device_name()),
             ),
             (header::ETAG, etag),
             (
@@ -362,7 +364,7 @@ pub(super) async fn open_session(
 pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record>>, ApiError> {
     let superseded = app.registry.admit(record).map_err(|error| match error {
         AdmitError::NoPublisher => ApiError::NoPublisher {
-            device: record.device.to_string(),
+            device: record.device_name().to_owned(),
         },
         limit => ApiError::Limit(limit),
     })?;
@@ -398,7 +400,7 @@ pub(super) async fn delete(app: &App, record: &Record) -> Result<StatusCode, Api
     }
 }
 
-/// The session of a resource path. Unknown, of another device and of another subject are one answer.
+/// The session of a resource path. Unknown, of another device, tenant or subject are one answer.
 pub(super) fn find(
     app: &App,
     protocol: Protocol,
@@ -409,8 +411,8 @@ pub(super) fn find(
         .parse::<SessionId>()
         .ok()
         .and_then(|id| app.registry.find(id))
-        .filter(|record| record.protocol == protocol && *record.device == **device)
-        .filter(|record| principal.owns(record.subject.as_deref()))
+        .filter(|record| record.protocol == protocol && record.device == principal.key_of(device))
+        .filter(|record| principal.owns(&record.device, record.subject.as_deref()))
         .ok_or(ApiError::UnknownSession)?;
     record.called(Instant::now());
     Ok(record)

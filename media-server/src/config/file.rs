@@ -1,8 +1,9 @@
 //! The configuration file: its keys as they are written, all of them optional. `config.rs` documents
 //! each and merges them with flags and environment.
 
+use super::ConfigError;
+use super::auth::FileAuth;
 use super::turn::FileTurn;
-use super::{AuthMode, ConfigError};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub(super) struct File {
     pub(super) turn: FileTurn,
     pub(super) metrics: FileMetrics,
     pub(super) drain: FileDrain,
+    pub(super) outbound: FileOutbound,
     pub(super) log: FileLog,
 }
 
@@ -40,16 +42,6 @@ pub(super) struct FileMedia {
     pub(super) advertise: Vec<String>,
     pub(super) addresses_file: Option<PathBuf>,
     pub(super) shards: Option<u8>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct FileAuth {
-    pub(super) mode: Option<AuthMode>,
-    pub(super) issuer: Option<String>,
-    pub(super) audience: Option<String>,
-    pub(super) hmac_file: Option<PathBuf>,
-    pub(super) enforce_grants: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,6 +75,12 @@ pub(super) struct FileMetrics {
 pub(super) struct FileDrain {
     pub(super) timeout_seconds: Option<u64>,
     pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FileOutbound {
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

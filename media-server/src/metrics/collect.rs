@@ -6,6 +6,7 @@
 use super::totals::Totals;
 use super::{Metrics, render_labels, write_series};
 use crate::app::App;
+use crate::auth::jwks;
 use crate::registry::{Record, role_name};
 use crate::shard::{Bound, Outcome};
 use catalogue::families::{Family, Scope};
@@ -96,6 +97,15 @@ fn set_totals(app: &App, metrics: &Metrics) {
         "websocket_queue",
     ] {
         metrics.touch("media_bound_hits_total", &[bound], Instant::now());
+    }
+    if let Some(jwks) = app.auth.jwks() {
+        for outcome in jwks::Outcome::ALL {
+            let (count, result) = (jwks.count(outcome) as f64, [outcome.as_str()]);
+            metrics.set("media_jwks_fetches_total", &result, count);
+        }
+        if let Some(age) = jwks.age() {
+            metrics.set("media_jwks_age_seconds", &[], age.as_secs_f64());
+        }
     }
     let sockets = app.sockets.open() as f64;
     metrics.set("media_websocket_connections", &[], sockets);

@@ -183,8 +183,9 @@ fn of_pod_events(fetched: &Fetched, service: &ValidService, pod: &Pod) -> Option
         .iter()
         .rev()
         .find(|warning| warning.object == name && warning.reason == "FailedMount")?;
-    let hint = [&service.keys.cluster_key, &service.keys.jwt_hmac]
+    let hint = [&service.keys.cluster_key]
         .into_iter()
+        .chain(&service.keys.jwt_hmac)
         .chain(&service.keys.turn)
         .find(|key| {
             warning

@@ -53,7 +53,8 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     pub cluster_key: KeyRef,
-    pub jwt_hmac: KeyRef,
+    /// None where tokens are those of an identity provider alone.
+    pub jwt_hmac: Option<KeyRef>,
     /// Secret shared with the TURN server, if there is one.
     pub turn: Option<KeyRef>,
     /// Name of the Secret to make, if a key has no reference.
@@ -233,24 +234,27 @@ fn part<T: DeserializeOwned>(field: String, value: &Value) -> Result<T, Validate
 fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
     let generated = format!("{name}-generated");
     let resolve = |given: &Option<SecretKeyRef>, key: &str| match given {
-        Some(given) => KeyRef {
-            secret: given.name.clone(),
-            key: given.key.clone(),
-        },
+        Some(given) => key_ref(given),
         None => KeyRef {
             secret: generated.clone(),
             key: key.to_owned(),
         },
     };
-    let both_given = spec.cluster_key_secret_ref.is_some() && spec.auth.hmac_secret_ref.is_some();
+    let hmac = &spec.auth.hmac_secret_ref;
+    let has_hmac = hmac.is_some() || spec.auth.jwks_url.is_empty();
+    let all_given = spec.cluster_key_secret_ref.is_some() && hmac.is_some() == has_hmac;
     Keys {
         cluster_key: resolve(&spec.cluster_key_secret_ref, "cluster-key"),
-        jwt_hmac: resolve(&spec.auth.hmac_secret_ref, "jwt-hmac"),
-        turn: spec.turn.secret_ref.as_ref().map(|given| KeyRef {
-            secret: given.name.clone(),
-            key: given.key.clone(),
-        }),
-        generated: (!both_given).then_some(generated),
+        jwt_hmac: has_hmac.then(|| resolve(hmac, "jwt-hmac")),
+        turn: spec.turn.secret_ref.as_ref().map(key_ref),
+        generated: (!all_given).then_some(generated),
+    }
+}
+
+fn key_ref(given: &SecretKeyRef) -> KeyRef {
+    KeyRef {
+        secret: given.name.clone(),
+        key: given.key.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! did not refuse, has the statuses of the rest of the server.
 
 use super::{ApiError, ErrorKind};
+use crate::auth::AuthError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -108,9 +109,10 @@ impl IntoResponse for MediaError {
 /// What is refused before anything is attempted.
 fn from_api(error: ApiError) -> Response {
     let body = match &error {
-        ApiError::Unauthorized(crate::auth::AuthError::Subject) => {
+        ApiError::Unauthorized(AuthError::Subject) => {
             json!({"error": "Unauthorized", "message": "无效的 Token"})
         }
+        ApiError::Unauthorized(AuthError::NoKeys) => json!({"error": error.to_string()}),
         ApiError::Unauthorized(_) => json!({"error": "Unauthorized", "message": "未授权访问"}),
         ApiError::Forbidden { .. } => json!({"error": "Forbidden", "message": error.to_string()}),
         other => json!({"error": other.to_string()}),

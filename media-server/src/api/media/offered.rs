@@ -6,6 +6,7 @@
 
 use crate::api::error::ApiError;
 use crate::api::error::media::MediaError;
+use crate::api::sessions::sees;
 use crate::api::whip::{
     MAX_CANDIDATES, admit, count_candidates, count_created, count_refused, distinct, open_session,
 };
@@ -316,7 +317,7 @@ pub(super) fn find(
     principal: &Principal,
 ) -> Option<Arc<Record>> {
     let record = app.registry.find_named(name.parse().ok()?)?;
-    if record.protocol != protocol || !principal.owns(record.subject.as_deref()) {
+    if record.protocol != protocol || !principal.owns(&record.device, record.subject.as_deref()) {
         return None;
     }
     record.called(Instant::now());
@@ -326,10 +327,7 @@ pub(super) fn find(
 /// Sessions of a protocol that the caller may see, the oldest first.
 pub(super) fn list(app: &App, protocol: Protocol, principal: &Principal) -> Vec<Arc<Record>> {
     let mut records = app.registry.sessions();
-    records.retain(|r| {
-        let may_see = || principal.may_view(&r.device) || principal.owns(r.subject.as_deref());
-        r.protocol == protocol && may_see()
-    });
+    records.retain(|r| r.protocol == protocol && sees(principal, r));
     records.sort_by_key(|record| record.created);
     records
 }

@@ -147,7 +147,7 @@ type Shared = State<Arc<App>>;
 type Answer = Result<Json<Value>, MediaError>;
 
 async fn create(State(app): Shared, headers: HeaderMap, body: axum::body::Body) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("CreateSessionRequest", body).await?;
     let device = body.required("deviceId", "DeviceID")?;
     let offer = body.sdp("offer")?;
@@ -160,7 +160,7 @@ async fn create(State(app): Shared, headers: HeaderMap, body: axum::body::Body) 
         (None, _) => body.required("userId", "UserID")?,
     };
     body.check()?;
-    let device = device_name(&device)?;
+    let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::Session, &principal, &device)?;
     if !user.is_empty() {
         offered::check_user(&principal, &user)?;
@@ -209,7 +209,7 @@ pub(super) fn ice_servers(app: &App, id: SessionId) -> Value {
 }
 
 async fn answer(State(app): Shared, headers: HeaderMap, body: axum::body::Body) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("SetAnswerRequest", body).await?;
     let name = body.required("sessionId", "SessionID")?;
     let answer = body.description("answer")?;
@@ -239,7 +239,7 @@ pub(super) async fn take_answer(
 }
 
 async fn candidate(State(app): Shared, headers: HeaderMap, body: axum::body::Body) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("AddICECandidateRequest", body).await?;
     let name = body.required("sessionId", "SessionID")?;
     let line = body.candidate("candidate")?;
@@ -263,7 +263,7 @@ pub(super) async fn add_candidate(app: &App, record: Option<Arc<Record>>, line: 
 }
 
 async fn candidates(State(app): Shared, headers: HeaderMap, body: axum::body::Body) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("AddICECandidatesRequest", body).await?;
     let name = body.required("sessionId", "SessionID")?;
     let lines = body.candidates("candidates", "Candidates")?;
@@ -282,14 +282,14 @@ async fn candidates(State(app): Shared, headers: HeaderMap, body: axum::body::Bo
 }
 
 async fn session(State(app): Shared, Path(name): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::Session, &name, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Session not found"))?;
     Ok(Json(describe(&record)))
 }
 
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let records = offered::list(&app, Protocol::Session, &principal);
     let sessions: Vec<Value> = records.iter().map(|record| describe(record)).collect();
     Ok(Json(json!({"total": sessions.len(), "sessions": sessions})))
@@ -298,7 +298,7 @@ async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
 fn describe(record: &Record) -> Value {
     json!({
         "sessionId": record.id.to_string(),
-        "deviceId": &*record.device,
+        "deviceId": record.device_name(),
         "userId": user(record),
         "state": offered::state(record),
         "createdAt": rfc3339(record.created_at),
@@ -312,7 +312,7 @@ pub(super) fn user(record: &Record) -> &str {
 }
 
 async fn end(State(app): Shared, Path(name): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::Session, &name, &principal);
     end_of(&app, record, "Session not found").await
 }
@@ -328,9 +328,9 @@ pub(super) async fn end_of(app: &App, record: Option<Arc<Record>>, unknown: &str
 }
 
 async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
-    caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut records = app.registry.sessions();
-    records.retain(|record| record.protocol == Protocol::Session);
+    records.retain(|r| r.protocol == Protocol::Session && principal.is_of_tenant(&r.device));
     let of = |state: &str| {
         records
             .iter()
@@ -349,7 +349,7 @@ async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
 }
 
 async fn turn_credentials(State(app): Shared, headers: HeaderMap) -> Answer {
-    caller(&app, &headers)?;
+    caller(&app, &headers).await?;
     if !app.ice_servers.has_turn() {
         return Err(MediaError::internal("TURN service not configured", None));
     }

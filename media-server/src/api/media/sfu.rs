@@ -15,6 +15,7 @@ use crate::api::sessions::rfc3339;
 use crate::api::whip::check_grant;
 use crate::app::App;
 use crate::auth::Principal;
+use crate::devices::name_of;
 use crate::registry::{Protocol, Record};
 use crate::shard::CloseReason;
 use axum::Json;
@@ -167,13 +168,13 @@ type Answer = Result<Json<Value>, MediaError>;
 type Raw = axum::body::Body;
 
 async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("CreatePublisherRequest", body).await?;
     let device = body.required("deviceId", "DeviceID")?;
     let user = body.required("userId", "UserID")?;
     let codec = body.text("videoCodec")?;
     body.check()?;
-    let device = device_name(&device)?;
+    let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuPublisher, &principal, &device)?;
     offered::check_user(&principal, &user)?;
     // A device has one of each subject, which gets the name of the one before.
@@ -195,7 +196,7 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
             "H264" => Some(is_h264),
             _ => Some(is_vp8),
         },
-        ..stream(&device)
+        ..stream(name_of(&device))
     };
     let failed = |error| MediaError::internal("Failed to create publisher", Some(error));
     let (record, sdp) = offered::offer(&app, asked, wanted).map_err(failed)?;
@@ -204,7 +205,7 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
     }
     Ok(Json(json!({
         "publisherId": name(&record).to_string(),
-        "deviceId": &*device,
+        "deviceId": record.device_name(),
         "offer": {"type": "offer", "sdp": sdp},
         "iceServers": ice_servers(&app, record.id),
     })))
@@ -219,7 +220,7 @@ fn stream(device: &str) -> Wanted {
 }
 
 async fn create_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("CreateSubscriberRequest", body).await?;
     let publisher = body.required("publisherId", "PublisherID")?;
     let user = body.required("userId", "UserID")?;
@@ -236,12 +237,12 @@ async fn create_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) ->
 }
 
 async fn create_subscriber_by_device(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("CreateSubscriberByDeviceRequest", body).await?;
     let device = body.required("deviceId", "DeviceID")?;
     let user = body.required("userId", "UserID")?;
     body.check()?;
-    let device = device_name(&device)?;
+    let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuSubscriber, &principal, &device)?;
     offered::check_user(&principal, &user)?;
     let known = publisher_of(&app, &device, |_| true);
@@ -260,19 +261,19 @@ fn subscribe(app: &App, publisher: &Record, user: String, principal: Principal) 
         publisher: Some(name(publisher)),
     };
     let failed = |error| MediaError::internal("Failed to create subscriber", Some(error));
-    let offered = offered::offer(app, asked, stream(&publisher.device));
+    let offered = offered::offer(app, asked, stream(publisher.device_name()));
     let (record, sdp) = offered.map_err(failed)?;
     Ok(Json(json!({
         "subscriberId": record.id.to_string(),
         "publisherId": name(publisher).to_string(),
-        "deviceId": &*record.device,
+        "deviceId": record.device_name(),
         "offer": {"type": "offer", "sdp": sdp},
         "iceServers": ice_servers(app, record.id),
     })))
 }
 
 async fn answer_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("SetPublisherAnswerRequest", body).await?;
     let name = body.required("publisherId", "PublisherID")?;
     let answer = body.description("answer")?;
@@ -282,7 +283,7 @@ async fn answer_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
 }
 
 async fn answer_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("SetSubscriberAnswerRequest", body).await?;
     let name = body.required("subscriberId", "SubscriberID")?;
     let answer = body.description("answer")?;
@@ -292,7 +293,7 @@ async fn answer_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) ->
 }
 
 async fn publisher_candidate(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("AddPublisherICECandidateRequest", body).await?;
     let name = body.required("publisherId", "PublisherID")?;
     let line = body.candidate("candidate")?;
@@ -302,7 +303,7 @@ async fn publisher_candidate(State(app): Shared, headers: HeaderMap, body: Raw) 
 }
 
 async fn subscriber_candidate(State(app): Shared, headers: HeaderMap, body: Raw) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let mut body = Body::read("AddSubscriberICECandidateRequest", body).await?;
     let name = body.required("subscriberId", "SubscriberID")?;
     let line = body.candidate("candidate")?;
@@ -312,14 +313,14 @@ async fn subscriber_candidate(State(app): Shared, headers: HeaderMap, body: Raw)
 }
 
 async fn publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Publisher not found"))?;
     Ok(Json(describe(&app, &record)))
 }
 
 async fn publishers(State(app): Shared, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let records = offered::list(&app, Protocol::SfuPublisher, &principal);
     let publishers: Vec<Value> = records
         .iter()
@@ -333,7 +334,7 @@ async fn publishers(State(app): Shared, headers: HeaderMap) -> Answer {
 fn describe(app: &App, record: &Record) -> Value {
     json!({
         "id": name(record).to_string(),
-        "deviceId": &*record.device,
+        "deviceId": record.device_name(),
         "userId": user(record),
         "state": offered::state(record),
         "subscriberCount": subscribers(app, record).len(),
@@ -342,7 +343,7 @@ fn describe(app: &App, record: &Record) -> Value {
 }
 
 async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let unknown = "Publisher not found";
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found(unknown))?;
@@ -368,14 +369,14 @@ async fn end(app: &App, record: &Record, reason: CloseReason) {
 }
 
 async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Subscriber not found"))?;
     let publisher = record.older.as_ref().and_then(|older| older.publisher);
     Ok(Json(json!({
         "id": record.id.to_string(),
         "publisherId": publisher.map(|name| name.to_string()),
-        "deviceId": &*record.device,
+        "deviceId": record.device_name(),
         "userId": user(&record),
         "state": offered::state(&record),
         "createdAt": rfc3339(record.created_at),
@@ -383,13 +384,13 @@ async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderM
 }
 
 async fn end_subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
     end_of(&app, record, "Subscriber not found").await
 }
 
 async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
-    let principal = caller(&app, &headers)?;
+    let principal = caller(&app, &headers).await?;
     let records = offered::list(&app, Protocol::SfuPublisher, &principal);
     let mut total = 0;
     let mut publishers = Vec::new();
@@ -398,7 +399,7 @@ async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
         total += count;
         publishers.push(json!({
             "id": name(record).to_string(),
-            "deviceId": &*record.device,
+            "deviceId": record.device_name(),
             "state": offered::state(record),
             "subscriberCount": count,
         }));

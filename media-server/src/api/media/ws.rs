@@ -96,7 +96,7 @@ async fn open(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, MediaError> {
-    let principal = caller(&app, &headers, &asked)?;
+    let principal = caller(&app, &headers, &asked).await?;
     if asked.user_id.is_empty() && asked.session_id.is_empty() {
         return Err(MediaError::Invalid("userId is required".to_owned()));
     }
@@ -105,7 +105,7 @@ async fn open(
     }
     let device = match asked.device_id.as_str() {
         "" => None,
-        device => Some(device_name(device)?),
+        device => Some(principal.key_of(device_name(device)?)),
     };
     let dialect = Dialect::new(principal, asked.user_id, device);
     begin(app, dialect, asked.session_id, upgrade)
@@ -118,8 +118,8 @@ async fn open_for_device(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, MediaError> {
-    let principal = caller(&app, &headers, &asked)?;
-    let device = device_name(&device)?;
+    let principal = caller(&app, &headers, &asked).await?;
+    let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::Session, &principal, &device)?;
     let user = principal.subject.clone().unwrap_or_default();
     let dialect = Dialect::new(principal, user, Some(device));
@@ -127,7 +127,7 @@ async fn open_for_device(
 }
 
 /// Checks the token, wherever it is.
-fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Principal, MediaError> {
+async fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Principal, MediaError> {
     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
     let mut words = protocols
         .and_then(|value| value.to_str().ok())
@@ -137,8 +137,8 @@ fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Principal, Me
     let of_protocol = words.find(|word| *word == SUBPROTOCOL).and(words.next());
     let token = of_protocol.or(asked.token.as_deref());
     let principal = match token {
-        Some(token) => authorize(app, Some(&format!("Bearer {token}")))?,
-        None => crate::api::principal(app, headers)?,
+        Some(token) => authorize(app, Some(&format!("Bearer {token}"))).await?,
+        None => crate::api::principal(app, headers).await?,
     };
     check_rate(app, &principal)?;
     Ok(principal)

@@ -4,6 +4,7 @@
 //! wait with its session. Called by the shard's turn; never waits.
 
 use super::State;
+use crate::devices::name_of;
 use crate::shard::control::{Control, Order, Outcome, ViewerNumber, answer, most, order};
 use crate::shard::link::Parcel;
 use crate::shard::table::Index;
@@ -52,7 +53,8 @@ impl State {
                 (_, Message::TooLarge) => Err(Outcome::TooLarge),
                 (Role::Viewer, Message::Whole(bytes)) => {
                     let viewer = ViewerNumber::new(self.worker.shard, index, entry.generation);
-                    order(&bytes, &device, viewer).and_then(|order| self.order(now, &device, order))
+                    order(&bytes, name_of(&device), viewer)
+                        .and_then(|order| self.order(now, &device, order))
                 }
                 (Role::Publisher, Message::Whole(bytes)) => match answer(&bytes) {
                     Some((viewer, bytes)) => {

@@ -79,8 +79,16 @@ fn toml(service: &ValidService) -> String {
         "mode": "jwt",
         "issuer": spec.auth.issuer,
         "audience": spec.auth.audience,
-        "hmac_file": format!("{SECRETS_DIR}/jwt-hmac"),
     });
+    if service.keys.jwt_hmac.is_some() {
+        auth["hmac_file"] = json!(format!("{SECRETS_DIR}/jwt-hmac"));
+    }
+    if !spec.auth.jwks_url.is_empty() {
+        auth["jwks_url"] = json!(spec.auth.jwks_url);
+    }
+    if !spec.auth.tenant_claim.is_empty() {
+        auth["tenant_claim"] = json!(spec.auth.tenant_claim);
+    }
     if !spec.auth.enforce_grants {
         auth["enforce_grants"] = json!(false);
     }

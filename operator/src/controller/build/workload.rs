@@ -259,10 +259,10 @@ fn env(service: &ValidService) -> Vec<EnvVar> {
 /// One volume each, side by side: a runtime can't make mount points inside a read-only volume, and
 /// a Secret that is gone must not hold back new addresses.
 fn volumes(service: &ValidService) -> Vec<Volume> {
-    let mut secrets = vec![
-        secret_file(&service.keys.cluster_key, "cluster-key"),
-        secret_file(&service.keys.jwt_hmac, "jwt-hmac"),
-    ];
+    let mut secrets = vec![secret_file(&service.keys.cluster_key, "cluster-key")];
+    if let Some(key) = &service.keys.jwt_hmac {
+        secrets.push(secret_file(key, "jwt-hmac"));
+    }
     if let Some(turn) = &service.keys.turn {
         secrets.push(secret_file(turn, config::TURN_SECRET));
     }

@@ -199,3 +199,25 @@ fn what_an_older_crd_let_through_is_refused_by_name() {
         Err(ValidateError::Replicas { replicas: 3 })
     );
 }
+
+#[test]
+fn keys_of_an_identity_provider_need_no_secret_beside_the_cluster_key() {
+    let keys = |spec: serde_json::Value| validate(&fetched(spec)).unwrap().keys;
+    let plain = keys(serde_json::json!({}));
+    assert_eq!(plain.jwt_hmac.unwrap().secret, "cam-generated");
+    let provider = serde_json::json!({"jwksURL": "https://login.example.com/jwks"});
+    let alone = keys(serde_json::json!({"auth": provider}));
+    assert_eq!(
+        (alone.jwt_hmac, alone.generated.as_deref()),
+        (None, Some("cam-generated"))
+    );
+    let cluster_key = serde_json::json!({"name": "k", "key": "c"});
+    let complete = keys(serde_json::json!({"auth": provider, "clusterKeySecretRef": cluster_key}));
+    assert_eq!((complete.jwt_hmac, complete.generated), (None, None));
+    let hmac = serde_json::json!({"jwksURL": "https://a.example.com/", "hmacSecretRef": {"name": "k", "key": "j"}});
+    let both = keys(serde_json::json!({"auth": hmac, "clusterKeySecretRef": cluster_key}));
+    assert_eq!(
+        (both.jwt_hmac.unwrap().key, both.generated),
+        ("j".to_owned(), None)
+    );
+}

@@ -189,7 +189,7 @@ impl Dialect {
         let Some(record) = self.meant(app, &message) else {
             return fail(outbox, "Session not found").await;
         };
-        let Some(orders) = orders(message, &record.device) else {
+        let Some(orders) = orders(message, record.device_name()) else {
             let error = json!({"type": "error", "code": "bad_request"});
             return outbox.send(error).await;
         };
@@ -223,7 +223,7 @@ impl Dialect {
         check_rate(app, &self.principal).map_err(told)?;
         let device = match (text(message, "deviceId"), &self.device) {
             ("", Some(device)) => device.clone(),
-            (device, _) => device_name(device).map_err(told)?,
+            (device, _) => self.principal.key_of(device_name(device).map_err(told)?),
         };
         check_grant(app, Protocol::Session, &self.principal, &device).map_err(told)?;
         let user = match text(message, "userId") {

@@ -1,0 +1,35 @@
+//! Panels of what the service has to do with others: those who come with tokens, and the one whose keys it uses.
+
+use super::super::panel::{Kind::Lines, Panel, Query, Unit};
+
+/// Who comes with a token that is not taken.
+pub const TOKENS: Panel = Panel {
+    title: "Refused tokens",
+    description: "By what was wrong with them.",
+    kind: Lines,
+    unit: Unit::PerSecond,
+    queries: &[Query {
+        expr: "sum by (reason) (rate(media_auth_failures_total{$S}[$__rate_interval]))",
+        legend: "{{reason}}",
+    }],
+    red_from: None,
+};
+
+/// The identity provider.
+pub const KEYS: Panel = Panel {
+    title: "Keys of the identity provider",
+    description: "Age of those in use, and times in the last hour that they could not be fetched. Empty without auth.jwksURL.",
+    kind: Lines,
+    unit: Unit::Seconds,
+    queries: &[
+        Query {
+            expr: "max by (pod) (media_jwks_age_seconds{$S})",
+            legend: "{{pod}} age",
+        },
+        Query {
+            expr: "sum by (result) (increase(media_jwks_fetches_total{$S,result!=\"ok\"}[1h]))",
+            legend: "failed: {{result}}",
+        },
+    ],
+    red_from: Some(3600.0),
+};
