@@ -11,6 +11,7 @@ use crate::cgroup;
 use crate::config::Config;
 use crate::drain::{self, Drain, DrainState};
 use crate::event_streams::EventStreams;
+use crate::events::{Events, EventsError};
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
@@ -37,6 +38,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time for requests that are still running at the end.
 const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
+/// Time for events that wait for their receivers. A pod has 30 s for all of its end.
+const FLUSH_WITHIN: Duration = Duration::from_secs(8);
 /// Time for the shards' last events.
 const EVENTS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -48,6 +51,8 @@ pub enum AppError {
     Key(#[from] KeyError),
     #[error("failed to read the TURN secret")]
     TurnSecret(#[from] SecretError),
+    #[error("failed to prepare events")]
+    Events(#[from] EventsError),
     #[error("failed to listen")]
     Listen(#[from] ListenError),
     #[error("failed to read the cluster key {path}")]
@@ -74,6 +79,7 @@ pub struct App {
     pub usage: Usage,
     pub event_streams: EventStreams,
     pub sockets: Sockets,
+    pub events: Events,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
@@ -188,6 +194,7 @@ impl App {
                 self.usage.count_setup(false);
             }
         }
+        self.events.session_closed(record, reason);
         tracing::info!(
             session = %record.id,
             device,
@@ -273,6 +280,7 @@ impl Server {
             event_streams: EventStreams::new(connections),
             // Each has a connection's place: a quarter of them, where event streams may have half.
             sockets: Sockets::new((connections / 4).max(1)),
+            events: Events::start(&config.events, config.ca_file.as_deref())?,
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: Drain::default(),
@@ -379,6 +387,7 @@ impl Server {
         app.sockets.close().await;
         app.shards.shutdown().await;
         let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
+        app.events.flush(FLUSH_WITHIN).await;
         for task in tasks {
             task.abort();
         }
@@ -600,7 +609,8 @@ impl hkdf::KeyType for KeyLen {
     }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Random bytes of the system.
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("the system has random bytes");
     bytes

@@ -1,7 +1,7 @@
 //! Flags, environment and configuration file → [`Config`], once, at the start.
 //!
 //! Owns every name that a user sets: flags, their variables `MEDIA_…`, the names of the service that
-//! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`, and those of `config/turn.rs`), and the
+//! this one replaces (`PORT`, `JWT_SECRET`, `NAT_1TO1_IPS`, and those of `config/turn.rs` and `config/events.rs`), and the
 //! keys of the file. A flag beats its variable, which beats the file, which beats the default. Reads no
 //! secret; called by `main.rs`.
 //!
@@ -59,6 +59,11 @@
 //! timeout_seconds = 30             # how long SIGTERM waits for sessions to end by themselves
 //! file = "/etc/media/pod/drain"    # no new sessions while it says "true"; looked at each second
 //!
+//! [events]
+//! amqp_url_file = "…"              # holds amqps://user:password@broker.example.com/vhost; read at each connection
+//! webhook_url = "https://…"        # both or none
+//! webhook_secret_file = "…"        # text, or whsec_ and base64; read for each event
+//!
 //! [outbound]
 //! ca_file = "…"                    # certificates in PEM that are trusted beside the system's
 //!
@@ -67,11 +72,14 @@
 //! ```
 
 mod auth;
+mod events;
 mod file;
 mod turn;
 
 use self::auth::AuthArgs;
 pub use self::auth::{JwtConfig, KeySource};
+use self::events::EventsArgs;
+pub use self::events::{EventsConfig, WebhookConfig};
 use self::file::File;
 use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
@@ -185,6 +193,8 @@ pub struct ServeArgs {
     max_session_seconds: Option<u32>,
     #[command(flatten)]
     turn: TurnArgs,
+    #[command(flatten)]
+    events: EventsArgs,
     /// Configuration file (TOML)
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -256,6 +266,7 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     pub limits: Limits,
     pub turn: TurnConfig,
+    pub events: EventsConfig,
     pub series: SeriesPolicy,
     pub drain_timeout: Duration,
     /// Says `true` while the pod's annotation asks for a drain; need not exist.
@@ -418,6 +429,7 @@ impl Config {
                     .map(|seconds| Duration::from_secs(seconds.into())),
             },
             turn: turn::merge(args.turn, file.turn, env)?,
+            events: events::merge(args.events, file.events, env)?,
             series: SeriesPolicy {
                 per_session: file.metrics.per_session_series.unwrap_or(true),
                 max_per_family: file.metrics.max_series_per_family.unwrap_or(20_000),
@@ -541,6 +553,9 @@ pub(crate) mod tests {
         assert_eq!(config.turn.urls.len(), 2);
         assert_eq!(config.turn.ttl, Duration::from_secs(3600));
         assert!(config.turn.secret_file.is_some());
+        let webhook = config.events.webhook.expect("a webhook");
+        assert_eq!(webhook.url.as_str(), "https://events.example.com/media");
+        assert!(config.events.amqp.is_some());
         assert_eq!(config.series.session_grace, Duration::from_secs(60));
         assert!(!config.series.per_session);
         assert_eq!(config.series.max_per_family, 5000);

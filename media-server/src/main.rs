@@ -6,12 +6,14 @@ mod api;
 mod app;
 mod auth;
 mod cgroup;
+mod clock;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod devices;
 mod drain;
 mod event_streams;
+mod events;
 mod limits;
 mod listener;
 mod log;

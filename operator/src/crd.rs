@@ -5,6 +5,7 @@
 //! step of the controller and by `operator crd`.
 
 mod auth;
+mod events;
 mod limits;
 mod media;
 mod monitoring;
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, SecretKeyRef};
+pub use events::Events;
 pub use limits::Limits;
 pub use media::{Exposure, Media};
 pub use monitoring::Monitoring;
@@ -130,6 +132,10 @@ pub struct MediaServiceSpec {
     /// STUN and TURN servers that clients are told of. Default: none.
     #[serde(default)]
     pub turn: Turn,
+
+    /// Who is told of sessions and recordings. Default: nobody.
+    #[serde(default)]
+    pub events: Events,
 
     /// Narrow changes to the media pod. Any change replaces the pod.
     #[serde(default)]

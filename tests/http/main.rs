@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod events;
 mod extensions;
 mod identity;
 mod limits;

@@ -174,6 +174,7 @@ mod tests {
         let more = [
             "scale",
             "GStreamer",
+            "broker",
             "soak",
             "bench",
             "bench stages",

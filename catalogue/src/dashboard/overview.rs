@@ -487,6 +487,7 @@ const ROWS: &[Row] = &[
                 red_from: None,
             },
             outside::TOKENS,
+            outside::EVENTS,
             outside::KEYS,
             Panel {
                 title: "Errors",

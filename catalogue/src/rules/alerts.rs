@@ -131,6 +131,15 @@ pub const ALERTS: &[Alert] = &[
         description: "Family {{ $labels.family }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
     },
     Alert {
+        name: "MediaEventsDropped",
+        runbook: "MediaEventsDropped",
+        expr: "sum by (namespace, mediaservice, pod, sink, reason) (increase(media_events_dropped_total{$S}[15m])) > 0",
+        lasts: "1m",
+        severity: Severity::Warning,
+        summary: "Events of sessions or recordings are lost",
+        description: "Pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} dropped events for its receiver {{ $labels.sink }} ({{ $labels.reason }}): whoever counts sessions by them counts wrong.",
+    },
+    Alert {
         name: "MediaTaskLeak",
         runbook: "MediaTaskLeak",
         expr: "max by (namespace, mediaservice, pod) (media_potential_goroutine_leak{$S}) == 1",

@@ -376,6 +376,7 @@ pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record
 pub(super) fn count_created(app: &App, record: &Record) {
     app.metrics
         .count("media_sessions_created_total", &[&record.device]);
+    app.events.session_created(record);
     tracing::info!(
         session = %record.id,
         device = %record.device,

@@ -3,6 +3,7 @@
 
 use super::ConfigError;
 use super::auth::FileAuth;
+use super::events::FileEvents;
 use super::turn::FileTurn;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub(super) struct File {
     pub(super) cluster: FileCluster,
     pub(super) limits: FileLimits,
     pub(super) turn: FileTurn,
+    pub(super) events: FileEvents,
     pub(super) metrics: FileMetrics,
     pub(super) drain: FileDrain,
     pub(super) outbound: FileOutbound,

@@ -7,6 +7,7 @@ use super::totals::Totals;
 use super::{Metrics, render_labels, write_series};
 use crate::app::App;
 use crate::auth::jwks;
+use crate::events::queue::Dropped;
 use crate::registry::{Record, role_name};
 use crate::shard::{Bound, Outcome};
 use catalogue::families::{Family, Scope};
@@ -97,6 +98,24 @@ fn set_totals(app: &App, metrics: &Metrics) {
         "websocket_queue",
     ] {
         metrics.touch("media_bound_hits_total", &[bound], Instant::now());
+    }
+    for (sink, queue) in app.events.queues() {
+        let figures = [
+            ("media_events_waiting", queue.waiting() as u64),
+            ("media_events_delivered_total", queue.delivered()),
+            ("media_events_retries_total", queue.retries()),
+        ];
+        for (family, figure) in figures {
+            metrics.set(family, &[sink], figure as f64);
+        }
+        for reason in Dropped::ALL {
+            let labels = [sink, reason.as_str()];
+            metrics.set(
+                "media_events_dropped_total",
+                &labels,
+                queue.dropped(reason) as f64,
+            );
+        }
     }
     if let Some(jwks) = app.auth.jwks() {
         for outcome in jwks::Outcome::ALL {

@@ -187,6 +187,8 @@ fn of_pod_events(fetched: &Fetched, service: &ValidService, pod: &Pod) -> Option
         .into_iter()
         .chain(&service.keys.jwt_hmac)
         .chain(&service.keys.turn)
+        .chain(&service.keys.amqp_url)
+        .chain(&service.keys.webhook_secret)
         .find(|key| {
             warning
                 .message
@@ -246,6 +248,9 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::fetch::Warning;
+    use crate::controller::offline;
+    use crate::controller::validate::validate;
     use serde_json::json;
 
     fn pod(status: serde_json::Value) -> Pod {
@@ -312,6 +317,31 @@ mod tests {
             crashed("media-server", "unknown field").reason,
             "PodCrashLooping"
         );
+    }
+
+    #[test]
+    fn a_missing_secret_of_events_is_named_with_the_command_that_makes_it() {
+        let service = serde_json::from_value(json!({
+            "apiVersion": "mediaservice.io/v1alpha1", "kind": "MediaService",
+            "metadata": {"name": "cam", "namespace": "media"},
+            "spec": {"events": {
+                "amqpURLSecretRef": {"name": "bus", "key": "url"},
+                "webhookURL": "https://events.example.com/",
+                "webhookSecretRef": {"name": "hook", "key": "secret"},
+            }},
+        }));
+        let mut fetched = offline(service.unwrap(), "i:1".into());
+        let service = validate(&fetched).unwrap();
+        for (secret, key) in [("bus", "url"), ("hook", "secret")] {
+            fetched.warnings = vec![Warning {
+                object: "cam-0".into(),
+                reason: "FailedMount".into(),
+                message: format!("MountVolume.SetUp failed: secret \"{secret}\" not found"),
+            }];
+            let trouble = of_pod_events(&fetched, &service, &pod(json!({}))).unwrap();
+            let command = format!("-n media create secret generic {secret} --from-file={key}=FILE");
+            assert!(trouble.message.contains(&command), "{}", trouble.message);
+        }
     }
 
     #[test]

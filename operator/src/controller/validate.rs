@@ -57,6 +57,10 @@ pub struct Keys {
     pub jwt_hmac: Option<KeyRef>,
     /// Secret shared with the TURN server, if there is one.
     pub turn: Option<KeyRef>,
+    /// Where the message broker's URL is, if there is one.
+    pub amqp_url: Option<KeyRef>,
+    /// What events to a webhook are signed with.
+    pub webhook_secret: Option<KeyRef>,
     /// Name of the Secret to make, if a key has no reference.
     pub generated: Option<String>,
 }
@@ -247,6 +251,8 @@ fn keys(name: &str, spec: &MediaServiceSpec) -> Keys {
         cluster_key: resolve(&spec.cluster_key_secret_ref, "cluster-key"),
         jwt_hmac: has_hmac.then(|| resolve(hmac, "jwt-hmac")),
         turn: spec.turn.secret_ref.as_ref().map(key_ref),
+        amqp_url: spec.events.amqp_url_secret_ref.as_ref().map(key_ref),
+        webhook_secret: spec.events.webhook_secret_ref.as_ref().map(key_ref),
         generated: (!all_given).then_some(generated),
     }
 }
@@ -280,6 +286,7 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "tcp": {"enabled": spec.media.tcp.enabled, "port": media.tcp_port},
             "limits": spec.limits,
             "turn": spec.turn,
+            "events": spec.events,
             "pod": pod,
             "perSessionSeries": spec.monitoring.per_session_series,
             "maxSeriesPerFamily": spec.monitoring.max_series_per_family,

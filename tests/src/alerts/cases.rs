@@ -145,6 +145,25 @@ pub const CASES: &[Case] = &[
         description: "Family media_rtt_milliseconds of media/cam is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
     },
     Case {
+        alert: "MediaEventsDropped",
+        // The ones that were delivered meanwhile change nothing.
+        series: &[
+            (
+                "media_events_dropped_total{@cam,pod=\"cam-0\",sink=\"amqp\",reason=\"old\"}",
+                "0x2 5x40",
+            ),
+            (
+                "media_events_delivered_total{@cam,pod=\"cam-0\",sink=\"amqp\"}",
+                "0+9x60",
+            ),
+        ],
+        holds: 3,
+        fires: 4,
+        ends: 17,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0,sink=amqp,reason=old",
+        description: "Pod cam-0 of media/cam dropped events for its receiver amqp (old): whoever counts sessions by them counts wrong.",
+    },
+    Case {
         alert: "MediaTaskLeak",
         series: &[(
             "media_potential_goroutine_leak{@cam,pod=\"cam-0\"}",

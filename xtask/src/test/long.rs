@@ -11,8 +11,9 @@ use crate::soak;
 
 /// The only one of these that needs the cluster, and the images on it.
 const SCALE: &str = "scale";
-/// The only one that does not build what it starts.
+/// These do not build what they start.
 const GSTREAMER: &str = "GStreamer";
+const BROKER: &str = "broker";
 
 /// Each is named and timed in the report like any other.
 pub fn stages() -> Vec<Stage> {
@@ -24,6 +25,10 @@ pub fn stages() -> Vec<Stage> {
         Stage {
             name: GSTREAMER,
             run: |_, counts| clients::test(Which::Gstreamer, counts),
+        },
+        Stage {
+            name: BROKER,
+            run: stages::broker,
         },
         Stage {
             name: "soak",
@@ -48,7 +53,9 @@ pub fn stages() -> Vec<Stage> {
 pub fn alone(name: &str) -> Vec<Stage> {
     let before = [
         needs_cluster(name).then_some(stages::IMAGES),
-        name.eq_ignore_ascii_case(GSTREAMER)
+        [GSTREAMER, BROKER]
+            .iter()
+            .any(|stage| name.eq_ignore_ascii_case(stage))
             .then_some(stages::BUILD),
     ];
     let of_name = |stage: &Stage| stage.name.eq_ignore_ascii_case(name);

@@ -1,6 +1,7 @@
 //! Debian packages that the gate needs and Rust does not bring: installed by the gate itself where it
 //! is root, named with their fix where it is not.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
@@ -18,9 +19,11 @@ pub enum Part {
     Element(&'static str),
     /// A library of GObject for Python.
     Typelib(&'static str),
+    /// A file, of what is on no `PATH`.
+    File(&'static str),
 }
 
-use Part::{Element, Library, Program, Typelib};
+use Part::{Element, File, Library, Program, Typelib};
 
 /// What is needed, each with the package that has it.
 type Packages = &'static [(Part, &'static str)];
@@ -36,6 +39,7 @@ pub const FAST: Packages = &[
     (Program("node"), "nodejs"),
     (Program("npm"), "npm"),
     (Program("turnserver"), TURN_SERVER),
+    (File("/usr/lib/rabbitmq/bin/rabbitmq-server"), BROKER),
 ];
 
 /// What the long stages need too.
@@ -67,6 +71,13 @@ pub const SOAK: Packages = &[
 const PYTHON: &str = "/usr/bin/python3";
 
 const TURN_SERVER: &str = "coturn";
+const BROKER: &str = "rabbitmq-server";
+
+/// Servers that the tests start themselves. Their packages would start one too, some open to everybody.
+const SERVICES: &[(&str, &str)] = &[
+    (TURN_SERVER, "coturn.service"),
+    (BROKER, "rabbitmq-server.service"),
+];
 
 /// Makes sure that all of those lists is there.
 ///
@@ -88,10 +99,11 @@ pub fn install(lists: &[Packages]) -> anyhow::Result<()> {
         );
     }
     println!("installing {}", missing.join(", "));
-    if missing.contains(&TURN_SERVER) && sh::which("systemctl").is_some() {
-        // The tests start their own. The package would start one too, open to everybody. Where systemd
-        // does not run this changes nothing, and nothing would be started.
-        let _ = sh::output(Command::new("systemctl").args(["mask", "coturn.service"]));
+    for (package, service) in SERVICES {
+        if missing.contains(package) && sh::which("systemctl").is_some() {
+            // Where systemd does not run this changes nothing, and nothing would be started.
+            let _ = sh::output(Command::new("systemctl").args(["mask", service]));
+        }
     }
     if apt(&[
         &["install", "-qq", "-y", "--no-install-recommends"],
@@ -137,6 +149,7 @@ impl Part {
                 let require = format!("import gi; gi.require_version('{name}', '1.0')");
                 asked(PYTHON, &["-c", &require])
             }
+            File(path) => Path::new(path).exists(),
         }
     }
 }

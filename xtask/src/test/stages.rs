@@ -275,6 +275,20 @@ fn programs(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(&mut test, counts)
 }
 
+/// The test of the gate with a broker that is away for as long as a restart may take.
+pub fn broker(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    let test = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--test",
+        "broker",
+        "--",
+        "--nocapture",
+    ];
+    sh::run(sh::cargo(test).env("BROKER_AWAY_SECONDS", "60"), counts)
+}
+
 /// The workspace's programs alone, for a stage that starts them.
 pub const BUILD: Stage = Stage {
     name: "build",

@@ -1,4 +1,5 @@
-//! Panels of what the service has to do with others: those who come with tokens, and the one whose keys it uses.
+//! Panels of what the service has to do with others: those who come with tokens, those it tells of sessions, and the one whose
+//! keys it uses.
 
 use super::super::panel::{Kind::Lines, Panel, Query, Unit};
 
@@ -12,6 +13,33 @@ pub const TOKENS: Panel = Panel {
         expr: "sum by (reason) (rate(media_auth_failures_total{$S}[$__rate_interval]))",
         legend: "{{reason}}",
     }],
+    red_from: None,
+};
+
+/// Receivers of events.
+pub const EVENTS: Panel = Panel {
+    title: "Events",
+    description: "To the message broker and the webhook of spec.events: delivered and tried again a second, those that wait, and in the last hour those lost. Empty without them.",
+    kind: Lines,
+    unit: Unit::Count,
+    queries: &[
+        Query {
+            expr: "sum by (sink) (rate(media_events_delivered_total{$S}[$__rate_interval]))",
+            legend: "{{sink}} delivered a second",
+        },
+        Query {
+            expr: "sum by (sink) (rate(media_events_retries_total{$S}[$__rate_interval]))",
+            legend: "{{sink}} tried again a second",
+        },
+        Query {
+            expr: "sum by (sink) (media_events_waiting{$S})",
+            legend: "{{sink}} waiting",
+        },
+        Query {
+            expr: "sum by (sink, reason) (increase(media_events_dropped_total{$S}[1h]))",
+            legend: "{{sink}} lost: {{reason}}",
+        },
+    ],
     red_from: None,
 };
 

@@ -11,10 +11,10 @@ use super::sessions::{
 use crate::api::device_name;
 use crate::api::error::media::MediaError;
 use crate::api::openapi::Operation;
-use crate::api::sessions::rfc3339;
 use crate::api::whip::check_grant;
 use crate::app::App;
 use crate::auth::Principal;
+use crate::clock::rfc3339;
 use crate::devices::name_of;
 use crate::registry::{Protocol, Record};
 use crate::shard::CloseReason;

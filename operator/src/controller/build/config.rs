@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::meta;
 use crate::controller::validate::ValidService;
@@ -16,6 +16,10 @@ pub const ADDRESSES_DIR: &str = "/etc/media/addresses";
 pub const FILE: &str = "config.toml";
 /// File below [`SECRETS_DIR`].
 pub const TURN_SECRET: &str = "turn";
+/// Another.
+pub const AMQP_URL: &str = "amqp-url";
+/// Another.
+pub const WEBHOOK_SECRET: &str = "webhook-secret";
 
 pub const HTTP_PORT: i32 = 8080;
 pub const METRICS_PORT: i32 = 9090;
@@ -130,6 +134,10 @@ fn toml(service: &ValidService) -> String {
     if !spec.turn.urls.is_empty() {
         tables.push(("turn", turn(service)));
     }
+    let events = events(service);
+    if !events.is_empty() {
+        tables.push(("events", events.into()));
+    }
     let mut out = String::new();
     for (name, table) in tables {
         let _ = writeln!(out, "[{name}]");
@@ -141,6 +149,19 @@ fn toml(service: &ValidService) -> String {
         }
     }
     out
+}
+
+fn events(service: &ValidService) -> Map<String, Value> {
+    let file = |name: &str| json!(format!("{SECRETS_DIR}/{name}"));
+    let mut events = Map::new();
+    if service.keys.amqp_url.is_some() {
+        events.insert("amqp_url_file".into(), file(AMQP_URL));
+    }
+    if service.keys.webhook_secret.is_some() {
+        events.insert("webhook_url".into(), json!(service.spec.events.webhook_url));
+        events.insert("webhook_secret_file".into(), file(WEBHOOK_SECRET));
+    }
+    events
 }
 
 fn turn(service: &ValidService) -> Value {

@@ -266,6 +266,12 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
     if let Some(turn) = &service.keys.turn {
         secrets.push(secret_file(turn, config::TURN_SECRET));
     }
+    if let Some(url) = &service.keys.amqp_url {
+        secrets.push(secret_file(url, config::AMQP_URL));
+    }
+    if let Some(secret) = &service.keys.webhook_secret {
+        secrets.push(secret_file(secret, config::WEBHOOK_SECRET));
+    }
     vec![
         Volume {
             name: "config".into(),

@@ -1,0 +1,176 @@
+//! A RabbitMQ that is away, twice, while devices publish and viewers watch: no session notices, and every event is there
+//! afterwards, in order.
+//!
+//! It is away for a quarter of a minute; for a minute where the variable `BROKER_AWAY_SECONDS` says so, as `cargo xtask test
+//! --long` does.
+#![forbid(unsafe_code)]
+
+mod rabbit;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rabbit::{Got, Rabbit};
+use serde_json::Value;
+use tests::namespace::in_network_with;
+use tests::process::{TempDir, program};
+use tests::{MediaServer, wait_for};
+
+/// How long the broker is away: longer than the server waits for its word.
+const AWAY: Duration = Duration::from_secs(15);
+/// After that it is asked again within 30 s.
+const BACK_WITHIN: Duration = Duration::from_secs(120);
+/// Viewers that come and go each second: two events each.
+const CHURN: &str = "4";
+
+#[test]
+fn no_session_notices_a_broker_that_is_away_and_no_event_is_lost() {
+    in_network_with(&[], async {
+        let away = std::env::var("BROKER_AWAY_SECONDS").ok();
+        let away = away.map_or(AWAY, |text| {
+            Duration::from_secs(text.parse().expect("seconds"))
+        });
+        let dir = TempDir::new("rabbit");
+        let mut rabbit = Rabbit::start(dir.path()).await;
+        rabbit.bind().await;
+        let url = dir.path().join("url");
+        std::fs::write(&url, rabbit.url()).expect("written");
+        let url = url.display().to_string();
+        let server = MediaServer::open(&["--amqp-url-file", &url]).await;
+
+        under_load(&server, Duration::from_secs(10), async || {}).await;
+        let calm = arrived(&server, &rabbit).await;
+        check("calm", &calm);
+
+        under_load(&server, away, async || {
+            rabbit.signal("STOP");
+            tokio::time::sleep(away).await;
+            rabbit.signal("CONT");
+        })
+        .await;
+        let stopped = arrived(&server, &rabbit).await;
+        check("stopped", &stopped);
+
+        under_load(&server, away, async || {
+            rabbit.stop().await;
+            tokio::time::sleep(away).await;
+        })
+        .await;
+        rabbit = Rabbit::start(dir.path()).await;
+        let ended = arrived(&server, &rabbit).await;
+        check("ended", &ended);
+
+        let metrics = server.metrics().await;
+        for reason in ["full", "old", "refused"] {
+            let labels = [("sink", "amqp"), ("reason", reason)];
+            assert_eq!(
+                metrics.value("media_events_dropped_total", &labels),
+                Some(0.0),
+                "{reason}"
+            );
+        }
+        let retries = metrics.value("media_events_retries_total", &[("sink", "amqp")]);
+        println!("attempts after a failed one: {retries:?}");
+        assert!(
+            retries >= Some(2.0),
+            "the broker was never away: {retries:?}"
+        );
+    });
+}
+
+/// Media to four viewers, and others that come and go, while something happens: nobody fails or goes without.
+async fn under_load(server: &MediaServer, lasts: Duration, happens: impl AsyncFnOnce()) {
+    let mut load = Command::new(program("MEDIA_LOAD_BIN", "media-load"));
+    load.args([
+        "--whip",
+        &server.url("/whip"),
+        "--whep",
+        &server.url("/whep"),
+    ]);
+    load.args(["--publishers", "1", "--viewers", "4", "--churn", CHURN]);
+    load.args(["--duration", &(lasts.as_secs() + 5).to_string()]);
+    let load = tokio::task::spawn_blocking(move || load.output());
+    happens().await;
+    let output = load.await.expect("no panic").expect("it starts");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    for count in [
+        &report["viewers_failed"],
+        &report["churn"]["failed"],
+        &report["churn"]["not_deleted"],
+    ] {
+        assert_eq!(count, 0, "{report:#}");
+    }
+    // A machine that is busy with others loses a burst now and then; media that waited for events would lose far more.
+    let packets = |name: &str| report[name].as_u64().expect("a number");
+    let (lost, expected) = (packets("lost_packets"), packets("expected_packets"));
+    assert!(lost * 100 <= expected, "{report:#}");
+    println!("{lost} of {expected} packets lost");
+    println!(
+        "post to connected, ms: {}",
+        report["churn"]["setup_ms"]["post_to_connected"]
+    );
+}
+
+/// What the broker got since the last time, once every event of the server has arrived.
+async fn arrived(server: &MediaServer, rabbit: &Rabbit) -> Vec<Got> {
+    let since = Instant::now();
+    let amqp = [("sink", "amqp")];
+    wait_for("all events to be confirmed", BACK_WITHIN, || async {
+        let metrics = server.metrics().await;
+        let open = metrics.value("media_active_sessions", &[]);
+        let waiting = metrics.value("media_events_waiting", &amqp);
+        match (open, waiting) {
+            (Some(0.0), Some(0.0)) => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+    println!("all confirmed {:?} after the load ended", since.elapsed());
+    rabbit.take().await
+}
+
+/// Each session is told of as created and then as closed, each event in the order of its time.
+fn check(when: &str, got: &[Got]) {
+    let mut seen = BTreeSet::new();
+    let first: Vec<&Got> = got.iter().filter(|event| seen.insert(&event.id)).collect();
+    println!(
+        "{when}: {} events, {} of them twice",
+        first.len(),
+        got.len() - first.len()
+    );
+    let text = |event: &Got, field: &str| event.body[field].as_str().expect("text").to_owned();
+    let times: Vec<String> = first.iter().map(|event| text(event, "timestamp")).collect();
+    assert!(times.is_sorted(), "{when}: {times:?}");
+    let of = |key: &str| -> Vec<String> {
+        let events = first.iter().filter(|event| event.key == key);
+        events.map(|event| text(event, "session_id")).collect()
+    };
+    let (created, closed) = (of("media.session.created"), of("media.session.closed"));
+    // A publisher, four viewers, and churn.
+    assert!(created.len() > 5, "{when}: {} sessions", created.len());
+    let all = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<String>>();
+    assert_eq!(all(&created), all(&closed), "{when}");
+    assert_eq!(
+        created.len() + closed.len(),
+        first.len(),
+        "{when}: other events, or one for two sessions"
+    );
+    for event in &first {
+        assert_eq!(
+            event.body["event_type"],
+            event.key.trim_start_matches("media.")
+        );
+        assert_eq!(event.body["service"], "media-service");
+        assert!(event.persistent, "{when}");
+        let closed = event.key.ends_with("closed");
+        assert_eq!(
+            event.body["duration_seconds"].is_u64(),
+            closed,
+            "{}",
+            event.body
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! Events to a webhook: what arrives, that it is signed, and what happens when it is not taken.
+
+use crate::requests::*;
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tests::https::{Answer, Https, Request};
+use tests::namespace::in_network_with;
+use tests::process::TempDir;
+use tests::{MediaServer, wait_for};
+
+/// An address of documentation (RFC 5737): none of this machine or its link.
+const RECEIVER: &str = "192.0.2.1";
+const NETWORK: &[&str] = &["192.0.2.1/32"];
+const KEY: &[u8] = b"a secret that both sides have";
+
+/// A server that tells a receiver.
+struct Told {
+    server: MediaServer,
+    receiver: Https,
+    _secret: TempDir,
+}
+
+impl Told {
+    async fn start() -> Self {
+        let receiver = Https::start(RECEIVER, Answer::status("204 No Content")).await;
+        let secret = TempDir::new("webhook");
+        let file = secret.path().join("secret");
+        std::fs::write(&file, format!("whsec_{}\n", STANDARD.encode(KEY))).expect("written");
+        let (file, ca) = (
+            file.display().to_string(),
+            receiver.ca_file().display().to_string(),
+        );
+        let url = receiver.url("/events");
+        let webhook = ["--webhook-url", &url, "--webhook-secret-file", &file];
+        let server = MediaServer::closed(&[&webhook[..], &["--ca-file", &ca]].concat()).await;
+        Self {
+            server,
+            receiver,
+            _secret: secret,
+        }
+    }
+
+    async fn open(&self, device: &str) -> String {
+        let token = self.server.token(device, "publish");
+        let path = format!("/whip/{device}");
+        let posted = request(&self.server, Method::POST, &path, SDP, PUBLISH).bearer_auth(token);
+        let response = send(posted).await;
+        assert_eq!(response.status(), 201, "{device}");
+        location(&response)
+    }
+
+    async fn close(&self, session: &str) {
+        let token = self.server.token("x", "view");
+        let deleted = request(&self.server, Method::DELETE, session, SDP, "").bearer_auth(token);
+        assert_eq!(send(deleted).await.status(), 200, "{session}");
+    }
+
+    /// Type and device of the events that were taken, once there are so many.
+    async fn taken(&self, count: usize) -> Vec<(String, String)> {
+        let events = wait_for(&format!("{count} events"), PATIENCE, || async {
+            let taken = taken(&self.receiver);
+            if taken.len() >= count {
+                Ok(taken)
+            } else {
+                Err(taken.len())
+            }
+        })
+        .await;
+        let text = |event: &Value, field: &str| event[field].as_str().expect("text").to_owned();
+        events
+            .iter()
+            .map(|request| {
+                let event: Value = serde_json::from_str(&request.body).expect("JSON");
+                (text(&event, "event_type"), text(&event, "device_id"))
+            })
+            .collect()
+    }
+}
+
+fn taken(receiver: &Https) -> Vec<Request> {
+    let mut requests = receiver.requests();
+    requests.retain(|request| request.status.starts_with('2'));
+    requests
+}
+
+fn pairs(devices: &[&str]) -> Vec<(String, String)> {
+    let events = |device: &&str| {
+        ["session.created", "session.closed"].map(|kind| (kind.to_owned(), (*device).to_owned()))
+    };
+    devices.iter().flat_map(events).collect()
+}
+
+fn check_signature(request: &Request) {
+    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
+    let timestamp = header("webhook-timestamp");
+    let signed = format!("{}.{timestamp}.{}", header("webhook-id"), request.body);
+    let signature = header("webhook-signature");
+    let signature = STANDARD
+        .decode(signature.trim_start_matches("v1,"))
+        .expect("base64");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
+    hmac::verify(&key, signed.as_bytes(), &signature).expect("the server's signature");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    let at: u64 = timestamp.parse().expect("seconds");
+    assert!(now.abs_diff(at) < 120, "{at} at {now}");
+}
+
+#[test]
+fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is_away() {
+    in_network_with(NETWORK, async {
+        let mut told = Told::start().await;
+        let session = told.open("cam-1").await;
+        told.close(&session).await;
+        assert_eq!(told.taken(2).await, pairs(&["cam-1"]));
+        let requests = told.receiver.requests();
+        requests.iter().for_each(check_signature);
+        let closed: Value = serde_json::from_str(&requests[1].body).expect("JSON");
+        let id = session.rsplit('/').next().expect("an id");
+        let fields = json!({
+            "event_type": "session.closed", "service": "media-service", "session_id": id, "device_id": "cam-1",
+            "user_id": "ann", "reason": "normal_close", "duration_seconds": closed["duration_seconds"],
+            "timestamp": closed["timestamp"],
+        });
+        assert_eq!(closed, fields);
+
+        told.receiver
+            .answer(Answer::status("503 Service Unavailable"));
+        for device in ["cam-2", "cam-3", "cam-4"] {
+            let session = told.open(device).await;
+            told.close(&session).await;
+        }
+        wait_for("a second attempt", PATIENCE, || async {
+            let failed = told.receiver.requests().len() - taken(&told.receiver).len();
+            if failed >= 2 { Ok(()) } else { Err(failed) }
+        })
+        .await;
+        let waiting = told
+            .server
+            .metrics()
+            .await
+            .value("media_events_waiting", &[("sink", "webhook")]);
+        assert_eq!(waiting, Some(6.0));
+        told.receiver.answer(Answer::status("200 OK"));
+        assert_eq!(
+            told.taken(8).await,
+            pairs(&["cam-1", "cam-2", "cam-3", "cam-4"])
+        );
+        let requests = told.receiver.requests();
+        let of = |status: &str| {
+            requests
+                .iter()
+                .find(|r| r.status == status)
+                .expect("one")
+                .headers["webhook-id"]
+                .clone()
+        };
+        assert_eq!(
+            of("503 Service Unavailable"),
+            of("200 OK"),
+            "the same event has the same id again"
+        );
+
+        told.receiver
+            .answer(Answer::status("422 Unprocessable Entity"));
+        let session = told.open("cam-5").await;
+        let refused = [("sink", "webhook"), ("reason", "refused")];
+        wait_for("an event to be dropped", PATIENCE, || async {
+            match told
+                .server
+                .metrics()
+                .await
+                .value("media_events_dropped_total", &refused)
+            {
+                Some(1.0) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        told.receiver.answer(Answer::status("200 OK"));
+        told.close(&session).await;
+        assert_eq!(told.taken(9).await[8..], pairs(&["cam-5"])[1..]);
+        let metrics = told.server.metrics().await;
+        let webhook = [("sink", "webhook")];
+        assert_eq!(
+            metrics.value("media_events_delivered_total", &webhook),
+            Some(9.0)
+        );
+        assert!(metrics.value("media_events_retries_total", &webhook) >= Some(1.0));
+
+        // What is left at the end is told before the end.
+        told.open("cam-6").await;
+        told.server.process().signal("INT");
+        assert_eq!(told.taken(11).await[9..], pairs(&["cam-6"]));
+        let last = taken(&told.receiver).pop().expect("an event");
+        assert!(last.body.contains(r#""reason":"drained""#), "{}", last.body);
+    });
+}
+
+#[test]
+fn a_session_that_never_connects_is_an_error_and_then_closed() {
+    in_network_with(NETWORK, async {
+        let told = Told::start().await;
+        told.open("cam-1").await;
+        // Nothing is sent to it: its set-up ends after 15 s.
+        wait_for(
+            "the end of the session",
+            Duration::from_secs(60),
+            || async {
+                let count = taken(&told.receiver).len();
+                if count >= 3 { Ok(()) } else { Err(count) }
+            },
+        )
+        .await;
+        let kinds: Vec<String> = told
+            .taken(3)
+            .await
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            ["session.created", "session.error", "session.closed"]
+        );
+        let error: Value = serde_json::from_str(&taken(&told.receiver)[1].body).expect("JSON");
+        assert_eq!(error["error"], "setup_timeout");
+    });
+}
