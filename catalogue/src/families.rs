@@ -4,6 +4,10 @@
 //! renders every family from here, rules and dashboards are checked against it. Names that the
 //! service which this one replaces had stay as they were, for the dashboards that use them.
 
+mod labels;
+
+pub use labels::*;
+
 /// What a family's values do over time, as Prometheus names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -86,29 +90,6 @@ pub fn find(name: &str) -> Option<&'static Family> {
         .iter()
         .find(|family| family.series_names().iter().any(|known| known == name))
 }
-
-/// Every value of the label `reason` of `media_sessions_closed_total`.
-pub const CLOSE_REASONS: &[&str] = &[
-    "normal_close",
-    "error_cleanup",
-    "inactive_timeout",
-    "ice_failed",
-    "setup_timeout",
-    "superseded",
-    "drained",
-    "publisher_gone",
-    "limit",
-];
-
-/// Every value of the label `limit` of `media_refused_total`.
-pub const REFUSAL_LIMITS: &[&str] = &[
-    "subject",
-    "device",
-    "sessions",
-    "viewers",
-    "waiting",
-    "handshakes",
-];
 
 const fn family(
     name: &'static str,

@@ -373,7 +373,7 @@ impl Server {
             tokio::spawn(end_overdue_sessions(app.clone())),
         ];
         #[cfg(feature = "demo")]
-        let demo = start_demo(&app, listen);
+        let demo = crate::demo::start(&app, listen);
         #[cfg(not(feature = "demo"))]
         let stop_demo = std::future::ready(());
         // First of all: its session would hold up the drain like any other.
@@ -437,46 +437,6 @@ async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), 
             }
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-        }
-    }
-}
-
-/// Starts the built-in device, where it was asked for. Without it the server is as useful as ever, so
-/// a failure is told and not the end.
-#[cfg(feature = "demo")]
-fn start_demo(app: &App, listen: std::net::SocketAddr) -> Option<crate::demo::DemoDevice> {
-    use crate::demo::{DEVICE, DemoDevice, OwnServer};
-    if !app.config.demo {
-        return None;
-    }
-    let token = match &app.config.auth {
-        None => None,
-        Some(jwt) => {
-            let holder = crate::auth::Holder {
-                subject: DEVICE,
-                tenant: Some(DEVICE),
-                devices: &[DEVICE.to_owned()],
-                grants: &[crate::auth::Grant::Publish],
-            };
-            match crate::auth::mint(jwt, holder, crate::auth::MAX_LIFETIME) {
-                Ok(token) => Some(token),
-                Err(error) => {
-                    tracing::error!(%error, "no token for the built-in device");
-                    return None;
-                }
-            }
-        }
-    };
-    let server = OwnServer {
-        listen,
-        tls: app.config.tls.is_some(),
-        token,
-    };
-    match DemoDevice::start(&server) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            tracing::error!(%error, "the built-in device does not start");
-            None
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::app::App;
+use crate::auth;
 use client::picture::{Feed, FeedEvent, PictureOptions};
 use client::{ClientError, Http, HttpOptions, Options};
 use tokio::sync::oneshot;
@@ -13,6 +15,44 @@ use tokio::task::JoinHandle;
 
 /// The device that it publishes as.
 pub const DEVICE: &str = "demo";
+
+/// Starts the built-in device, where it was asked for. Without it the server is as useful as ever, so
+/// a failure is told and not the end.
+pub fn start(app: &App, listen: SocketAddr) -> Option<DemoDevice> {
+    if !app.config.demo {
+        return None;
+    }
+    let token = match &app.config.auth {
+        None => None,
+        Some(jwt) => {
+            let holder = auth::Holder {
+                subject: DEVICE,
+                tenant: Some(DEVICE),
+                devices: &[DEVICE.to_owned()],
+                grants: &[auth::Grant::Publish],
+            };
+            match auth::mint(jwt, holder, auth::MAX_LIFETIME) {
+                Ok(token) => Some(token),
+                Err(error) => {
+                    tracing::error!(%error, "no token for the built-in device");
+                    return None;
+                }
+            }
+        }
+    };
+    let server = OwnServer {
+        listen,
+        tls: app.config.tls.is_some(),
+        token,
+    };
+    match DemoDevice::start(&server) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            tracing::error!(%error, "the built-in device does not start");
+            None
+        }
+    }
+}
 
 /// The running device. Dropped, it stops without waiting.
 pub struct DemoDevice {
