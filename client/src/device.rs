@@ -99,6 +99,10 @@ impl fmt::Display for DeviceEvent {
 /// Pictures that are left out for so long, waiting for a keyframe, are told of.
 const NO_KEYFRAME: Duration = Duration::from_secs(10);
 
+/// How long a session stays behind the source's last picture, so that it leaves before the DELETE overtakes it,
+/// and what of it is lost can be asked for again.
+const LAST_REPAIRS: Duration = Duration::from_millis(500);
+
 /// Longest that the end of the session may take: the server ends it by itself some time after.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -220,6 +224,11 @@ impl<S: Future<Output = ()>, R: FnMut(DeviceEvent)> Running<'_, S, R> {
                     (self.report)(DeviceEvent::Live);
                     match self.session(&publisher, injector.as_mut(), &traffic).await {
                         Ended::Over(over) => {
+                            if let Over::SourceEnded = over {
+                                // A stop ends this too.
+                                let _ =
+                                    tokio::time::timeout(LAST_REPAIRS, self.stop.as_mut()).await;
+                            }
                             say_goodbye(publisher).await;
                             return over;
                         }
