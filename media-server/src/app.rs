@@ -3,6 +3,8 @@
 //! Owns what handlers share ([`App`]), the tasks that keep it fresh, and the end: not ready, wait for
 //! sessions within a bound, close the rest as drained, let requests end. Called by `main.rs`.
 
+mod ending;
+
 use crate::addresses::{self, Addresses};
 use crate::api;
 use crate::api::count_setup;
@@ -15,9 +17,9 @@ use crate::events::{Events, EventsError};
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
-use crate::registry::{ANSWER_WITHIN, INACTIVE_AFTER, Record, Registry, role_name};
+use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
-use crate::shard::{CloseReason, Event, MailboxError, ShardConfig, Shards, StartError};
+use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::Sockets;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::{hkdf, rand};
@@ -30,8 +32,6 @@ use tokio::sync::{mpsc, watch};
 
 /// How often keys are read again.
 const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(5);
-/// How often sessions whose time is over are looked for.
-const END_OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How often series of devices are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
@@ -132,23 +132,6 @@ impl App {
                 }
             }
         }
-    }
-
-    /// Ends a session, on its shard or, if it waits for the answer to our offer, here; `false` if it has ended.
-    ///
-    /// # Errors
-    /// [`MailboxError`]; the session may live on.
-    pub async fn end(&self, record: &Record, reason: CloseReason) -> Result<bool, MailboxError> {
-        if let Some(older) = &record.older
-            && older.offered.lock().await.take().is_some()
-        {
-            let ended = self.registry.remove(record.id).is_some();
-            if ended {
-                self.session_closed(record, reason, false);
-            }
-            return Ok(ended);
-        }
-        self.shards.close(record.id, reason).await
     }
 
     fn session_connected(&self, record: &Record) {
@@ -370,7 +353,7 @@ impl Server {
             tokio::spawn(follow_jwks(app.clone())),
             tokio::spawn(expire_series(app.clone())),
             tokio::spawn(drain::follow_annotation(app.clone())),
-            tokio::spawn(end_overdue_sessions(app.clone())),
+            tokio::spawn(ending::end_overdue_sessions(app.clone())),
         ];
         #[cfg(feature = "demo")]
         let demo = crate::demo::start(&app, listen);
@@ -470,42 +453,6 @@ async fn reload_keys(app: Arc<App>) {
     }
 }
 
-/// Ends sessions whose time is over, for ever.
-async fn end_overdue_sessions(app: Arc<App>) {
-    let limit = app.config.limits.max_session;
-    let mut every = tokio::time::interval(END_OVERDUE_EVERY);
-    loop {
-        every.tick().await;
-        let now = Instant::now();
-        for record in app.registry.sessions() {
-            let Some(reason) = overdue(&record, limit, now) else {
-                continue;
-            };
-            if !record.begin_ending() {
-                continue;
-            }
-            if let Err(error) = app.end(&record, reason).await {
-                // Tried again at the next look.
-                record.resume();
-                app.metrics.count("media_errors_total", &["busy", "limit"]);
-                tracing::warn!(session = %record.id, %error, "overdue session not closed yet");
-            }
-        }
-    }
-}
-
-/// Why a session's time is over, if it is.
-fn overdue(record: &Record, limit: Option<Duration>, now: Instant) -> Option<CloseReason> {
-    let age = now.saturating_duration_since(record.created);
-    if limit.is_some_and(|limit| age >= limit) {
-        Some(CloseReason::Limit)
-    } else if age >= ANSWER_WITHIN && record.is_unanswered() {
-        Some(CloseReason::SetupTimeout)
-    } else {
-        (record.look(now) >= INACTIVE_AFTER).then_some(CloseReason::Inactive)
-    }
-}
-
 async fn expire_series(app: Arc<App>) {
     let mut every = tokio::time::interval(EXPIRE_EVERY);
     loop {
@@ -577,10 +524,22 @@ pub fn random<const N: usize>() -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::registry::Protocol;
-    use crate::registry::tests::{older, record, unanswered};
+    use crate::registry::tests::record;
+
+    /// What a started server shares, without anybody who serves.
+    pub(crate) async fn app() -> Arc<App> {
+        let args = [
+            "--http-listen",
+            "127.0.0.1:0",
+            "--media-listen",
+            "127.0.0.1:0",
+        ];
+        let config = crate::config::tests::load(&args, "", &[]).expect("right");
+        Server::start(config).await.expect("it starts").app
+    }
 
     #[test]
     fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
@@ -604,43 +563,5 @@ mod tests {
         assert!(shown(60..70), "some minutes after it");
         assert!(registry.ended().is_empty(), "though nobody scraped");
         assert!(!shown(70..90));
-    }
-
-    #[test]
-    fn an_offer_of_ours_waits_half_a_minute_for_its_answer_unless_that_is_being_dealt_with() {
-        let record = unanswered(1, "cam");
-        let at = |seconds| record.created + Duration::from_secs(seconds);
-        record.called(at(29));
-        assert_eq!(overdue(&record, None, at(29)), None);
-        assert_eq!(
-            overdue(&record, None, at(30)),
-            Some(CloseReason::SetupTimeout)
-        );
-        let older = record.older.as_ref().expect("of the older API");
-        let mut answering = older.offered.try_lock().expect("nobody has it");
-        assert_eq!(overdue(&record, None, at(31)), None);
-        *answering = None;
-        drop(answering);
-        assert_eq!(overdue(&record, None, at(32)), None, "it is answered");
-    }
-
-    #[test]
-    fn a_session_is_inactive_half_an_hour_after_the_last_packet_message_or_request() {
-        let record = older(1, Protocol::Session, "cam", 1);
-        let at = |minutes: u64| record.created + Duration::from_secs(60 * minutes);
-        let soon = Duration::from_millis(1);
-        assert_eq!(overdue(&record, None, at(30) - soon), None);
-        assert_eq!(overdue(&record, None, at(30)), Some(CloseReason::Inactive));
-        record.cells.note_traffic(1, 0);
-        assert_eq!(overdue(&record, None, at(31)), None, "a packet since");
-        assert_eq!(overdue(&record, None, at(61) - soon), None);
-        assert_eq!(overdue(&record, None, at(61)), Some(CloseReason::Inactive));
-        record.cells.note_traffic(1, 1);
-        assert_eq!(overdue(&record, None, at(62)), None, "a message since");
-        record.called(at(80));
-        assert_eq!(overdue(&record, None, at(110) - soon), None, "a request");
-        assert_eq!(overdue(&record, None, at(110)), Some(CloseReason::Inactive));
-        let limit = Some(Duration::from_secs(600));
-        assert_eq!(overdue(&record, limit, at(110)), Some(CloseReason::Limit));
     }
 }

@@ -349,13 +349,8 @@ pub(super) async fn open_session(
     }
     count_created(&app, &record);
     if let Some(old) = superseded {
-        old.begin_ending();
-        if let Err(error) = app.shards.close(old.id, CloseReason::Superseded).await {
-            old.resume();
-            app.metrics
-                .count("media_errors_total", &["busy", "supersede"]);
-            tracing::warn!(session = %old.id, %error, "superseded session not closed yet");
-        }
+        app.end_unasked(&old, CloseReason::Superseded, "supersede")
+            .await;
     }
     Ok(())
 }
@@ -386,18 +381,12 @@ pub(super) fn count_created(app: &App, record: &Record) {
 }
 
 /// Ends a session that its owner wants no more.
-pub(super) async fn delete(app: &App, record: &Record) -> Result<StatusCode, ApiError> {
-    if !record.begin_ending() {
-        return Err(ApiError::UnknownSession);
-    }
+pub(super) async fn delete(app: &Arc<App>, record: &Arc<Record>) -> Result<StatusCode, ApiError> {
     match app.end(record, CloseReason::Normal).await {
         Ok(true) => Ok(StatusCode::OK),
-        // It ended by itself a moment ago.
+        // It ended a moment ago.
         Ok(false) => Err(ApiError::UnknownSession),
-        Err(error) => {
-            record.resume();
-            Err(ApiError::Busy(error))
-        }
+        Err(error) => Err(ApiError::Busy(error)),
     }
 }
 

@@ -318,7 +318,7 @@ async fn end(State(app): Shared, Path(name): Path<String>, headers: HeaderMap) -
 }
 
 /// The end of every kind of session.
-pub(super) async fn end_of(app: &App, record: Option<Arc<Record>>, unknown: &str) -> Answer {
+pub(super) async fn end_of(app: &Arc<App>, record: Option<Arc<Record>>, unknown: &str) -> Answer {
     let record = record.ok_or_else(|| MediaError::not_found(unknown))?;
     delete(app, &record).await.map_err(|error| match error {
         ApiError::UnknownSession => MediaError::not_found(unknown),

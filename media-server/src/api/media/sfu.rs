@@ -201,7 +201,8 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
     let failed = |error| MediaError::internal("Failed to create publisher", Some(error));
     let (record, sdp) = offered::offer(&app, asked, wanted).map_err(failed)?;
     if let Some(before) = before {
-        end(&app, &before, CloseReason::Superseded).await;
+        app.end_unasked(&before, CloseReason::Superseded, "session_delete")
+            .await;
     }
     Ok(Json(json!({
         "publisherId": name(&record).to_string(),
@@ -347,25 +348,16 @@ async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: Head
     let unknown = "Publisher not found";
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found(unknown))?;
-    let ended = end_of(&app, Some(record.clone()), unknown).await?;
-    for subscriber in subscribers(&app, &record) {
-        end(&app, &subscriber, CloseReason::Normal).await;
-    }
-    Ok(ended)
-}
-
-/// Ends a session that goes with another, which has ended. One whose shard takes no order now goes on: nobody
-/// waits for its end.
-async fn end(app: &App, record: &Record, reason: CloseReason) {
-    if !record.begin_ending() {
-        return;
-    }
-    if let Err(error) = app.end(record, reason).await {
-        record.resume();
-        app.metrics
-            .count("media_errors_total", &["busy", "session_delete"]);
-        tracing::warn!(session = %record.id, %error, "session not closed with another");
-    }
+    // A task of its own: its subscribers end with it also when the client hangs up.
+    let ending = tokio::spawn(async move {
+        let ended = end_of(&app, Some(record.clone()), unknown).await?;
+        for subscriber in subscribers(&app, &record) {
+            app.end_unasked(&subscriber, CloseReason::Normal, "session_delete")
+                .await;
+        }
+        Ok(ended)
+    });
+    ending.await.expect("ending a publisher does not panic")
 }
 
 async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {

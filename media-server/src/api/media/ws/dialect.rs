@@ -109,14 +109,8 @@ impl Dialect {
         let Some(record) = self.session.take().filter(|_| self.own) else {
             return;
         };
-        if record.begin_ending()
-            && let Err(error) = app.end(&record, CloseReason::Normal).await
-        {
-            record.resume();
-            app.metrics
-                .count("media_errors_total", &["busy", "session_delete"]);
-            tracing::warn!(session = %record.id, %error, "session not closed with its socket");
-        }
+        app.end_unasked(&record, CloseReason::Normal, "session_delete")
+            .await;
     }
 
     async fn take_up(&mut self, app: &Arc<App>, record: Arc<Record>, own: bool) {
