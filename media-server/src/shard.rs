@@ -24,6 +24,7 @@ pub use media_core::cells::{SessionCells, ShardCells};
 
 use admission::Admission;
 use heartbeat::Heartbeat;
+use media_core::channel::{MAX_MESSAGE, Message};
 use media_core::clock::WallClock;
 use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
@@ -166,9 +167,20 @@ enum Call {
 
 /// A control message that came another way than the viewer's data channel.
 pub struct ControlMessage {
-    pub bytes: Box<[u8]>,
+    message: Message,
     /// Where answers to it go; what finds no room is lost and counted.
-    pub answers: mpsc::Sender<Box<[u8]>>,
+    answers: mpsc::Sender<Box<[u8]>>,
+}
+
+impl ControlMessage {
+    /// One that the channel would not take is answered as there, and is not carried to the shard.
+    pub fn new(bytes: Box<[u8]>, answers: mpsc::Sender<Box<[u8]>>) -> ControlMessage {
+        let message = match bytes.len() {
+            0..=MAX_MESSAGE => Message::Whole(bytes),
+            _ => Message::TooLarge,
+        };
+        ControlMessage { message, answers }
+    }
 }
 
 /// What a viewer asks for itself.

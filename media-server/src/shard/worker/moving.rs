@@ -9,7 +9,6 @@ use super::State;
 use crate::shard::Call;
 use crate::shard::link::{Notice, Parcel};
 use crate::shard::table::{Entry, Index};
-use media_core::channel::Message;
 use media_core::flow::Flow;
 use media_core::ids::SessionId;
 use media_core::negotiated::Role;
@@ -94,7 +93,7 @@ impl State {
                 Call::Restart(credentials) => self.table.restart(index, *credentials),
                 Call::PinLayer(pin) => self.pin_layer(now, index, pin),
                 Call::Control(control) => {
-                    let messages = vec![Message::Whole(control.bytes)];
+                    let messages = vec![control.message];
                     self.handle_messages(now, index, messages, Some(control.answers));
                 }
                 Call::Close(reason) => self.close(now, index, reason),

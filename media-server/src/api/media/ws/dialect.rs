@@ -188,10 +188,8 @@ impl Dialect {
             return outbox.send(error).await;
         };
         for order in orders {
-            let message = ControlMessage {
-                bytes: order.to_string().into_bytes().into(),
-                answers: outbox.answers.clone(),
-            };
+            let bytes = order.to_string().into_bytes().into();
+            let message = ControlMessage::new(bytes, outbox.answers.clone());
             match app.shards.handle_control(record.id, message).await {
                 Ok(true) => {}
                 Ok(false) => return fail(outbox, "Session not found").await,
