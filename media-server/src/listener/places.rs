@@ -8,6 +8,7 @@
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use std::collections::BTreeMap;
@@ -106,6 +107,8 @@ struct State {
     works: bool,
     body_awaited: bool,
     write_stalled: bool,
+    /// It is a WebSocket, which has its own bounds: nobody would hear that it should go.
+    upgraded: bool,
     /// As it is listed, unless it was asked already.
     listed: Option<(Idle, u64)>,
 }
@@ -113,6 +116,7 @@ struct State {
 impl State {
     fn idle(&self) -> Option<Idle> {
         match self {
+            State { upgraded: true, .. } => None,
             State {
                 requested: false, ..
             } => Some(Idle::NoRequest),
@@ -181,6 +185,10 @@ impl Place {
 
     /// The response to the request that began; the connection rests once all of it is sent.
     pub(super) fn answer(self: &Arc<Self>, response: Response) -> Response {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.change(|state| state.upgraded = true);
+            return response;
+        }
         let sent = Ends(self.clone(), |state| state.works = false);
         response.map(|body| {
             Body::new(Watched {
@@ -348,6 +356,20 @@ mod tests {
         assert_eq!(body, "an offer");
         assert!(!place.may_break_off());
         assert!(asked(&places, &[place]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_websocket_is_not_asked_to_go_however_long_it_is_open() {
+        let places = Places::new(2);
+        let all = [(); 2].map(|()| places.try_take().expect("free"));
+        let mut upgraded = Response::new(Body::empty());
+        *upgraded.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for (place, response) in all.iter().zip([upgraded, Response::new(Body::empty())]) {
+            place.begin(request(Body::empty()));
+            drop(place.answer(response));
+        }
+        all[0].write_stalls(true);
+        assert_eq!(asked(&places, &all).await, [1], "the other one rests");
     }
 
     #[tokio::test]
