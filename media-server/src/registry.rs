@@ -231,7 +231,8 @@ impl Record {
         *lock(&self.handshake) = Some(place);
     }
 
-    fn end_handshake(&self) {
+    /// Its set-up is over, or did not begin.
+    pub fn end_handshake(&self) {
         lock(&self.handshake).take();
     }
 

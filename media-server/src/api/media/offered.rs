@@ -35,6 +35,9 @@ const USUAL_VIDEO: [Codec; 2] = [
     Codec::Vp8,
 ];
 
+/// Longest `userId`: it is kept as long as its session.
+const MAX_USER_BYTES: usize = 256;
+
 /// A session that a client asks for.
 pub(super) struct Asked {
     pub(super) protocol: Protocol,
@@ -202,6 +205,7 @@ async fn take_answer(app: Arc<App>, record: Arc<Record>, sdp: String) -> Result<
         cells: record.cells.clone(),
     };
     if let Err(error) = app.shards.open(open).await {
+        record.end_handshake();
         // In doubt the shard may have opened it: then it is closed, and nobody knows of it.
         if error == MailboxError::Timeout {
             *offered = None;
@@ -345,9 +349,45 @@ pub(super) fn state(record: &Record) -> &'static str {
 
 /// `userId` is the token's, or of somebody for whom the caller may speak.
 pub(super) fn check_user(principal: &Principal, user: &str) -> Result<(), MediaError> {
+    if user.len() > MAX_USER_BYTES {
+        let error = format!("a userId has at most {MAX_USER_BYTES} bytes");
+        return Err(MediaError::Invalid(error));
+    }
     if principal.is_user(user) {
         Ok(())
     } else {
         Err(MediaError::User)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::media::sessions::screen;
+    use crate::app::tests::app;
+    use axum::http::HeaderMap;
+
+    #[tokio::test]
+    async fn an_answer_that_its_shard_does_not_take_keeps_no_place_among_the_set_ups() {
+        let app = app().await;
+        let principal = crate::api::principal(&app, &HeaderMap::new()).await;
+        let asked = Asked {
+            protocol: Protocol::Session,
+            device: "cam".into(),
+            user: "ann".to_owned(),
+            principal: principal.expect("no token is asked for"),
+            name: None,
+            publisher: None,
+        };
+        let (record, sdp) = offer(&app, asked, screen()).expect("an offer");
+        app.shards.shutdown().await;
+        let sdp = sdp
+            .replace("a=ice-lite\r\n", "")
+            .replace("a=setup:actpass", "a=setup:active")
+            .replace("a=sendonly", "a=recvonly");
+        let taken = answer(&app, record.clone(), sdp).await;
+        assert!(matches!(taken, Err(ApiError::Busy(_))), "{taken:?}");
+        assert_eq!(app.limiter.handshakes.in_flight(), 0);
+        assert!(record.is_unanswered(), "another may be tried");
     }
 }
