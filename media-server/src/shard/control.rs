@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Messages a second of one viewer, and how many may come at once.
 const VIEWER_RATE: f64 = 200.0;
@@ -234,6 +235,24 @@ impl Control {
         may
     }
 
+    /// Sends an answer to where the last message came from; `false` if there is no room.
+    ///
+    /// # Errors
+    /// The answer: it is for the data channel, also if the other way is gone.
+    pub(super) fn send_elsewhere(&mut self, answer: Box<[u8]>) -> Result<bool, Box<[u8]>> {
+        let Some(elsewhere) = &self.elsewhere else {
+            return Err(answer);
+        };
+        match elsewhere.try_send(answer) {
+            Ok(()) => Ok(true),
+            Err(TrySendError::Full(_)) => Ok(false),
+            Err(TrySendError::Closed(answer)) => {
+                self.elsewhere = None;
+                Err(answer)
+            }
+        }
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -291,6 +310,20 @@ mod tests {
     fn read(text: &str) -> Result<Value, Outcome> {
         let order = order(text.as_bytes(), "cam-1", VIEWER_7)?;
         Ok(serde_json::from_slice(&order.bytes).expect("JSON"))
+    }
+
+    #[test]
+    fn answers_go_the_way_of_the_last_message_and_to_the_channel_once_that_is_gone() {
+        let mut control = Control::of_viewer(Instant::now());
+        let answer = || -> Box<[u8]> { (*b"{}").into() };
+        assert_eq!(control.send_elsewhere(answer()), Err(answer()));
+        let (elsewhere, answers) = mpsc::channel(1);
+        control.elsewhere = Some(elsewhere);
+        assert_eq!(control.send_elsewhere(answer()), Ok(true));
+        assert_eq!(control.send_elsewhere(answer()), Ok(false), "no room");
+        drop(answers);
+        assert_eq!(control.send_elsewhere(answer()), Err(answer()));
+        assert!(control.elsewhere.is_none());
     }
 
     #[test]

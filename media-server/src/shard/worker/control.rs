@@ -194,12 +194,14 @@ impl State {
         let Some(entry) = self.table.entry(index) else {
             return;
         };
-        if let Some(elsewhere) = entry.control.as_ref().and_then(|c| c.elsewhere.as_ref()) {
-            if elsewhere.try_send(bytes).is_err() {
-                self.worker.control.count(Outcome::Undeliverable);
-            }
-            return;
-        }
+        let bytes = match &mut entry.control {
+            None => bytes,
+            Some(control) => match control.send_elsewhere(bytes) {
+                Err(bytes) => bytes,
+                Ok(true) => return,
+                Ok(false) => return self.worker.control.count(Outcome::Undeliverable),
+            },
+        };
         let waits = entry.control.as_ref().is_some_and(|c| c.is_waiting());
         let session = entry.peer.session();
         let sent = if waits {
