@@ -55,7 +55,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    fn new(start: Instant, (per_second, burst): (u32, u32), cells: usize) -> Rate {
+    pub fn new(start: Instant, (per_second, burst): (u32, u32), cells: usize) -> Rate {
         let interval_us = 1_000_000 / u64::from(per_second);
         Rate {
             cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
@@ -71,11 +71,19 @@ impl Rate {
     /// # Errors
     /// The time until the next one is due; this one is not counted.
     pub fn take(&self, now: Instant, name: &str) -> Result<(), Duration> {
+        self.take_many(now, name, 1)
+    }
+
+    /// Counts what is worth so many requests of `name`; it is let in whenever one is.
+    ///
+    /// # Errors
+    /// The time until the next one is due; this one is not counted.
+    pub fn take_many(&self, now: Instant, name: &str, count: usize) -> Result<(), Duration> {
         let now_us = now.saturating_duration_since(self.start).as_micros() as u64;
         let cell = &self.cells[self.hasher.hash_one(name) as usize % self.cells.len()];
         cell.fetch_update(Relaxed, Relaxed, |due| {
             let due = due.max(now_us);
-            (due - now_us <= self.burst_us).then_some(due + self.interval_us)
+            (due - now_us <= self.burst_us).then_some(due + self.interval_us * count as u64)
         })
         .map(drop)
         .map_err(|due| Duration::from_micros(due.saturating_sub(now_us + self.burst_us)))
@@ -179,6 +187,15 @@ mod tests {
             assert_eq!(rate.take(later, "ann"), Ok(()), "{n} after a pause");
         }
         assert!(rate.take(later, "ann").is_err(), "a pause saves no more");
+    }
+
+    #[test]
+    fn what_is_worth_several_is_let_in_like_one_and_made_up_for_like_several() {
+        let start = Instant::now();
+        let rate = Rate::new(start, (5, 1), 1);
+        assert_eq!(rate.take_many(start, "ann", 10), Ok(()));
+        assert_eq!(rate.take(start, "ann"), Err(Duration::from_secs(2)));
+        assert_eq!(rate.take(start + Duration::from_secs(2), "ann"), Ok(()));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use tests::process::TempDir;
 use tests::{MediaServer, wait_for};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -243,20 +245,34 @@ async fn messages_are_counted_by_what_they_are_and_a_long_one_closes_with_1009()
         let text = heard["error"].as_str().unwrap_or_default();
         assert!(text.contains(error), "{message}: {heard}");
     }
-    let metrics = server.metrics().await;
-    let count = |kind: &str, direction: &str| {
-        metrics.value(
-            "media_websocket_messages_total",
-            &[("type", kind), ("direction", direction)],
-        )
-    };
-    assert_eq!(count("invalid", "inbound"), Some(2.0));
-    assert_eq!(count("signaling", "inbound"), Some(2.0));
-    assert_eq!(count("control", "inbound"), Some(1.0));
-    assert_eq!(count("signaling", "outbound"), Some(5.0));
-    let sizes = |name: &str| metrics.value(name, &[("type", "control")]);
-    assert_eq!(sizes("media_websocket_message_size_bytes_sum"), Some(35.0));
-    assert_eq!(metrics.value("media_websocket_connections", &[]), Some(1.0));
+    // A message is counted after it is written, when the client may have it already.
+    wait_for("all messages to be counted", PATIENCE, || async {
+        let metrics = server.metrics().await;
+        let count = |kind: &str, direction: &str| {
+            metrics.value(
+                "media_websocket_messages_total",
+                &[("type", kind), ("direction", direction)],
+            )
+        };
+        let counted = [
+            count("invalid", "inbound"),
+            count("signaling", "inbound"),
+            count("control", "inbound"),
+            count("signaling", "outbound"),
+            metrics.value(
+                "media_websocket_message_size_bytes_sum",
+                &[("type", "control")],
+            ),
+            metrics.value("media_websocket_connections", &[]),
+        ];
+        let expected = [2.0, 2.0, 1.0, 5.0, 35.0, 1.0].map(Some);
+        if counted == expected {
+            Ok(())
+        } else {
+            Err(format!("{counted:?}"))
+        }
+    })
+    .await;
 
     let long = json!({"type": "x", "y": "z".repeat(512 * 1024)});
     socket.say(long).await;
@@ -273,6 +289,112 @@ async fn messages_are_counted_by_what_they_are_and_a_long_one_closes_with_1009()
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_player_that_joins_the_session_of_its_socket_keeps_it() {
+    let server = MediaServer::open(&[]).await;
+    let mut socket = opened(&server, "/ws/device/cam-1").await;
+    socket.say(json!({"type": "start-stream"})).await;
+    let session = socket.hear().await["sessionId"].clone();
+    socket
+        .say(json!({"type": "join", "sessionId": session}))
+        .await;
+    let joined = json!({"type": "joined", "sessionId": session});
+    assert_eq!(socket.hear().await, joined);
+    let session = session.as_str().expect("an id");
+    assert_eq!(state(&server, session).await["sessionId"], session);
+}
+
+#[tokio::test]
+async fn a_control_message_that_the_data_channel_would_not_take_is_too_large_here_too() {
+    let server = MediaServer::open(&[]).await;
+    let mut socket = opened(&server, "/ws/device/cam-1").await;
+    socket.say(json!({"type": "start-stream"})).await;
+    let offer = socket.hear().await;
+    let sdp = answer_to(offer["sdp"].as_str().expect("a text"));
+    // The second is answered, so the first was taken.
+    for _ in 0..2 {
+        socket.say(json!({"type": "answer", "sdp": sdp})).await;
+    }
+    socket.hear().await;
+    for (bytes, code) in [(10_000, "no_publisher"), (20_000, "too_large")] {
+        let text = "x".repeat(bytes);
+        socket.say(json!({"type": "text", "text": text})).await;
+        let error = json!({"type": "error", "code": code});
+        assert_eq!(socket.hear().await, error, "{bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_a_subject_says_to_a_socket_counts_as_its_requests_do() {
+    let server = MediaServer::closed(&[]).await;
+    let token = server.token("cam-1", "view");
+    let socket = Socket::open(&server, "/ws/device/cam-1", Some(&token)).await;
+    let mut socket = socket.unwrap_or_else(|refused| panic!("{refused:?}"));
+    for n in 0.. {
+        assert!(n < 1_000, "answers have no limit");
+        socket.say(json!({"type": "answer", "sdp": "v=0"})).await;
+        let heard = socket.hear().await;
+        let error = heard["error"].as_str().expect("a text").to_owned();
+        if error.starts_with("requests of this subject come too fast") {
+            break;
+        }
+        assert_eq!(error, "Session not found");
+    }
+    let metrics = server.metrics().await;
+    let limit = [("limit", "subject")];
+    assert_eq!(metrics.value("media_refused_total", &limit), Some(1.0));
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_open_no_socket_unless_they_are_allowed() {
+    let server = MediaServer::open(&["--cors-origin", "https://app.example.com"]).await;
+    let own = format!("http://{}", server.http);
+    for (origin, expected) in [
+        (own.as_str(), 101),
+        ("https://app.example.com", 101),
+        ("https://evil.example", 403),
+        ("null", 403),
+    ] {
+        let url = format!("ws://{}/ws/device/cam-1", server.http);
+        let mut request = url.into_client_request().expect("a request");
+        let value = origin.parse().expect("a header");
+        request.headers_mut().insert("origin", value);
+        let status = match connect_async(request).await {
+            Ok((_, response)) => response.status(),
+            Err(Error::Http(response)) => response.status(),
+            Err(error) => panic!("{origin}: {error}"),
+        };
+        assert_eq!(status.as_u16(), expected, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_frame_closes_with_1002() {
+    let server = MediaServer::open(&[]).await;
+    let mut socket = opened(&server, "/ws/device/cam-1").await;
+    let unknown = Frame::message(Vec::new(), OpCode::Data(Data::Reserved(3)), true);
+    let sent = socket.0.send(Message::Frame(unknown)).await;
+    sent.expect("it is taken");
+    assert_eq!(socket.closed_with().await, 1002);
+}
+
+#[tokio::test]
+async fn a_user_has_a_name_of_256_bytes_at_most() {
+    let server = MediaServer::open(&[]).await;
+    let mut socket = opened(&server, "/ws/device/cam-1").await;
+    for (bytes, status, kind) in [(256, 200, "offer"), (257, 400, "error")] {
+        let user = "u".repeat(bytes);
+        let start = json!({"type": "start-stream", "userId": user});
+        socket.say(start).await;
+        assert_eq!(socket.hear().await["type"], kind, "{bytes} bytes");
+        for path in ["sessions", "sfu/publishers"] {
+            let body = json!({"deviceId": "cam-1", "userId": user}).to_string();
+            let created = post(&server, &format!("/api/media/{path}"), &body).await;
+            assert_eq!(created.status(), status, "{path}: {bytes} bytes");
+        }
+    }
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ const OLDER: Allowed = Allowed {
     max_age: "43200",
 };
 
-fn allowed_origin(configured: &[String], origin: &HeaderValue) -> Option<HeaderValue> {
+pub(super) fn allowed_origin(configured: &[String], origin: &HeaderValue) -> Option<HeaderValue> {
     if configured.iter().any(|known| known == "*") {
         return Some(HeaderValue::from_static("*"));
     }

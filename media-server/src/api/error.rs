@@ -162,7 +162,7 @@ impl ApiError {
     }
 
     /// The limit that was met, if it was one.
-    fn limit(&self) -> Option<&'static str> {
+    pub(super) fn limit(&self) -> Option<&'static str> {
         match self {
             ApiError::Rate { limit, .. } => Some(limit),
             ApiError::Limit(AdmitError::Sessions(_)) => Some("sessions"),

@@ -21,6 +21,8 @@ pub enum MediaError {
     Api(ApiError),
     /// `userId` is not the token's.
     User,
+    /// A WebSocket of a page that is not allowed one.
+    Origin,
     /// What was attempted failed, with a status of its own.
     Failed {
         status: StatusCode,
@@ -82,6 +84,12 @@ impl IntoResponse for MediaError {
                     json!({"error": "Forbidden", "message": "userId is not the token's sub"});
                 let response = (StatusCode::FORBIDDEN, Json(body)).into_response();
                 labelled("user_id", response)
+            }
+            MediaError::Origin => {
+                let message = "pages of this origin are not among the server's cors_origins";
+                let body = json!({"error": "Forbidden", "message": message});
+                let response = (StatusCode::FORBIDDEN, Json(body)).into_response();
+                labelled("origin", response)
             }
             MediaError::Api(error) => from_api(error),
             MediaError::Failed {

@@ -7,6 +7,7 @@
 mod dialect;
 
 use super::offered;
+use crate::api::cors::allowed_origin;
 use crate::api::error::ApiError;
 use crate::api::error::media::MediaError;
 use crate::api::openapi::Operation;
@@ -19,23 +20,27 @@ use crate::sockets::SocketPlace;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use dialect::Dialect;
-use futures::stream::SplitStream;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use serde::Deserialize;
+use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite;
 
 /// Longest message of a client; beyond, the socket is closed with 1009.
 const MAX_INBOUND: usize = 512 * 1024;
-/// What is read of a longer one before it is given up.
-const MAX_READ: usize = 1024 * 1024;
+/// What is read of a longer one before it is given up: a client that said a little too much hears why.
+const MAX_READ: usize = MAX_INBOUND + 64 * 1024;
+/// Each socket has that always. Most messages are shorter.
+const READ_BUFFER: usize = 4096;
 const PING_EVERY: Duration = Duration::from_secs(54);
 /// Only pongs show that the peer is there.
 const PONG_WITHIN: Duration = Duration::from_secs(60);
@@ -141,7 +146,24 @@ async fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Princip
         None => crate::api::principal(app, headers).await?,
     };
     check_rate(app, &principal)?;
+    check_origin(app, headers)?;
     Ok(principal)
+}
+
+/// Lets in who is no page, pages of this server and those of allowed origins: browsers ask no server whether
+/// others may open a WebSocket (RFC 6455 §10.2), as they do for requests.
+fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), MediaError> {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = origin.to_str().ok().and_then(|o| o.split_once("://"));
+    let own = authority.is_some_and(|(_, authority)| Some(authority.as_bytes()) == host);
+    if own || allowed_origin(&app.config.cors_origins, origin).is_some() {
+        Ok(())
+    } else {
+        Err(MediaError::Origin)
+    }
 }
 
 fn begin(
@@ -151,12 +173,13 @@ fn begin(
     upgrade: Upgrade,
 ) -> Result<Response, MediaError> {
     let upgrade = upgrade.map_err(|rejection| MediaError::Invalid(rejection.body_text()))?;
-    let Some(place) = app.sockets.try_take() else {
+    let Some(place) = app.sockets.try_take(dialect.holder().as_deref()) else {
         app.metrics.count("media_bound_hits_total", &["websockets"]);
         return Err(MediaError::Api(ApiError::Sockets));
     };
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_READ)
         .max_frame_size(MAX_READ);
     Ok(upgrade.on_upgrade(move |socket| run(app, dialect, session, socket, place)))
@@ -185,11 +208,13 @@ async fn run(
     if !session.is_empty() {
         dialect.join(&app, &session, &mut outbox).await;
     }
-    let code = tokio::select! {
-        code = read(&app, &mut stream, &mut dialect, &mut outbox) => Some(code),
-        () = place.stopped() => Some(close_code::AWAY),
-        _ = &mut writing => None,
+    let ended = async {
+        tokio::select! {
+            () = place.stopped() => Some(close_code::AWAY),
+            _ = &mut writing => None,
+        }
     };
+    let code = read(&app, &mut stream, &mut dialect, &mut outbox, ended).await;
     dialect.end(&app).await;
     if let Some(code) = code {
         outbox.close(code).await;
@@ -200,20 +225,30 @@ async fn run(
     app.usage.connection_closed();
 }
 
-/// Reads until the end; returns the code to close with.
-async fn read(
+/// Reads until the client or `ended` ends it; returns the code to close with, if there is somebody to hear it.
+async fn read<E: Error>(
     app: &Arc<App>,
-    stream: &mut SplitStream<WebSocket>,
+    stream: &mut (impl Stream<Item = Result<Message, E>> + Unpin),
     dialect: &mut Dialect,
     outbox: &mut Outbox,
-) -> u16 {
+    ended: impl Future<Output = Option<u16>>,
+) -> Option<u16> {
+    let mut ended = pin!(ended);
     let mut deadline = Instant::now() + PONG_WITHIN;
     loop {
-        let bytes = match next(stream, &mut deadline).await {
-            Ok(bytes) => bytes,
-            Err(code) => return code,
+        let next = tokio::select! {
+            next = next(stream, &mut deadline) => next,
+            code = &mut ended => return code,
         };
+        let bytes = match next {
+            Ok(bytes) => bytes,
+            Err(code) => return Some(code),
+        };
+        let begun = Instant::now();
+        // To its end, which is never far: cut off, it would leave a session that no socket has.
         let kind = dialect.handle(app, &bytes, outbox).await;
+        // Pongs were not read meanwhile.
+        deadline += begun.elapsed();
         count(app, kind, "inbound", bytes.len());
     }
 }
@@ -222,7 +257,7 @@ async fn read(
 ///
 /// # Errors
 /// The code to close with.
-async fn next<E>(
+async fn next<E: Error>(
     stream: &mut (impl Stream<Item = Result<Message, E>> + Unpin),
     deadline: &mut Instant,
 ) -> Result<Bytes, u16> {
@@ -240,13 +275,21 @@ async fn next<E>(
             }
             Some(Ok(Message::Ping(_))) => continue,
             Some(Ok(Message::Close(_))) | None => return Err(close_code::NORMAL),
-            // It does not say which; longer than what is read is the one that a client can help.
-            Some(Err(_)) => return Err(close_code::SIZE),
+            Some(Err(error)) => return Err(code_of(&error)),
         };
         return match bytes.len() {
             0..=MAX_INBOUND => Ok(bytes),
             _ => Err(close_code::SIZE),
         };
+    }
+}
+
+/// The code of what can't be read (RFC 6455 §7.4.1).
+fn code_of(error: &impl Error) -> u16 {
+    match error.source().and_then(|cause| cause.downcast_ref()) {
+        Some(tungstenite::Error::Capacity(_)) => close_code::SIZE,
+        Some(tungstenite::Error::Utf8(_)) => close_code::INVALID,
+        _ => close_code::PROTOCOL,
     }
 }
 
@@ -329,11 +372,115 @@ async fn enqueue(queue: &mpsc::Sender<Message>, message: Message) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::tests::app;
     use futures::channel::mpsc as futures_mpsc;
     use futures::stream;
     use std::convert::Infallible;
 
+    const OFFER: &str = include_str!("../../../core/src/sdp/data/chromium-view.sdp");
+
     type Heard = Result<Message, Infallible>;
+
+    fn text(message: &str) -> Heard {
+        Ok(Message::Text(message.into()))
+    }
+
+    /// Somebody without a token, and what is sent to them.
+    async fn client(app: &Arc<App>) -> (Dialect, Outbox, mpsc::Receiver<Message>) {
+        let principal = crate::api::principal(app, &HeaderMap::new()).await;
+        let principal = principal.expect("no token is asked for");
+        let (queue, queued) = mpsc::channel(QUEUE);
+        let (answers, _) = mpsc::channel(ANSWERS);
+        let outbox = Outbox {
+            app: app.clone(),
+            queue,
+            answers,
+        };
+        let dialect = Dialect::new(principal, "ann".to_owned(), Some("cam".into()));
+        (dialect, outbox, queued)
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_ends_while_it_deals_with_a_message_leaves_no_session_behind() {
+        const START: &str = r#"{"type":"start-stream"}"#;
+        let app = app().await;
+        let (mut dialect, mut outbox, _queued) = client(&app).await;
+        dialect.handle(&app, START.as_bytes(), &mut outbox).await;
+        let first = app.registry.sessions().pop().expect("a session");
+        let older = first.older.as_ref().expect("of the older API");
+        // As while an answer waits for a place: the end of the first session waits, and with it the second.
+        let answering = older.offered.lock().await;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let reading = tokio::spawn({
+            let app = app.clone();
+            async move {
+                let mut said = pin!(stream::iter([text(START)]).chain(stream::pending()));
+                let ended = async move {
+                    let _ = stopped.await;
+                    Some(close_code::AWAY)
+                };
+                let code = read(&app, &mut said, &mut dialect, &mut outbox, ended).await;
+                dialect.end(&app).await;
+                code
+            }
+        });
+        while app.registry.totals() != (0, 2) {
+            tokio::task::yield_now().await;
+        }
+        stop.send(()).expect("it reads");
+        tokio::task::yield_now().await;
+        drop(answering);
+        assert_eq!(reading.await.expect("no panic"), Some(close_code::AWAY));
+        assert_eq!(app.registry.totals(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_socket_may_say_200_messages_at_once_and_fewer_long_ones() {
+        let app = app().await;
+        for (len, at_once) in [(2, 200..400), (MAX_INBOUND, 7..20)] {
+            let (mut dialect, mut outbox, mut queued) = client(&app).await;
+            let message = vec![b'x'; len];
+            let mut taken = 0;
+            loop {
+                dialect.handle(&app, &message, &mut outbox).await;
+                let Some(Message::Text(answer)) = queued.recv().await else {
+                    panic!("no answer");
+                };
+                if answer.contains("rate_limited") {
+                    break;
+                }
+                taken += 1;
+                assert!(taken < 1_000, "no end of {len} bytes");
+            }
+            assert!(at_once.contains(&taken), "{taken} of {len} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pong_that_came_while_a_message_was_dealt_with_counts() {
+        let app = app().await;
+        let mut places = Vec::new();
+        for _ in 0..200 {
+            places.push(app.limiter.handshakes.begin().await.expect("free"));
+        }
+        let (mut dialect, mut outbox, _queued) = client(&app).await;
+        tokio::time::pause();
+        let start = Instant::now();
+        let offer = serde_json::json!({"type": "offer", "sdp": OFFER}).to_string();
+        let late = stream::once(async move {
+            tokio::time::sleep(Duration::from_secs(55)).await;
+            text(&offer)
+        });
+        // Said while the offer waits 10 s for a place.
+        let then = vec!["{}"; 10].into_iter().map(text);
+        let pong = stream::iter(then.chain([Ok(Message::Pong(Bytes::new()))]));
+        let mut said = pin!(late.chain(pong).chain(stream::pending()));
+        let never = std::future::pending();
+        let code = read(&app, &mut said, &mut dialect, &mut outbox, never).await;
+        assert_eq!(code, Some(close_code::POLICY));
+        // The clock of a test goes by milliseconds.
+        assert_eq!(start.elapsed().as_secs(), 65 + PONG_WITHIN.as_secs());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_pong_is_closed_after_a_minute_whatever_else_it_says() {

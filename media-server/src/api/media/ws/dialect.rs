@@ -13,11 +13,17 @@ use crate::api::whip::check_grant;
 use crate::api::{check_rate, error::media::MediaError};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::limits::Rate;
 use crate::registry::{Protocol, Record};
-use crate::shard::{CloseReason, ControlMessage};
+use crate::shard::{CloseReason, ControlMessage, Outcome};
+use media_core::channel::MAX_MESSAGE;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Messages of a socket each second, and at once: as many as on the data channel. A longer one counts as so many
+/// of those.
+const MESSAGES: (u32, u32) = (200, 200);
 
 /// One client.
 pub(super) struct Dialect {
@@ -25,6 +31,7 @@ pub(super) struct Dialect {
     user: String,
     /// The device that messages mean which name none.
     device: Option<Arc<str>>,
+    rate: Rate,
     session: Option<Arc<Record>>,
     /// The session was made by this socket.
     own: bool,
@@ -38,9 +45,14 @@ impl Dialect {
             principal,
             user,
             device,
+            rate: Rate::new(Instant::now(), MESSAGES, 1),
             session: None,
             own: false,
         }
+    }
+
+    pub(super) fn holder(&self) -> Option<Arc<str>> {
+        self.principal.holder()
     }
 
     /// Deals with a message; returns its kind, a label.
@@ -50,6 +62,12 @@ impl Dialect {
         bytes: &[u8],
         outbox: &mut Outbox,
     ) -> &'static str {
+        let messages = 1 + bytes.len() / MAX_MESSAGE;
+        if self.rate.take_many(Instant::now(), "", messages).is_err() {
+            let error = json!({"type": "error", "code": Outcome::RateLimited.as_str()});
+            outbox.send(error).await;
+            return "invalid";
+        }
         let Ok(message) = serde_json::from_slice::<Object>(bytes) else {
             fail(outbox, "a message is one JSON object").await;
             return "invalid";
@@ -58,6 +76,13 @@ impl Dialect {
         if let "control" | "touch" | "key" | "text" = &*kind {
             self.control(app, message, outbox).await;
             return "control";
+        }
+        // Each is a request. Candidates are not: they come many at once, and cost nothing.
+        if let "start-stream" | "offer" | "answer" | "join" = &*kind
+            && let Err(error) = check_rate(app, &self.principal)
+        {
+            fail(outbox, &told(app, error)).await;
+            return "signaling";
         }
         let done = match &*kind {
             "start-stream" => self.start(app, &message, outbox).await,
@@ -113,7 +138,11 @@ impl Dialect {
             .await;
     }
 
+    /// Goes on with a session. Its own before ends, unless it is that.
     async fn take_up(&mut self, app: &Arc<App>, record: Arc<Record>, own: bool) {
+        if self.session.as_ref().is_some_and(|old| old.id == record.id) {
+            return;
+        }
         self.end(app).await;
         self.session = Some(record);
         self.own = own;
@@ -127,7 +156,8 @@ impl Dialect {
         outbox: &mut Outbox,
     ) -> Result<(), String> {
         let asked = self.asked(app, message)?;
-        let (record, sdp) = offered::offer(app, asked, screen()).map_err(told)?;
+        let (record, sdp) =
+            offered::offer(app, asked, screen()).map_err(|error| told(app, error))?;
         let name = record.id.to_string();
         self.take_up(app, record, true).await;
         let offer = json!({"type": "offer", "sessionId": name, "sdp": sdp});
@@ -144,7 +174,9 @@ impl Dialect {
     ) -> Result<(), String> {
         let (sdp, described) = sdp(message).ok_or("an offer has its sdp")?;
         let asked = self.asked(app, message)?;
-        let (record, answer) = offered::answer_to(app, asked, sdp).await.map_err(told)?;
+        let (record, answer) = offered::answer_to(app, asked, sdp)
+            .await
+            .map_err(|error| told(app, error))?;
         let name = record.id.to_string();
         self.take_up(app, record, true).await;
         let answered = match described {
@@ -162,7 +194,7 @@ impl Dialect {
         let record = self.meant(app, message).ok_or("Session not found")?;
         offered::answer(app, record, sdp.to_owned())
             .await
-            .map_err(told)
+            .map_err(|error| told(app, error))
     }
 
     async fn candidate(&mut self, app: &Arc<App>, message: &Object) -> Result<(), String> {
@@ -212,17 +244,23 @@ impl Dialect {
 
     /// A session that a message asks for.
     fn asked(&self, app: &App, message: &Object) -> Result<Asked, String> {
-        check_rate(app, &self.principal).map_err(told)?;
         let device = match (text(message, "deviceId"), &self.device) {
             ("", Some(device)) => device.clone(),
-            (device, _) => self.principal.key_of(device_name(device).map_err(told)?),
+            (device, _) => {
+                let device = device_name(device).map_err(|error| told(app, error))?;
+                self.principal.key_of(device)
+            }
         };
-        check_grant(app, Protocol::Session, &self.principal, &device).map_err(told)?;
+        check_grant(app, Protocol::Session, &self.principal, &device)
+            .map_err(|error| told(app, error))?;
         let user = match text(message, "userId") {
             "" => self.user.clone(),
             user => {
                 let checked = offered::check_user(&self.principal, user);
-                checked.map_err(|_: MediaError| "userId is not the token's sub".to_owned())?;
+                checked.map_err(|error| match error {
+                    MediaError::Invalid(error) => error,
+                    _ => "userId is not the token's sub".to_owned(),
+                })?;
                 user.to_owned()
             }
         };
@@ -237,7 +275,11 @@ impl Dialect {
     }
 }
 
-fn told(error: ApiError) -> String {
+/// What a client is told. A limit that was met counts, as it does in responses.
+fn told(app: &App, error: ApiError) -> String {
+    if let Some(limit) = error.limit() {
+        app.metrics.count("media_refused_total", &[limit]);
+    }
     error.to_string()
 }
 
