@@ -44,6 +44,18 @@ impl Codec {
             Codec::Opus | Codec::Red => Kind::Audio,
         }
     }
+
+    /// Whether a decoder of one copes with the other: the same, or H.264 of another profile in the same
+    /// packetization mode. Browsers write a profile in their own way.
+    pub fn is_like(&self, other: &Codec) -> bool {
+        let mode = |codec: &Codec| match codec {
+            Codec::H264 {
+                packetization_mode, ..
+            } => Some(*packetization_mode),
+            _ => None,
+        };
+        self == other || mode(self).is_some() && mode(self) == mode(other)
+    }
 }
 
 /// SHA-256 of the peer's DTLS certificate (RFC 8122).

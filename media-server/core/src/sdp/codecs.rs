@@ -48,11 +48,15 @@ impl OfferedCodec {
             .then(|| self.parameter("apt")?.parse().ok())?
     }
 
-    /// Whether it stands for the same under the same number.
+    /// Whether it stands for the same under the same number, as far as decoders tell.
     pub(super) fn is_same(&self, other: &OfferedCodec, kind: Kind) -> bool {
+        let alike = match (self.codec(kind), other.codec(kind)) {
+            (Some(codec), Some(other)) => codec.is_like(&other),
+            (codec, other) => codec == other,
+        };
         self.pt == other.pt
             && self.name.eq_ignore_ascii_case(&other.name)
-            && self.codec(kind) == other.codec(kind)
+            && alike
             && self.repairs() == other.repairs()
     }
 

@@ -472,19 +472,8 @@ impl Track {
     }
 }
 
-/// The viewer's payload type for a publisher's codec: the same codec, or H.264 of another profile
-/// in the same packetization mode, which decoders cope with.
+/// The viewer's payload type for a publisher's codec: the same codec, or one like it.
 pub(super) fn payload_type<'a>(own: &'a [PayloadType], codec: &Codec) -> Option<&'a PayloadType> {
-    let mode = |codec: &Codec| match codec {
-        Codec::H264 {
-            packetization_mode, ..
-        } => Some(*packetization_mode),
-        _ => None,
-    };
     let same = own.iter().find(|p| p.codec == *codec);
-    let similar = || {
-        own.iter()
-            .find(|p| mode(codec).is_some() && mode(&p.codec) == mode(codec))
-    };
-    same.or_else(similar)
+    same.or_else(|| own.iter().find(|p| p.codec.is_like(codec)))
 }

@@ -131,6 +131,27 @@ fn every_codec_of_a_device_is_offered_once_under_a_number_of_its_own() {
     assert!(offer.lines().filter(|l| l.contains("VP8")).count() <= 15);
 }
 
+/// libwebrtc answers with the canonical name of the profile, and chooses the level.
+#[test]
+fn h264_is_agreed_on_in_a_browsers_spelling_of_the_profile_and_not_in_another_packetization() {
+    for (profile_iop, answered) in [(0x42c0, "42e01f"), (0x4d40, "4d001f"), (0x4240, "420029")] {
+        let device = Codec::H264 {
+            packetization_mode: 1,
+            profile_iop,
+        };
+        let proposal = proposal(&[device], false, false);
+        let offer = written(&proposal);
+        let offered = format!("profile-level-id={profile_iop:04x}1f");
+        let spelled = answer(&offer).replace(&offered, &format!("profile-level-id={answered}"));
+        let negotiated = agreed(&proposal, &spelled);
+        let track = of(&negotiated, Kind::Video).expect("video");
+        let (pt, rtx) = (track.payload_types[0].pt, track.payload_types[0].rtx);
+        assert_eq!((pt, rtx), (102, Some(103)), "{answered}");
+        let other = spelled.replace("packetization-mode=1", "packetization-mode=0");
+        assert!(proposal.agree(other.as_bytes()).is_err(), "mode 0");
+    }
+}
+
 #[test]
 fn an_answer_that_takes_all_gives_what_the_session_needs() {
     let proposal = usual();
