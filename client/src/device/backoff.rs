@@ -21,6 +21,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// What lasted this long was a success, and the pauses begin small again. Less, and two devices that take
 /// the same name from each other would do so without a pause.
 const HEALTHY: Duration = Duration::from_secs(10);
+/// Longest that a server is obeyed: what is in front of it may say a day.
+const LONGEST_ASKED: Duration = Duration::from_secs(5 * 60);
 /// Spread behind the time that a server asks for: it says the same to all.
 const SPREAD: Duration = Duration::from_secs(1);
 
@@ -42,7 +44,7 @@ impl Backoff {
         };
         self.failures = self.failures.saturating_add(1);
         match retry_after {
-            Some(asked) => asked + SPREAD.mul_f64((self.random)()),
+            Some(asked) => asked.min(LONGEST_ASKED) + SPREAD.mul_f64((self.random)()),
             None => bound.mul_f64((self.random)()),
         }
     }
@@ -106,5 +108,7 @@ mod tests {
         assert_eq!(backoff.pause(NONE, Some(asked)), asked);
         let mut backoff = Backoff::new(|| 1.0);
         assert_eq!(backoff.pause(NONE, Some(asked)), asked + SPREAD);
+        let pause = backoff.pause(NONE, Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(pause, LONGEST_ASKED + SPREAD, "but not for a day");
     }
 }

@@ -18,7 +18,8 @@ use retina::client::{
 };
 use retina::codec::{ParametersRef, VideoParametersCodec};
 use retina::rtp::ReceivedPacket;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::source::{Opened, Sample, Source, SourceError};
 use super::units::AccessUnit;
@@ -40,6 +41,8 @@ struct Camera {
     audio: Option<usize>,
     depacketizer: Depacketizer,
     ready: VecDeque<Sample>,
+    /// When something came last.
+    heard: Instant,
 }
 
 /// How the server is told who asks.
@@ -84,7 +87,7 @@ impl Rtsp {
 
     fn idle(&self) -> SourceError {
         SourceError::Idle {
-            url: self.url.to_string(),
+            url: told(&self.url),
             after: self.idle,
         }
     }
@@ -104,7 +107,7 @@ async fn play(
     let streams = session.streams();
     let video = streams.iter().position(is_h264);
     let video = video.ok_or_else(|| SourceError::NoVideo {
-        url: url.to_string(),
+        url: told(&url),
         has: names(streams),
     })?;
     let audio = streams.iter().position(is_opus);
@@ -127,6 +130,7 @@ async fn play(
         audio,
         depacketizer,
         ready: VecDeque::new(),
+        heard: Instant::now(),
     };
     let opened = Opened {
         audio: audio.is_some(),
@@ -135,8 +139,15 @@ async fn play(
     Ok((camera, opened))
 }
 
+/// An address for people to read. Cameras take passwords in the query too.
+fn told(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
+}
+
 fn failed(url: &Url) -> impl Fn(retina::Error) -> SourceError + use<> {
-    let url = url.to_string();
+    let url = told(url);
     move |source| SourceError::Rtsp {
         url: url.clone(),
         source,
@@ -187,7 +198,7 @@ impl Source for Rtsp {
 
     async fn next(&mut self) -> Result<Option<Sample>, SourceError> {
         let ended = SourceError::Ended {
-            url: self.url.to_string(),
+            url: told(&self.url),
         };
         let (failed, idle) = (failed(&self.url), self.idle());
         let Some(camera) = &mut self.playing else {
@@ -197,7 +208,8 @@ impl Source for Rtsp {
             if let Some(sample) = camera.ready.pop_front() {
                 return Ok(Some(sample));
             }
-            let Ok(item) = timeout(self.idle, camera.session.next()).await else {
+            let next = next_within(&mut camera.session, &mut camera.heard, self.idle);
+            let Ok(item) = next.await else {
                 return Err(idle);
             };
             match item.transpose().map_err(&failed)? {
@@ -207,6 +219,18 @@ impl Source for Rtsp {
             }
         }
     }
+}
+
+/// The next item, unless for so long there was none. The time goes on while nobody waits: who does is
+/// interrupted by each request for a keyframe.
+async fn next_within<S: futures::Stream + Unpin>(
+    stream: &mut S,
+    heard: &mut Instant,
+    idle: Duration,
+) -> Result<Option<S::Item>, Elapsed> {
+    let item = timeout_at(*heard + idle, stream.next()).await?;
+    *heard = Instant::now();
+    Ok(item)
 }
 
 impl Camera {
@@ -264,10 +288,38 @@ mod tests {
             ("admin", "p@ss")
         );
         assert!(!source.idle().to_string().contains("ss@"));
+        let query = rtsp("rtsp://192.0.2.1/live?user=admin&password=p").expect("an address");
+        assert!(query.url.query().is_some(), "the camera is asked with it");
+        let error = query.idle().to_string();
+        assert!(
+            error.contains("/live") && !error.contains("admin"),
+            "{error}"
+        );
         assert_eq!(
             rtsp("rtsp://192.0.2.1/").expect("an address").credentials,
             None
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_camera_that_fell_silent_is_noticed_though_keyframes_are_asked_for_all_the_time() {
+        let started = Instant::now();
+        let (mut heard, idle) = (started, Duration::from_secs(10));
+        let mut silent = futures::stream::pending::<()>();
+        let noticed = loop {
+            let next = next_within(&mut silent, &mut heard, idle);
+            match timeout(Duration::from_millis(500), next).await {
+                Err(_) if started.elapsed() < 2 * idle => {}
+                Err(_) => break false,
+                Ok(next) => break next.is_err(),
+            }
+        };
+        assert!(noticed);
+        assert!(started.elapsed() <= idle + Duration::from_millis(500));
+        let mut speaking = futures::stream::iter([1]);
+        let next = next_within(&mut speaking, &mut heard, idle).await;
+        assert_eq!(next.expect("it spoke"), Some(1));
+        assert_eq!(heard.elapsed(), Duration::ZERO);
     }
 
     #[test]
