@@ -116,8 +116,7 @@ fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, St
     let (mut video, audio) = match app.registry.codecs(&asked.device) {
         Some(codecs) => {
             let audio = codecs.contains(&Codec::Opus);
-            let video = codecs.into_iter().filter(|c| c.kind() == Kind::Video);
-            (video.collect(), audio)
+            (video_of(codecs), audio)
         }
         None => (USUAL_VIDEO.to_vec(), true),
     };
@@ -172,6 +171,19 @@ fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, St
     admit(app, &record)?;
     count_created(app, &record);
     Ok((record, sdp))
+}
+
+/// A device's video codecs, and behind them those that the publisher after it may come with: this API offers
+/// once.
+fn video_of(codecs: Vec<Codec>) -> Vec<Codec> {
+    let mut video = codecs;
+    video.retain(|codec| codec.kind() == Kind::Video);
+    if !video.is_empty() {
+        let new = |usual: &Codec| !video.iter().any(|codec| codec.is_like(usual));
+        let others: Vec<Codec> = USUAL_VIDEO.into_iter().filter(new).collect();
+        video.extend(others);
+    }
+    video
 }
 
 /// Takes the answer to our offer and opens the session.
@@ -389,5 +401,18 @@ mod tests {
         assert!(matches!(taken, Err(ApiError::Busy(_))), "{taken:?}");
         assert_eq!(app.limiter.handshakes.in_flight(), 0);
         assert!(record.is_unanswered(), "another may be tried");
+    }
+
+    #[test]
+    fn what_the_next_publisher_may_come_with_is_offered_behind_what_the_device_sends() {
+        let [h264, vp8] = USUAL_VIDEO;
+        let baseline = Codec::H264 {
+            packetization_mode: 1,
+            profile_iop: 0x42c0,
+        };
+        let of = |codecs: &[Codec]| video_of(codecs.to_vec());
+        assert_eq!(of(&[Codec::Opus, vp8.clone()]), [vp8.clone(), h264]);
+        assert_eq!(of(std::slice::from_ref(&baseline)), [baseline, vp8]);
+        assert_eq!(of(&[Codec::Opus]), [], "a device of sound alone");
     }
 }
