@@ -154,7 +154,7 @@ impl App {
 
     /// `begun`: there was an answer, so that the set-up was not only the client's to end.
     fn session_closed(&self, record: &Record, reason: CloseReason, begun: bool) {
-        let device = &*record.device;
+        let device = record.device_label();
         self.metrics
             .count("media_sessions_closed_total", &[device, reason.as_str()]);
         self.metrics.observe(
@@ -180,7 +180,7 @@ impl App {
         self.events.session_closed(record, reason);
         tracing::info!(
             session = %record.id,
-            device,
+            device = %record.device,
             reason = reason.as_str(),
             seconds = record.created.elapsed().as_secs(),
             "session closed"
@@ -469,7 +469,8 @@ fn expire(metrics: &Metrics, registry: &Registry, grace: Duration, now: Instant)
     if let Some(limit) = now.checked_sub(grace) {
         registry.expire(limit);
     }
-    for view in registry.devices() {
+    let views = registry.devices().into_iter();
+    for view in views.filter(|view| view.publisher.is_some()) {
         births(metrics, &view.device, now);
     }
     metrics.expire(now);

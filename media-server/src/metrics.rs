@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long the series of a device stay after their last change.
 const DEVICE_SERIES_STAY: Duration = Duration::from_secs(15 * 60);
 /// Label value that takes what a full family has no room for.
-const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 const FOLDED: &str = "media_metrics_series_folded_total";
 
 /// All families of the process.

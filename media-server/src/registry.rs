@@ -6,6 +6,7 @@
 
 use crate::devices::name_of;
 use crate::limits::Handshake;
+use crate::metrics::OTHER;
 use crate::metrics::totals::Totals;
 use media_core::cells::SessionCells;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
@@ -103,6 +104,8 @@ pub struct Record {
     connected: AtomicBool,
     /// Set when its end was asked for: from then on nobody finds it.
     ending: AtomicBool,
+    /// It came before its device, which has not come yet.
+    waiting: AtomicBool,
 }
 
 /// What the older API knows of a session.
@@ -204,6 +207,7 @@ impl Record {
             handshake: Mutex::new(new.handshake),
             connected: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
         }
     }
 
@@ -219,6 +223,18 @@ impl Record {
     /// Whether its keys exist.
     pub fn connected(&self) -> bool {
         self.connected.load(Relaxed)
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Value of its `device_id` label. A device that has not come has no series: names are easily made up.
+    pub fn device_label(&self) -> &str {
+        match self.is_waiting() {
+            true => OTHER,
+            false => &self.device,
+        }
     }
 
     /// Marks the end as asked for; `false` if somebody has done so before.
@@ -286,6 +302,8 @@ pub enum AdmitError {
 struct Device {
     publisher: Option<Arc<Record>>,
     viewers: HashSet<SessionId>,
+    /// Those of the viewers that came before it.
+    waiting: HashMap<SessionId, Arc<Record>>,
 }
 
 impl Device {
@@ -309,6 +327,7 @@ pub struct Registry {
     devices: Mutex<HashMap<Arc<str>, Device>>,
     /// Sessions that have the name of another whose place they took.
     named: Mutex<HashMap<SessionId, SessionId>>,
+    naming: Mutex<()>,
     /// Ended sessions whose series are still shown.
     ended: Mutex<Vec<(Instant, Arc<Record>)>>,
     /// Ended sessions that there was no room to remember.
@@ -329,6 +348,7 @@ impl Registry {
             sessions: std::array::from_fn(|_| Mutex::default()),
             devices: Mutex::default(),
             named: Mutex::default(),
+            naming: Mutex::default(),
             ended: Mutex::default(),
             forgotten: AtomicU64::new(0),
             totals_ended: Mutex::default(),
@@ -363,7 +383,8 @@ impl Registry {
             }
             Role::Viewer => {
                 let known = devices.get(&record.device);
-                if !known.is_some_and(Device::is_live) {
+                let waits = !known.is_some_and(Device::is_live);
+                if waits {
                     if !record.protocol.waits() {
                         return Err(AdmitError::NoPublisher);
                     }
@@ -376,6 +397,10 @@ impl Registry {
                 }
                 let device = devices.entry(record.device.clone()).or_default();
                 device.viewers.insert(record.id);
+                if waits {
+                    record.waiting.store(true, Relaxed);
+                    device.waiting.insert(record.id, record.clone());
+                }
                 self.viewers.fetch_add(1, Relaxed);
                 None
             }
@@ -407,6 +432,12 @@ impl Registry {
             .cloned()
     }
 
+    /// Held from the look for a session whose name another takes until that one is admitted, so that of two at
+    /// once the second finds the first.
+    pub fn naming(&self) -> MutexGuard<'_, ()> {
+        lock(&self.naming)
+    }
+
     /// The session of the older API that clients call so.
     pub fn find_named(&self, name: SessionId) -> Option<Arc<Record>> {
         let id = lock(&self.named).get(&name).copied();
@@ -427,7 +458,7 @@ impl Registry {
         device.publisher.as_ref().map(|p| p.codecs.clone())
     }
 
-    /// Viewers whose device is not live.
+    /// Viewers that came before their device, which has not come yet.
     pub fn waiting(&self) -> usize {
         waiting(&lock(&self.devices))
     }
@@ -455,7 +486,25 @@ impl Registry {
     pub fn connected(&self, id: SessionId) -> Option<Arc<Record>> {
         let record = lock(self.slot(id)).get(&id).cloned()?;
         record.end_handshake();
-        (!record.connected.swap(true, Relaxed)).then_some(record)
+        let first = !record.connected.swap(true, Relaxed);
+        if record.role() == Role::Publisher {
+            let mut devices = lock(&self.devices);
+            let device = devices.get_mut(&record.device);
+            for (_, viewer) in device.into_iter().flat_map(|d| d.waiting.drain()) {
+                viewer.waiting.store(false, Relaxed);
+            }
+        }
+        first.then_some(record)
+    }
+
+    /// Notes that publishers with viewers are of use, though nothing may move before their cameras.
+    pub fn note_watched(&self, now: Instant) {
+        for device in lock(&self.devices).values() {
+            let publisher = device.publisher.as_ref();
+            if let Some(publisher) = publisher.filter(|_| !device.viewers.is_empty()) {
+                publisher.called(now);
+            }
+        }
     }
 
     /// Forgets a session that has ended, and remembers it for its series until [`Self::expire`].
@@ -476,6 +525,7 @@ impl Registry {
         };
         if let Some(device) = devices.get_mut(&record.device) {
             device.viewers.remove(&id);
+            device.waiting.remove(&id);
             if device.publisher.as_ref().is_some_and(|p| p.id == id) {
                 device.publisher = None;
             }
@@ -554,8 +604,7 @@ impl Registry {
 }
 
 fn waiting(devices: &HashMap<Arc<str>, Device>) -> usize {
-    let waited_for = devices.values().filter(|device| !device.is_live());
-    waited_for.map(|device| device.viewers.len()).sum()
+    devices.values().map(|device| device.waiting.len()).sum()
 }
 
 /// A poisoned map is still right: no call leaves it half changed.
@@ -666,9 +715,42 @@ pub(crate) mod tests {
         let refused = registry.admit(&more).err();
         assert_eq!(refused, Some(AdmitError::Waiting(MAX_WAITING)));
         assert_eq!(registry.devices().len(), 1, "nothing is left of it");
-        live(&registry, 3, "cam");
+        let publisher = live(&registry, 3, "cam");
         assert_eq!(registry.waiting(), 0, "they wait no longer");
+        registry.remove(publisher.id).expect("known");
+        assert_eq!(registry.waiting(), 0, "a device that came back has viewers");
         registry.admit(&more).expect("room");
+    }
+
+    #[test]
+    fn a_device_that_has_not_come_has_no_series_until_it_comes() {
+        let registry = Registry::new(10, 10, 10);
+        let [early, never] = [(1, "cam"), (2, "nobody")].map(|(n, device)| {
+            let viewer = record(n, Protocol::Session, device);
+            registry.admit(&viewer).expect("room");
+            viewer
+        });
+        assert_eq!((early.device_label(), never.device_label()), (OTHER, OTHER));
+        live(&registry, 3, "cam");
+        assert_eq!((early.device_label(), never.device_label()), ("cam", OTHER));
+        registry.remove(never.id).expect("known");
+        assert_eq!(never.device_label(), OTHER, "at its end too");
+        assert_eq!(registry.waiting(), 0);
+    }
+
+    #[test]
+    fn a_publisher_that_sends_nothing_is_of_use_while_somebody_watches() {
+        let registry = Registry::new(10, 10, 10);
+        let publisher = live(&registry, 1, "cam");
+        let viewer = record(2, Protocol::Whep, "cam");
+        registry.admit(&viewer).expect("live");
+        let at = |minutes: u64| publisher.created + Duration::from_secs(60 * minutes);
+        registry.note_watched(at(60));
+        assert_eq!(publisher.look(at(60)), Duration::ZERO);
+        assert!(viewer.look(at(60)) > INACTIVE_AFTER, "it sees nothing");
+        registry.remove(viewer.id).expect("known");
+        registry.note_watched(at(90));
+        assert_eq!(publisher.look(at(90)), INACTIVE_AFTER, "from then on");
     }
 
     #[test]

@@ -363,14 +363,16 @@ pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record
         },
         limit => ApiError::Limit(limit),
     })?;
-    // Only now: a device that nobody publishes or waits for has no series, however often it is asked for.
-    app.births(&record.device);
+    // Only now: a device that nobody publishes has no series, however often it is asked for.
+    if !record.is_waiting() {
+        app.births(&record.device);
+    }
     Ok(superseded)
 }
 
 pub(super) fn count_created(app: &App, record: &Record) {
     app.metrics
-        .count("media_sessions_created_total", &[&record.device]);
+        .count("media_sessions_created_total", &[record.device_label()]);
     app.events.session_created(record);
     tracing::info!(
         session = %record.id,

@@ -71,6 +71,7 @@ pub(super) async fn end_overdue_sessions(app: Arc<App>) {
     loop {
         every.tick().await;
         let now = Instant::now();
+        app.registry.note_watched(now);
         for record in app.registry.sessions() {
             if let Some(reason) = overdue(&record, limit, now) {
                 let app = app.clone();
