@@ -209,7 +209,7 @@ pub const FAMILIES: &[Family] = &[
         Gauge,
         Unit::Count,
         &[],
-        "Viewers whose device has no live publisher: of the older API they may come before it (500 at most); all wait 30 s for it.",
+        "Viewers of the older API that came before their device (500 at most), and wait for it.",
     ),
     family(
         "media_refused_total",

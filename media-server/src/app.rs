@@ -79,6 +79,8 @@ pub struct App {
     pub usage: Usage,
     pub event_streams: EventStreams,
     pub sockets: Sockets,
+    /// Held from the look for a session whose name another takes until that one is admitted.
+    pub naming: tokio::sync::Mutex<()>,
     pub events: Events,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
@@ -262,6 +264,7 @@ impl Server {
             usage: Usage::default(),
             event_streams: EventStreams::new(connections),
             // Each has a connection's place: a quarter of them, where event streams may have half.
+            naming: tokio::sync::Mutex::default(),
             sockets: Sockets::new((connections / 4).max(1)),
             events: Events::start(&config.events, config.ca_file.as_deref())?,
             ufrag_key,
@@ -469,8 +472,7 @@ fn expire(metrics: &Metrics, registry: &Registry, grace: Duration, now: Instant)
     if let Some(limit) = now.checked_sub(grace) {
         registry.expire(limit);
     }
-    let views = registry.devices().into_iter();
-    for view in views.filter(|view| view.publisher.is_some()) {
+    for view in registry.devices().iter().filter(|v| v.publisher.is_some()) {
         births(metrics, &view.device, now);
     }
     metrics.expire(now);

@@ -111,6 +111,12 @@ impl Principal {
         self.subject.as_deref().map(|subject| self.key_of(subject))
     }
 
+    /// Whether publishing as some device or watching one is granted.
+    pub fn may_use_something(&self) -> bool {
+        let Grants { publish, view, .. } = &self.grants;
+        self.everything || self.grants.admin || !publish.is_empty() || !view.is_empty()
+    }
+
     /// Whether publishing as the device is granted.
     pub fn may_publish(&self, key: &str) -> bool {
         self.has(key, &self.grants.publish)

@@ -225,13 +225,9 @@ impl Record {
         self.connected.load(Relaxed)
     }
 
-    pub fn is_waiting(&self) -> bool {
-        self.waiting.load(Relaxed)
-    }
-
     /// Value of its `device_id` label. A device that has not come has no series: names are easily made up.
     pub fn device_label(&self) -> &str {
-        match self.is_waiting() {
+        match self.waiting.load(Relaxed) {
             true => OTHER,
             false => &self.device,
         }
@@ -327,7 +323,6 @@ pub struct Registry {
     devices: Mutex<HashMap<Arc<str>, Device>>,
     /// Sessions that have the name of another whose place they took.
     named: Mutex<HashMap<SessionId, SessionId>>,
-    naming: Mutex<()>,
     /// Ended sessions whose series are still shown.
     ended: Mutex<Vec<(Instant, Arc<Record>)>>,
     /// Ended sessions that there was no room to remember.
@@ -348,7 +343,6 @@ impl Registry {
             sessions: std::array::from_fn(|_| Mutex::default()),
             devices: Mutex::default(),
             named: Mutex::default(),
-            naming: Mutex::default(),
             ended: Mutex::default(),
             forgotten: AtomicU64::new(0),
             totals_ended: Mutex::default(),
@@ -432,12 +426,6 @@ impl Registry {
             .cloned()
     }
 
-    /// Held from the look for a session whose name another takes until that one is admitted, so that of two at
-    /// once the second finds the first.
-    pub fn naming(&self) -> MutexGuard<'_, ()> {
-        lock(&self.naming)
-    }
-
     /// The session of the older API that clients call so.
     pub fn find_named(&self, name: SessionId) -> Option<Arc<Record>> {
         let id = lock(&self.named).get(&name).copied();
@@ -499,12 +487,10 @@ impl Registry {
 
     /// Notes that publishers with viewers are of use, though nothing may move before their cameras.
     pub fn note_watched(&self, now: Instant) {
-        for device in lock(&self.devices).values() {
-            let publisher = device.publisher.as_ref();
-            if let Some(publisher) = publisher.filter(|_| !device.viewers.is_empty()) {
-                publisher.called(now);
-            }
-        }
+        let devices = lock(&self.devices);
+        let watched = devices.values().filter(|d| !d.viewers.is_empty());
+        let publishers = watched.filter_map(|device| device.publisher.as_ref());
+        publishers.for_each(|publisher| publisher.called(now));
     }
 
     /// Forgets a session that has ended, and remembers it for its series until [`Self::expire`].

@@ -53,6 +53,8 @@ struct Table<'a> {
     server: &'a MediaServer,
     token: Option<String>,
     kept: HashMap<&'static str, String>,
+    /// What answers are held against; nothing where the token does not let it be read.
+    document: Value,
     wrong: String,
     count: usize,
 }
@@ -63,15 +65,29 @@ impl<'a> Table<'a> {
             server,
             token,
             kept: HashMap::new(),
+            document: Value::Null,
             wrong: String::new(),
             count: 0,
         }
     }
 
     async fn run(&mut self, rows: Vec<Row>) {
+        self.document = self.read_document().await;
         for row in rows {
             self.count += 1;
             self.run_row(row).await;
+        }
+    }
+
+    async fn read_document(&self) -> Value {
+        let mut request = Client::new().get(self.server.url("/api/v1/openapi.json"));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = send(request).await;
+        match response.status().as_u16() {
+            200 => response.json().await.expect("JSON"),
+            _ => Value::Null,
         }
     }
 
@@ -104,6 +120,13 @@ impl<'a> Table<'a> {
                 got.to_string()
             );
         }
+        if let Some(operation) = operation(&self.document, method, &path) {
+            let at = format!("{}: {method} {path} {status}", row.what);
+            let known = &operation["responses"][status.to_string()];
+            assert!(known.is_object(), "{at} is not in the document");
+            let schema = &known["content"]["application/json"]["schema"];
+            conforms(&self.document, schema, &got, &at);
+        }
         for (name, pointer) in row.keep {
             let value = got.pointer(pointer).and_then(Value::as_str);
             self.kept.insert(name, value.unwrap_or_default().to_owned());
@@ -126,6 +149,25 @@ impl<'a> Table<'a> {
         assert!(self.count >= least, "{} rows", self.count);
         assert!(self.wrong.is_empty(), "\n{}", self.wrong);
     }
+}
+
+/// What the document says of a request. A path that is written out comes before one with a name in it.
+fn operation<'a>(document: &'a Value, method: &str, path: &str) -> Option<&'a Value> {
+    let path = path.split('?').next().unwrap_or_default();
+    let is = |template: &str| {
+        let parts = || template.split('/').zip(path.split('/'));
+        template.split('/').count() == path.split('/').count()
+            && parts()
+                .all(|(part, given)| part.starts_with('{') && !given.is_empty() || part == given)
+    };
+    let mut known: Vec<_> = document["paths"].as_object()?.iter().collect();
+    known.retain(|(template, operations)| {
+        is(template) && operations[method.to_lowercase()].is_object()
+    });
+    known.sort_by_key(|(template, _)| template.contains('{'));
+    known
+        .first()
+        .map(|(_, operations)| &operations[method.to_lowercase()])
 }
 
 fn matches(expected: &Value, got: &Value) -> bool {
@@ -270,9 +312,13 @@ async fn every_call_to_sessions_is_answered_as_the_service_before_did() {
     let metrics = server.metrics().await;
     let value = |name: &str, labels: &[(&str, &str)]| metrics.value(name, labels);
     assert_eq!(value("media_active_sessions", &[]), Some(0.0));
-    let device = [("device_id", "cam-1")];
-    assert_eq!(value("media_sessions_created_total", &device), Some(2.0));
-    let closed = [("device_id", "cam-1"), ("reason", "normal_close")];
+    let created = |device| value("media_sessions_created_total", &[("device_id", device)]);
+    assert_eq!(
+        (created("other"), created("cam-1")),
+        (Some(2.0), None),
+        "it never came"
+    );
+    let closed = [("device_id", "other"), ("reason", "normal_close")];
     assert_eq!(value("media_sessions_closed_total", &closed), Some(2.0));
     let added = value(
         "media_ice_candidates_added_total",
@@ -389,7 +435,7 @@ async fn every_call_to_the_sfu_is_answered_as_the_service_before_did() {
     })
     .await;
     let metrics = server.metrics().await;
-    let device = [("device_id", "cam-1")];
+    let device = [("device_id", "other")];
     let created = metrics.value("media_sessions_created_total", &device);
     assert_eq!(created, Some(4.0), "all of them count");
 }
@@ -603,7 +649,135 @@ async fn preflights_are_answered_204_with_the_words_of_the_service_before() {
     }
 }
 
-/// Every schema of the document against an answer, every route against the server.
+#[tokio::test]
+async fn a_publisher_is_its_users_alone_and_of_two_requests_at_once_the_second_takes_its_place() {
+    let server = MediaServer::open(&[]).await;
+    let publish = async |user: &str| {
+        let body = json!({"deviceId": "cam-1", "userId": user}).to_string();
+        let url = "/api/media/sfu/publishers";
+        let response = send(request(
+            &server,
+            Method::POST,
+            url,
+            "application/json",
+            body,
+        ))
+        .await;
+        let created: Value = response.json().await.expect("JSON");
+        created["publisherId"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (ann, again) = tokio::join!(publish("ann"), publish("ann"));
+    assert_eq!(ann, again, "one name");
+    let bob = publish("bob").await;
+    assert_ne!(ann, bob);
+    let list = get(&server, "/api/media/sfu/publishers").await;
+    let list: Value = list.json().await.expect("JSON");
+    assert_eq!(list["total"], 2, "{list}");
+    for (user, own) in [("bob", &bob), ("ann", &ann), ("eve", &ann)] {
+        let body = json!({"deviceId": "cam-1", "userId": user}).to_string();
+        let url = "/api/media/sfu/subscribers/by-device";
+        let response = send(request(
+            &server,
+            Method::POST,
+            url,
+            "application/json",
+            body,
+        ))
+        .await;
+        let created: Value = response.json().await.expect("JSON");
+        assert_eq!(created["publisherId"], **own, "{user}'s own, or the oldest");
+    }
+}
+
+#[tokio::test]
+async fn what_one_subject_ends_or_asks_tells_and_takes_nothing_of_anothers() {
+    let server = MediaServer::closed(&["--turn-url", "stun:stun.example:3478"]).await;
+    let token =
+        |grants: &str, subject: &str| mint_token_for(server.key_file(), "cam-1", grants, subject);
+    let publishers = ("POST", "/api/media/sfu/publishers");
+    let mut ann = Table::new(&server, Some(token("view", "ann")));
+    let body = json!({"deviceId": "cam-1", "userId": "ann"});
+    let offer = json!({"type": "offer", "sdp": "v=0*"});
+    let servers = json!([{"urls": ["stun:stun.example:3478"]}]);
+    let created =
+        json!({"publisherId": "*", "deviceId": "cam-1", "offer": offer, "iceServers": servers});
+    ann.run(vec![
+        row("publisher", publishers, body, 200, created).keep(&[("publisher", "/publisherId")]),
+    ])
+    .await;
+    let mut bob = Table::new(&server, Some(token("view", "bob")));
+    bob.kept = ann.kept.clone();
+    let subscribe = json!({"publisherId": "{publisher}", "userId": "bob"});
+    let subscribed = json!({
+        "subscriberId": "*", "publisherId": "{publisher}", "deviceId": "cam-1", "offer": offer, "iceServers": servers,
+    });
+    let subscribers = ("POST", "/api/media/sfu/subscribers");
+    bob.run(vec![
+        row("bob's", subscribers, subscribe, 200, subscribed)
+            .keep(&[("subscriber", "/subscriberId")]),
+    ])
+    .await;
+    ann.run(vec![row(
+        "ann's end",
+        ("DELETE", "/api/media/sfu/publishers/{publisher}"),
+        "",
+        200,
+        ok(),
+    )])
+    .await;
+    let subscriber = json!({
+        "id": "{subscriber}", "publisherId": "{publisher}", "deviceId": "cam-1", "userId": "bob",
+        "state": "connecting", "createdAt": "20*",
+    });
+    bob.run(vec![row(
+        "bob's goes on",
+        ("GET", "/api/media/sfu/subscribers/{subscriber}"),
+        "",
+        200,
+        subscriber,
+    )])
+    .await;
+    let mut carl = Table::new(&server, Some(token("control", "carl")));
+    let forbidden = json!({"error": "Forbidden", "message": "*"});
+    carl.run(vec![row(
+        "no relay for who may see nothing",
+        ("GET", "/api/media/turn-credentials"),
+        "",
+        403,
+        forbidden,
+    )])
+    .await;
+    let session = ("POST", "/api/media/sessions");
+    let created = json!({"sessionId": "*", "offer": offer, "iceServers": servers});
+    bob.run(vec![row(
+        "a session",
+        session,
+        json!({"deviceId": "cam-1", "userId": "bob"}),
+        200,
+        created,
+    )])
+    .await;
+    let none = json!({
+        "totalSessions": 0, "activeSessions": 0, "connectingSessions": 0, "failedSessions": 0,
+        "wsConnections": 0, "framePool": {"allocations": 0, "reuses": 0, "reuseRate": "0.0%"},
+    });
+    carl.run(vec![row(
+        "which others do not see",
+        ("GET", "/api/media/stats"),
+        "",
+        200,
+        none,
+    )])
+    .await;
+    for table in [ann, bob, carl] {
+        table.check(2);
+    }
+}
+
+/// Every route of the document against the server; the tables hold every answer of theirs against its schema.
 #[tokio::test]
 async fn the_document_names_what_the_server_serves() {
     let server = MediaServer::open(&[]).await;

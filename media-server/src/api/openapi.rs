@@ -77,7 +77,12 @@ fn describe(operation: &Operation) -> Value {
         })
         .collect();
     let mut answers = Map::new();
-    for (status, schema) in operation.answers {
+    // Of a body that is late or long.
+    let of_body: &[_] = match operation.request {
+        Some(_) => &[(408, "Error"), (413, "Error")],
+        None => &[],
+    };
+    for (status, schema) in operation.answers.iter().chain(of_body) {
         let description = axum::http::StatusCode::from_u16(*status)
             .ok()
             .and_then(|status| status.canonical_reason())

@@ -364,9 +364,7 @@ pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record
         limit => ApiError::Limit(limit),
     })?;
     // Only now: a device that nobody publishes has no series, however often it is asked for.
-    if !record.is_waiting() {
-        app.births(&record.device);
-    }
+    app.births(record.device_label());
     Ok(superseded)
 }
 

@@ -101,7 +101,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         method: "get",
         path: "/api/media/stats",
-        summary: "How many sessions and sockets there are",
+        summary: "How many sockets there are, and sessions that the token lets be seen",
         request: None,
         answers: &[(200, "MediaStats"), (401, "Unauthorized"), (429, "Error")],
         handler: || get(stats),
@@ -114,6 +114,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "IceServers"),
             (401, "Unauthorized"),
+            (403, "Unauthorized"),
             (429, "Error"),
             (500, "Error"),
         ],
@@ -329,8 +330,7 @@ pub(super) async fn end_of(app: &Arc<App>, record: Option<Arc<Record>>, unknown:
 
 async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
-    let mut records = app.registry.sessions();
-    records.retain(|r| r.protocol == Protocol::Session && principal.is_of_tenant(&r.device));
+    let records = offered::list(&app, Protocol::Session, &principal);
     let of = |state: &str| {
         records
             .iter()
@@ -349,7 +349,12 @@ async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
 }
 
 async fn turn_credentials(State(app): Shared, headers: HeaderMap) -> Answer {
-    caller(&app, &headers).await?;
+    let principal = caller(&app, &headers).await?;
+    if !principal.may_use_something() {
+        app.metrics.count("media_auth_failures_total", &["grant"]);
+        let (grant, device) = ("view", "*".to_owned());
+        return Err(ApiError::Forbidden { grant, device }.into());
+    }
     if !app.ice_servers.has_turn() {
         return Err(MediaError::internal("TURN service not configured", None));
     }

@@ -25,6 +25,7 @@ use axum::routing::{delete, get, post};
 use media_core::ids::SessionId;
 use media_core::negotiated::Codec;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const CREATED_SUBSCRIBER: &[(u16, &str)] = &[
@@ -177,16 +178,6 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuPublisher, &principal, &device)?;
     offered::check_user(&principal, &user)?;
-    // A device has one of each subject, which gets the name of the one before.
-    let before = publisher_of(&app, &device, |r| r.subject == principal.subject);
-    let asked = Asked {
-        protocol: Protocol::SfuPublisher,
-        device: device.clone(),
-        user,
-        principal,
-        name: before.as_ref().map(|before| name(before)),
-        publisher: None,
-    };
     let is_h264: fn(&Codec) -> bool = |codec| matches!(codec, Codec::H264 { .. });
     let is_vp8: fn(&Codec) -> bool = |codec| *codec == Codec::Vp8;
     let wanted = Wanted {
@@ -198,8 +189,24 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
         },
         ..stream(name_of(&device))
     };
-    let failed = |error| MediaError::internal("Failed to create publisher", Some(error));
-    let (record, sdp) = offered::offer(&app, asked, wanted).map_err(failed)?;
+    let (before, record, sdp) = {
+        // Of two requests at once the second finds the first one's.
+        let _one = app.naming.lock().await;
+        // A device has one of each user of a subject, which gets the name of the one before.
+        let mut publishers = publishers_of(&app, &device).into_iter();
+        let before = publishers.find(|record| is_own(record, &principal, &user));
+        let asked = Asked {
+            protocol: Protocol::SfuPublisher,
+            device: device.clone(),
+            user,
+            principal,
+            name: before.as_ref().map(|before| name(before)),
+            publisher: None,
+        };
+        let failed = |error| MediaError::internal("Failed to create publisher", Some(error));
+        let (record, sdp) = offered::offer(&app, asked, wanted).map_err(failed)?;
+        (before, record, sdp)
+    };
     if let Some(before) = before {
         app.end_unasked(&before, CloseReason::Superseded, "session_delete")
             .await;
@@ -246,7 +253,9 @@ async fn create_subscriber_by_device(State(app): Shared, headers: HeaderMap, bod
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuSubscriber, &principal, &device)?;
     offered::check_user(&principal, &user)?;
-    let known = publisher_of(&app, &device, |_| true);
+    // The caller's own, before one that is connected, before the oldest.
+    let known = publishers_of(&app, &device).into_iter();
+    let known = known.min_by_key(|r| (!is_own(r, &principal, &user), !r.connected(), r.created));
     let none = || MediaError::not_found("No active publisher for this device");
     let known = known.ok_or_else(none)?;
     subscribe(&app, &known, user, principal)
@@ -317,28 +326,29 @@ async fn publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMa
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Publisher not found"))?;
-    Ok(Json(describe(&app, &record)))
+    Ok(Json(describe(&record, subscribers(&app, &record).len())))
 }
 
 async fn publishers(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let counts = subscriber_counts(&app);
     let publishers: Vec<Value> = records
         .iter()
-        .map(|record| describe(&app, record))
+        .map(|record| describe(record, count_of(&counts, record)))
         .collect();
     Ok(Json(
         json!({"total": publishers.len(), "publishers": publishers}),
     ))
 }
 
-fn describe(app: &App, record: &Record) -> Value {
+fn describe(record: &Record, subscribers: usize) -> Value {
     json!({
         "id": name(record).to_string(),
         "deviceId": record.device_name(),
         "userId": user(record),
         "state": offered::state(record),
-        "subscriberCount": subscribers(app, record).len(),
+        "subscriberCount": subscribers,
         "createdAt": rfc3339(record.created_at),
     })
 }
@@ -351,7 +361,10 @@ async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: Head
     // A task of its own: its subscribers end with it also when the client hangs up.
     let ending = tokio::spawn(async move {
         let ended = end_of(&app, Some(record.clone()), unknown).await?;
-        for subscriber in subscribers(&app, &record) {
+        let mut subscribers = subscribers(&app, &record);
+        // The device's media needs no publisher of this name: others go on.
+        subscribers.retain(|r| principal.owns(&r.device, r.subject.as_deref()));
+        for subscriber in subscribers {
             app.end_unasked(&subscriber, CloseReason::Normal, "session_delete")
                 .await;
         }
@@ -384,10 +397,11 @@ async fn end_subscriber(State(app): Shared, Path(id): Path<String>, headers: Hea
 async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let counts = subscriber_counts(&app);
     let mut total = 0;
     let mut publishers = Vec::new();
     for record in &records {
-        let count = subscribers(&app, record).len();
+        let count = count_of(&counts, record);
         total += count;
         publishers.push(json!({
             "id": name(record).to_string(),
@@ -408,12 +422,35 @@ fn name(record: &Record) -> SessionId {
     record.older.as_ref().map_or(record.id, |older| older.name)
 }
 
-/// The publisher of a device that is one of these.
-fn publisher_of(app: &App, device: &str, is: impl Fn(&Record) -> bool) -> Option<Arc<Record>> {
-    let mut records = app.registry.sessions().into_iter();
-    let found =
-        records.find(|r| r.protocol == Protocol::SfuPublisher && *r.device == *device && is(r))?;
-    app.registry.find_named(name(&found))
+/// The publishers of a device that their names lead to: none that ends or gave its name to another.
+fn publishers_of(app: &App, device: &str) -> Vec<Arc<Record>> {
+    let mut records = app.registry.sessions();
+    records.retain(|r| r.protocol == Protocol::SfuPublisher && *r.device == *device);
+    records.retain(|r| {
+        let named = app.registry.find_named(name(r));
+        named.is_some_and(|named| named.id == r.id)
+    });
+    records
+}
+
+/// A subject may be a service that speaks for many users.
+fn is_own(record: &Record, principal: &Principal, who: &str) -> bool {
+    record.subject == principal.subject && user(record) == who
+}
+
+/// How many subscribers refer to each name.
+fn subscriber_counts(app: &App) -> HashMap<SessionId, usize> {
+    let mut counts = HashMap::new();
+    for record in app.registry.sessions() {
+        if let Some(name) = record.older.as_ref().and_then(|older| older.publisher) {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn count_of(counts: &HashMap<SessionId, usize>, publisher: &Record) -> usize {
+    counts.get(&name(publisher)).copied().unwrap_or_default()
 }
 
 /// The subscribers of a publisher.
