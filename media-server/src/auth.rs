@@ -145,11 +145,6 @@ impl Principal {
         self.name(key).is_some() && (made || self.grants.admin)
     }
 
-    /// Whether the device is one of its tenant's; always where there are none.
-    pub fn is_of_tenant(&self, key: &str) -> bool {
-        self.name(key).is_some()
-    }
-
     /// What this one calls the device; `None` if it is another tenant's.
     fn name<'a>(&self, key: &'a str) -> Option<&'a str> {
         match &self.tenant {
