@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use tests::browser::Options;
 use tests::turn::TurnServer;
-use tests::{Browser, MediaServer, Page, wait_for};
+use tests::{Browser, Connections, MediaServer, Page, wait_for};
+
+use crate::older::{MIRROR, sees_a_picture};
 
 const SOON: Duration = Duration::from_secs(60);
 /// What `--demo` publishes.
@@ -19,12 +21,16 @@ async fn watch_with(page: &Page<'_>, script: &str, args: Vec<Value>) {
     page.watch(DEVICE, SOON).await;
 }
 
-/// Both ends of the path that the page's last connection uses, as its statistics have them.
-async fn path(browser: &Browser) -> anyhow::Result<(Value, Value)> {
-    let script = "const stats = [...(await connections.at(-1).getStats()).values()];
+/// The last connection that [`KEEP`] kept.
+const LAST: &str = "connections.at(-1)";
+
+/// Both ends of the path that a connection of the page uses, as its statistics have them.
+async fn path(browser: &Browser, connection: &str) -> anyhow::Result<(Value, Value)> {
+    let script = "const stats = [...(await CONNECTION.getStats()).values()];
         const of = (id) => stats.find((s) => s.id === id);
         const pair = of(stats.find((s) => s.type === 'transport')?.selectedCandidatePairId);
         return pair && [of(pair.localCandidateId), of(pair.remoteCandidateId)];";
+    let script = script.replace("CONNECTION", connection);
     let script = format!("return (async () => {{ {script} }})()");
     match browser.run(&script, vec![]).await? {
         Value::Array(ends) => Ok((ends[0].clone(), ends[1].clone())),
@@ -55,7 +61,7 @@ async fn a_browser_that_can_use_tcp_alone_gets_the_picture() {
     watch_with(&page, &format!("{KEEP}{no_udp}"), vec![]).await;
     page.frames_grow_by(60, SOON).await;
     page.picture_changes(SOON).await;
-    let (_, remote) = path(&browser).await.expect("a path");
+    let (_, remote) = path(&browser, LAST).await.expect("a path");
     assert_eq!(remote["protocol"], "tcp", "{remote}");
     assert_eq!(remote["port"], server.media.port(), "{remote}");
     let connections = server.metrics().await;
@@ -76,7 +82,7 @@ async fn a_browser_watches_through_a_turn_server_until_its_credential_ends() {
     watch_with(&page, &relayed, vec![]).await;
     page.frames_grow_by(60, SOON).await;
     page.picture_changes(SOON).await;
-    let (local, _) = path(&browser).await.expect("a path");
+    let (local, _) = path(&browser, LAST).await.expect("a path");
     assert_eq!(local["candidateType"], "relay", "{local}");
 
     // The same credential as the server's but for its time, which is over.
@@ -115,7 +121,62 @@ async fn a_browser_watches_through_a_turn_server_until_its_credential_ends() {
             .is_some_and(|text| text.starts_with("candidate:"))
     };
     assert!(!gathered.iter().any(found), "{gathered:?}");
-    let none = path(&browser).await;
+    let none = path(&browser, LAST).await;
     assert!(none.is_err(), "{none:?}");
+    browser.close().await;
+}
+
+/// What asking an ICE server for relays alone comes to: candidates, and the codes of errors.
+const GATHER: &str = "const [server] = arguments;
+    return new Promise(resolve => {
+        const seen = [];
+        const pc = new RTCPeerConnection({iceServers: [server], iceTransportPolicy: 'relay'});
+        pc.onicecandidateerror = ({errorCode}) => seen.push(errorCode);
+        pc.onicecandidate = ({candidate}) => { candidate ? seen.push(candidate.type) : resolve(seen); };
+        pc.createDataChannel('any');
+        pc.setLocalDescription();
+    });";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_apis_credentials_carry_a_picture_through_turn_until_its_clock_is_past_them() {
+    let lifetime = Duration::from_secs(600);
+    // Both are told of in each answer, with the same credentials: to the second they are over.
+    let (turn, later) = tokio::join!(
+        TurnServer::start(),
+        TurnServer::start_ahead(lifetime + Duration::from_secs(60))
+    );
+    let secret = turn.secret_file().display().to_string();
+    let server = MediaServer::demo_with(&[
+        "--turn-url",
+        &turn.url(),
+        "--turn-url",
+        &later.url(),
+        "--turn-secret-file",
+        &secret,
+        "--turn-ttl-seconds",
+        &lifetime.as_secs().to_string(),
+    ])
+    .await;
+    let browser = Browser::start(Options::default()).await;
+    let page = Connections::open(&browser, &server.url("/health")).await;
+    let relayed = json!({"iceTransportPolicy": "relay"});
+    let mirrored = page.run(MIRROR, vec![json!(DEVICE), relayed]).await;
+    sees_a_picture(&page).await;
+    let (local, _) = path(&browser, "connections.viewer").await.expect("a path");
+    assert_eq!(local["candidateType"], "relay", "{local}");
+
+    let script = "return fetch('/api/media/turn-credentials').then(answer => answer.json())";
+    let asked = page.run(script, vec![]).await;
+    for servers in [&mirrored["iceServers"], &asked["iceServers"]] {
+        let [good, over] = &servers.as_array().expect("a list")[..] else {
+            panic!("{servers}");
+        };
+        assert_eq!(good["username"], over["username"]);
+        assert_eq!(good["credential"], over["credential"]);
+        let gathered = page.run(GATHER, vec![good.clone()]).await;
+        assert_eq!(gathered, json!(["relay"]), "{}", turn.log());
+        let gathered = page.run(GATHER, vec![over.clone()]).await;
+        assert_eq!(gathered, json!([401]), "{}", later.log());
+    }
     browser.close().await;
 }

@@ -28,9 +28,10 @@ return (async () => {
   await new Promise((resolve, reject) => { control.onopen = resolve; control.onclose = reject; });
 })();";
 
-/// Dialect D, as the screen mirror of the admin pages speaks it.
-const MIRROR: &str = r"
-const [device] = arguments;
+/// Dialect D, as the screen mirror of the admin pages speaks it; a second argument adds to the connection's
+/// configuration.
+pub const MIRROR: &str = r"
+const [device, forced] = arguments;
 const post = async (path, body) => {
   const headers = {'content-type': 'application/json'};
   const response = await fetch('/api/media' + path, {method: 'POST', headers, body: JSON.stringify(body)});
@@ -39,7 +40,7 @@ const post = async (path, body) => {
 return (async () => {
   const created = await post('/sessions', {deviceId: device, userId: 'ann'});
   const {sessionId, offer, iceServers} = created.body;
-  const pc = new RTCPeerConnection({iceServers});
+  const pc = new RTCPeerConnection({iceServers, ...forced});
   connections.viewer = pc;
   window.video = document.body.appendChild(document.createElement('video'));
   video.muted = true;
@@ -63,7 +64,7 @@ return (async () => {
     statuses: [created.status, early.status, answered.status], early: early.body,
     channel: {label, ordered, maxRetransmits, id}, offer: offer.sdp, answer: pc.localDescription.sdp,
     tracks: video.srcObject.getTracks().map(track => track.kind).sort(),
-    stream: video.srcObject.id,
+    stream: video.srcObject.id, iceServers,
   };
 })();";
 
@@ -91,20 +92,8 @@ impl Scene {
         }
     }
 
-    /// Waits until the watching page has decoded some pictures and plays them.
     async fn sees_a_picture(&self) {
-        let watcher = Connections(&self.watching);
-        wait_for("pictures to be decoded", SOON, || async {
-            let list = watcher
-                .statistics("viewer", "inbound-rtp", &["kind", "framesDecoded"])
-                .await?;
-            let decoded = |seen: &&Value| seen["framesDecoded"].as_u64() > Some(10);
-            if list.iter().any(|seen| decoded(&seen)) {
-                return Ok(());
-            }
-            bail!("{list:?}")
-        })
-        .await;
+        sees_a_picture(&Connections(&self.watching)).await;
     }
 
     /// Waits until the device has got these orders.
@@ -140,6 +129,21 @@ impl Scene {
     async fn end(self) {
         tokio::join!(self.sending.close(), self.watching.close());
     }
+}
+
+/// Waits until the connection `viewer` of the page has decoded some pictures.
+pub async fn sees_a_picture(watcher: &Connections<'_>) {
+    wait_for("pictures to be decoded", SOON, || async {
+        let list = watcher
+            .statistics("viewer", "inbound-rtp", &["kind", "framesDecoded"])
+            .await?;
+        let decoded = |seen: &Value| seen["framesDecoded"].as_u64() > Some(10);
+        if list.iter().any(decoded) {
+            return Ok(());
+        }
+        bail!("{list:?}")
+    })
+    .await;
 }
 
 fn touch() -> Value {

@@ -24,16 +24,24 @@ impl TurnServer {
     /// # Panics
     /// If it does not listen.
     pub async fn start() -> Self {
+        Self::start_ahead(Duration::ZERO).await
+    }
+
+    /// The same with a clock that is so much ahead, of the package faketime.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub async fn start_ahead(ahead: Duration) -> Self {
         // It takes no free port by itself, and one found free may be taken again.
         for _ in 0..5 {
-            if let Some(server) = Self::try_start().await {
+            if let Some(server) = Self::try_start(ahead).await {
                 return server;
             }
         }
         panic!("turnserver found no port")
     }
 
-    async fn try_start() -> Option<Self> {
+    async fn try_start(ahead: Duration) -> Option<Self> {
         let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
@@ -50,6 +58,13 @@ impl TurnServer {
             .args(["--log-file", "stdout", "--pidfile", &file("pid")])
             .args(["--userdb", &file("users")])
             .current_dir(dir.path());
+        if !ahead.is_zero() {
+            // Not `faketime` itself, which stays in between and would leave its child when it is killed.
+            command
+                .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1")
+                .env("FAKETIME", format!("+{}", ahead.as_secs()))
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let mut process = Process::start("turnserver", &mut command);
         let listening = format!("UDP listener opened on: 127.0.0.1:{port}");
         let listens = wait_for("turnserver to listen", Duration::from_secs(30), || {

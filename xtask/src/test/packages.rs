@@ -40,6 +40,7 @@ pub const FAST: Packages = &[
     (Program("npm"), "npm"),
     (Program("turnserver"), TURN_SERVER),
     (File("/usr/lib/rabbitmq/bin/rabbitmq-server"), BROKER),
+    (Program("faketime"), "faketime"),
 ];
 
 /// What the long stages need too.
