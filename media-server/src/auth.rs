@@ -248,7 +248,7 @@ struct Jwt {
 }
 
 impl Authorizer {
-    /// Reads the key file; the provider's keys come with [`Self::follow`]. `ca_file` as in [`outbound::client`].
+    /// Reads the key file; the provider's keys come with [`Jwks::follow`]. `ca_file` as in [`outbound::client`].
     ///
     /// # Errors
     /// [`KeyError`] when the file's key can't be had: a server that could check no token must not start.

@@ -107,7 +107,7 @@ async fn play(
     let streams = session.streams();
     let video = streams.iter().position(is_h264);
     let video = video.ok_or_else(|| SourceError::NoVideo {
-        url: told(&url),
+        url: told(url),
         has: names(streams),
     })?;
     let audio = streams.iter().position(is_opus);
