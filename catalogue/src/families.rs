@@ -4,58 +4,11 @@
 //! renders every family from here, rules and dashboards are checked against it. Names that the
 //! service which this one replaces had stay as they were, for the dashboards that use them.
 
+mod kinds;
 mod labels;
 
+pub use kinds::*;
 pub use labels::*;
-
-/// What a family's values do over time, as Prometheus names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows, and starts at 0 with the process.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Cumulative buckets with a sum and a count.
-    Histogram,
-}
-
-impl Kind {
-    /// The word after the name in a `# TYPE` line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
-/// Unit of a family's values; dashboards choose the axis by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// A number of things.
-    Count,
-    Seconds,
-    Milliseconds,
-    Bytes,
-    BitsPerSecond,
-    PerSecond,
-    /// 0 to 1.
-    Ratio,
-    /// A number that stands for a state, listed in the help text.
-    State,
-}
-
-/// What a series belongs to, and with that when it goes away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Lives as long as the process.
-    Process,
-    /// Labelled `device_id`; goes 15 min after its last change.
-    Device,
-    /// Labelled `session_id`; goes two scrape intervals after the session's end.
-    Session,
-}
 
 /// One metric family.
 #[derive(Debug, Clone, Copy)]
@@ -216,7 +169,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["limit"],
-        "Requests refused by a limit: with 429 subject and device (rates); with 503 sessions, viewers, waiting and handshakes.",
+        "Requests refused by a limit: with 429 subject and device (rates); with 503 sessions, viewers, waiting and handshakes; with 500 recordings (64 at once).",
     ),
     family(
         "media_ice_restarts_total",
@@ -344,7 +297,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["cause"],
-        "Keyframe requests (PLI) sent to publishers: start, for a viewer that starts where the cache has nothing for it to start with; lost, because a viewer asked that can't go on from what it has; layer, for a change of simulcast layer; room, for what was held back for want of bandwidth; moved, after a change of path.",
+        "Keyframe requests (PLI) sent to publishers: start, for a viewer that starts where the cache has nothing for it to start with; lost, because a viewer asked that can't go on from what it has; layer, for a change of simulcast layer; room, for what was held back for want of bandwidth; moved, after a change of path; recording, for one that begins, or that has lost some.",
     ),
     family(
         "media_nacked_packets_total",
@@ -394,6 +347,35 @@ pub const FAMILIES: &[Family] = &[
         Unit::Count,
         &["shard"],
         "Sessions that a shard holds.",
+    ),
+    // Recordings.
+    family(
+        "media_recordings",
+        Gauge,
+        Unit::Count,
+        &[],
+        "Recordings under way.",
+    ),
+    family(
+        "media_recordings_total",
+        Counter,
+        Unit::Count,
+        &["result"],
+        "Recordings that ended: completed, or failed (the disk or the room for recordings was full, or nothing came that could be recorded).",
+    ),
+    family(
+        "media_recording_gaps_total",
+        Counter,
+        Unit::Count,
+        &["cause"],
+        "Times that a recording lacks video up to the next keyframe: overflow, because its writer did not keep up, so that 2048 packets waited for it; lost, because packets of the device never came.",
+    ),
+    family(
+        "media_recording_bytes_total",
+        Counter,
+        Unit::Bytes,
+        &[],
+        "Bytes written to recordings.",
     ),
     // HTTP.
     family(

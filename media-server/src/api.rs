@@ -11,6 +11,7 @@ mod layers;
 mod media;
 mod openapi;
 mod patch;
+mod recordings;
 mod sessions;
 mod whip;
 
@@ -49,6 +50,7 @@ pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
         .merge(events::routes())
         .merge(openapi::routes(sessions::OPERATIONS))
         .merge(media::routes())
+        .merge(recordings::routes())
         .merge(crate::pages::router())
         .merge(admin::health());
     if operations {

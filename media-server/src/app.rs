@@ -4,6 +4,7 @@
 //! sessions within a bound, close the rest as drained, let requests end. Called by `main.rs`.
 
 mod ending;
+mod ufrag_key;
 
 use crate::addresses::{self, Addresses};
 use crate::api;
@@ -17,12 +18,13 @@ use crate::events::{Events, EventsError};
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
 use crate::metrics::Metrics;
+use crate::recording::{FolderError, Recordings};
 use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::Sockets;
 use crate::turn::{IceServers, SecretError};
-use aws_lc_rs::{hkdf, rand};
+use aws_lc_rs::rand;
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
 /// Time for events that wait for their receivers. A pod has 30 s for all of its end.
 const FLUSH_WITHIN: Duration = Duration::from_secs(8);
+/// Time for recordings to be completed at the end: a slow disk has what is still in memory to take.
+const RECORDINGS_WITHIN: Duration = Duration::from_secs(12);
 /// Time for the shards' last events.
 const EVENTS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -62,6 +66,8 @@ pub enum AppError {
     },
     #[error("the cluster key {path} has {bytes} bytes; at least 32 random ones are right")]
     ShortClusterKey { path: PathBuf, bytes: usize },
+    #[error(transparent)]
+    Recordings(#[from] FolderError),
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
 }
@@ -81,7 +87,8 @@ pub struct App {
     pub sockets: Sockets,
     /// Held from the look for a session whose name another takes until that one is admitted.
     pub naming: tokio::sync::Mutex<()>,
-    pub events: Events,
+    pub events: Arc<Events>,
+    pub recordings: Recordings,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
@@ -238,7 +245,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, AppError> {
         let auth = Authorizer::new(config.auth.clone(), config.ca_file.as_deref())?;
         let ice_servers = IceServers::new(config.turn.clone())?;
-        let ufrag_key = ufrag_key(&config)?;
+        let ufrag_key = ufrag_key::derive(&config)?;
         let (shards, events) = Shards::start(ShardConfig {
             listen: config.media,
             tcp_connections: tcp_connections(&config),
@@ -248,6 +255,8 @@ impl Server {
             video_kbps: config.limits.video_kbps,
             idle_publisher_kbps: config.limits.idle_publisher_kbps,
         })?;
+        let told = Arc::new(Events::start(&config.events, config.ca_file.as_deref())?);
+        let recordings = Recordings::open(&config, shards.clone(), told.clone())?;
         let limits = config.limits;
         let connections = http_connections(&config);
         let app = Arc::new(App {
@@ -266,7 +275,8 @@ impl Server {
             // Each has a connection's place: a quarter of them, where event streams may have half.
             naming: tokio::sync::Mutex::default(),
             sockets: Sockets::new((connections / 4).max(1)),
-            events: Events::start(&config.events, config.ca_file.as_deref())?,
+            events: told,
+            recordings,
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: Drain::default(),
@@ -372,6 +382,8 @@ impl Server {
         wait_for_end(&app, stop_demo).await?;
         app.sockets.close().await;
         app.shards.shutdown().await;
+        // Nothing more comes, so what is written now is all.
+        app.recordings.finish(RECORDINGS_WITHIN).await;
         let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
         app.events.flush(FLUSH_WITHIN).await;
         for task in tasks {
@@ -484,39 +496,6 @@ fn births(metrics: &Metrics, device: &str, now: Instant) {
         metrics.touch("media_sessions_closed_total", &[device, reason], now);
     }
     metrics.touch("media_session_duration_seconds", &[device], now);
-}
-
-/// HKDF-SHA256 of the cluster key, so that every process of a MediaService has the same; without a
-/// cluster key one of this boot.
-fn ufrag_key(config: &Config) -> Result<[u8; 16], AppError> {
-    let Some(path) = &config.cluster_key_file else {
-        return Ok(random());
-    };
-    let secret = std::fs::read(path).map_err(|source| AppError::ClusterKey {
-        path: path.clone(),
-        source,
-    })?;
-    if secret.len() < 32 {
-        return Err(AppError::ShortClusterKey {
-            path: path.clone(),
-            bytes: secret.len(),
-        });
-    }
-    let mut key = [0; 16];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, config.cluster_uid.as_bytes())
-        .extract(&secret)
-        .expand(&[b"mediaservice/v1/ufrag"], KeyLen(key.len()))
-        .and_then(|okm| okm.fill(&mut key))
-        .expect("16 bytes are within what HKDF gives");
-    Ok(key)
-}
-
-struct KeyLen(usize);
-
-impl hkdf::KeyType for KeyLen {
-    fn len(&self) -> usize {
-        self.0
-    }
 }
 
 /// Random bytes of the system.

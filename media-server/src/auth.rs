@@ -36,6 +36,8 @@ pub enum Grant {
     View,
     /// What its viewers ask of the device, see docs/publish-and-watch.md.
     Control,
+    /// Record the device, and use its recordings.
+    Record,
     Admin,
 }
 
@@ -49,6 +51,8 @@ pub struct Grants {
     pub view: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub control: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub record: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
 }
@@ -135,6 +139,11 @@ impl Principal {
     /// Whether a viewer of the device may control it.
     pub fn may_control(&self, key: &str) -> bool {
         self.has(key, &self.grants.control)
+    }
+
+    /// Whether the device may be recorded, and its recordings used.
+    pub fn may_record(&self, key: &str) -> bool {
+        self.has(key, &self.grants.record) || self.grants.admin && self.name(key).is_some()
     }
 
     /// Whether a session of the device that `owner` made may be asked about and ended: by its maker, by an administrator of
@@ -455,6 +464,7 @@ pub fn mint(config: &JwtConfig, holder: Holder, ttl: Duration) -> Result<String,
             publish: granted(Grant::Publish),
             view: granted(Grant::View),
             control: granted(Grant::Control),
+            record: granted(Grant::Record),
             admin: holder.grants.contains(&Grant::Admin),
         },
         others,

@@ -50,6 +50,11 @@
 //! secret_file = "…"                # shared with the TURN server; re-read every 5 s
 //! ttl_seconds = 21600              # lifetime of TURN credentials, 600 to 86400
 //!
+//! [recording]
+//! dir = "…"                        # folder that recordings are written to; absent: there are none
+//! size_limit = "10Gi"              # of all together: bytes, or a number and Ki, Mi, Gi, Ti
+//! max_seconds = 14400              # of one; 0: it may last for ever
+//!
 //! [metrics]
 //! per_session_series = true
 //! max_series_per_family = 20000
@@ -74,6 +79,8 @@
 mod auth;
 mod events;
 mod file;
+mod parse;
+mod recording;
 mod turn;
 
 use self::auth::AuthArgs;
@@ -81,6 +88,9 @@ pub use self::auth::{JwtConfig, KeySource};
 use self::events::EventsArgs;
 pub use self::events::{EventsConfig, WebhookConfig};
 use self::file::File;
+use self::parse::{duration, listen_address};
+use self::recording::RecordingArgs;
+pub use self::recording::RecordingConfig;
 use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
 use crate::auth::Grant;
@@ -195,6 +205,8 @@ pub struct ServeArgs {
     turn: TurnArgs,
     #[command(flatten)]
     events: EventsArgs,
+    #[command(flatten)]
+    recording: RecordingArgs,
     /// Configuration file (TOML)
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -212,7 +224,7 @@ pub struct TokenArgs {
     /// Device that the token is for; a trailing * means all that start so; repeatable
     #[arg(long, required = true, value_name = "DEVICE", value_delimiter = ',')]
     pub device: Vec<String>,
-    /// What it allows: publish, view, control, admin
+    /// What it allows: publish, view, control, record, admin
     #[arg(long, required = true, value_enum, value_delimiter = ',')]
     pub grant: Vec<Grant>,
     /// Lifetime, at most 24h
@@ -267,6 +279,8 @@ pub struct Config {
     pub limits: Limits,
     pub turn: TurnConfig,
     pub events: EventsConfig,
+    /// `None`: there are no recordings.
+    pub recording: Option<RecordingConfig>,
     pub series: SeriesPolicy,
     pub drain_timeout: Duration,
     /// Says `true` while the pod's annotation asks for a drain; need not exist.
@@ -430,6 +444,7 @@ impl Config {
             },
             turn: turn::merge(args.turn, file.turn, env)?,
             events: events::merge(args.events, file.events, env)?,
+            recording: recording::merge(args.recording, file.recording, env)?,
             series: SeriesPolicy {
                 per_session: file.metrics.per_session_series.unwrap_or(true),
                 max_per_family: file.metrics.max_series_per_family.unwrap_or(20_000),
@@ -464,38 +479,6 @@ pub fn token_signer(args: &TokenArgs) -> Result<JwtConfig, ConfigError> {
 
 fn non_empty(first: Vec<String>, second: Vec<String>) -> Vec<String> {
     if first.is_empty() { second } else { first }
-}
-
-/// `IP:port`. Brackets may stand around an IPv4 address too: a pod in its node's network listens on
-/// `[$(HOST_IP)]:8080`, and who writes that knows no family.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let bracketed_v4 = || {
-        let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
-        let ip: Ipv4Addr = ip.parse().ok()?;
-        Some(SocketAddr::new(ip.into(), port.parse().ok()?))
-    };
-    let address = text.parse().ok().or_else(bracketed_v4);
-    address.ok_or_else(|| "give an IP address and a port, such as 127.0.0.1:8080".to_owned())
-}
-
-/// `90s`, `15m`, `1h`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err("give a number and s, m or h, such as 90s or 1h".to_owned()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(factor))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "give a number and s, m or h, such as 90s or 1h".to_owned())
 }
 
 #[cfg(test)]
@@ -643,7 +626,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_that_would_grant_nothing_is_not_made() {
-        for grant in ["record", "all"] {
+        for grant in ["write", "all"] {
             assert!(token_args(&["--grant", grant]).is_err(), "{grant}");
         }
     }

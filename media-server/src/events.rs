@@ -125,14 +125,12 @@ impl Events {
     }
 
     /// A recording of a session has begun, in that file.
-    #[allow(dead_code, reason = "called by recordings, which come after this")]
     pub fn recording_started(&self, record: &Record, path: &str) {
         let more = json!({"recording_path": path});
         self.send("media.recording.started", record, more);
     }
 
     /// A recording has ended.
-    #[allow(dead_code, reason = "called by recordings, which come after this")]
     pub fn recording_stopped(&self, record: &Record, path: &str, length: Duration) {
         let more = json!({"recording_path": path, "duration_seconds": length.as_secs()});
         self.send("media.recording.stopped", record, more);

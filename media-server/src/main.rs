@@ -20,6 +20,7 @@ mod log;
 mod metrics;
 mod outbound;
 mod pages;
+mod recording;
 mod registry;
 mod resources;
 mod shard;

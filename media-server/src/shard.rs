@@ -16,11 +16,13 @@ mod link;
 mod placement;
 mod routes;
 mod table;
+mod tap;
 mod worker;
 
 pub use bounds::{Bound, BoundHits};
 pub use control::{ControlCounts, Outcome};
 pub use media_core::cells::{SessionCells, ShardCells};
+pub use tap::{Tap, Tapping, tap};
 
 use admission::Admission;
 use heartbeat::Heartbeat;
@@ -28,7 +30,8 @@ use media_core::channel::{MAX_MESSAGE, Message};
 use media_core::clock::WallClock;
 use media_core::dtls::{Identity, IdentityError};
 use media_core::ids::{IcePwd, SessionId, Ufrag};
-use media_core::negotiated::{Fingerprint, Negotiated, Role};
+use media_core::negotiated::{Codec, Fingerprint, Negotiated, Role};
+use media_core::output::End;
 use media_core::session::Credentials;
 use media_wire::{TcpListener, UdpSocket, Waiter, Waker};
 use placement::Placement;
@@ -48,6 +51,8 @@ const EVENTS: usize = 1024;
 /// A shard beats with every batch of 64 datagrams, and twice a second without any; one that has not
 /// for this long hangs, however much there is to do.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// When a call that has to come through is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Ids carry the shard in six bits.
 const MAX_SHARDS: u8 = 64;
 
@@ -122,6 +127,18 @@ impl CloseReason {
     }
 }
 
+impl From<End> for CloseReason {
+    fn from(end: End) -> CloseReason {
+        match end {
+            End::PeerClosed => CloseReason::Normal,
+            End::IceFailed => CloseReason::IceFailed,
+            End::SetupTimeout => CloseReason::SetupTimeout,
+            End::PublisherGone => CloseReason::PublisherGone,
+            End::Failed => CloseReason::ErrorCleanup,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("shards must be 1 to {MAX_SHARDS}, not {shards}")]
@@ -154,7 +171,15 @@ enum Command {
     Open(Box<OpenSession>, oneshot::Sender<()>),
     /// The answer is whether there is such a session.
     Call(SessionId, Call, oneshot::Sender<bool>),
+    Record(RecordChange),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// What the handle asks of a device's recordings.
+enum RecordChange {
+    /// The answer is the codec of the device's video, from the shard that has it.
+    Begin(Arc<str>, Tap, oneshot::Sender<Option<Codec>>),
+    End(Arc<str>, Tap),
 }
 
 /// What the handle asks of one session.
@@ -206,6 +231,7 @@ struct Inner {
     heartbeats: Vec<Arc<Heartbeat>>,
     placement: Arc<Placement>,
     fingerprint: Fingerprint,
+    clock: WallClock,
     local_addr: SocketAddr,
 }
 
@@ -302,6 +328,7 @@ impl Shards {
             heartbeats,
             placement,
             fingerprint: identity.fingerprint(),
+            clock,
             local_addr,
         };
         Ok((
@@ -315,6 +342,11 @@ impl Shards {
     /// SHA-256 of the DTLS certificate of this boot.
     pub fn fingerprint(&self) -> Fingerprint {
         self.inner.fingerprint
+    }
+
+    /// The clock that all sessions share.
+    pub fn clock(&self) -> WallClock {
+        self.inner.clock
     }
 
     /// Address of the media socket, with its real port.
@@ -381,6 +413,36 @@ impl Shards {
         self.call(id, Call::Close(reason)).await
     }
 
+    /// Gives a recording the media of a device from now on, wherever it is published. Returns the codec
+    /// of its video, if some has come.
+    ///
+    /// # Errors
+    /// [`MailboxError`]; some shards may have it, so the caller ends it.
+    pub async fn record(
+        &self,
+        device: &Arc<str>,
+        tap: &Tap,
+    ) -> Result<Option<Codec>, MailboxError> {
+        let mut codec = None;
+        for shard in 0..self.inner.mailboxes.len() {
+            let (reply, answer) = oneshot::channel();
+            let begin = RecordChange::Begin(device.clone(), tap.clone(), reply);
+            self.send_to(shard, Command::Record(begin))?;
+            codec = codec.or(wait(answer).await?);
+        }
+        Ok(codec)
+    }
+
+    /// Ends that, on every shard.
+    pub async fn end_recording(&self, device: &Arc<str>, tap: &Tap) {
+        for shard in 0..self.inner.mailboxes.len() {
+            let end = || RecordChange::End(device.clone(), tap.clone());
+            while let Err(MailboxError::Full) = self.send_to(shard, Command::Record(end())) {
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
     /// Counters, one entry per shard.
     pub fn cells(&self) -> &[Arc<ShardCells>] {
         &self.inner.cells
@@ -431,12 +493,12 @@ impl Shards {
     }
 
     fn send(&self, id: SessionId, command: Command) -> Result<(), MailboxError> {
-        let shard = usize::from(id.shard());
-        let (mailbox, waker) = self
-            .inner
-            .mailboxes
-            .get(shard)
-            .ok_or(MailboxError::Stopped)?;
+        self.send_to(usize::from(id.shard()), command)
+    }
+
+    fn send_to(&self, shard: usize, command: Command) -> Result<(), MailboxError> {
+        let mailboxes = &self.inner.mailboxes;
+        let (mailbox, waker) = mailboxes.get(shard).ok_or(MailboxError::Stopped)?;
         mailbox.try_send(command).map_err(|e| match e {
             TrySendError::Full(_) => MailboxError::Full,
             TrySendError::Disconnected(_) => MailboxError::Stopped,

@@ -21,4 +21,5 @@ pub const REFUSAL_LIMITS: &[&str] = &[
     "viewers",
     "waiting",
     "handshakes",
+    "recordings",
 ];

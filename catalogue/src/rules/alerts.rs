@@ -122,6 +122,16 @@ pub const ALERTS: &[Alert] = &[
         description: "Pod {{ $labels.pod }} holds {{ $value | humanizePercentage }} of the sessions it may; beyond the limit new ones are answered with 503.",
     },
     Alert {
+        name: "MediaRecordingGaps",
+        runbook: "MediaRecordingGaps",
+        // What a device's network lost is missing for its viewers too, and says nothing about the server.
+        expr: "sum by (namespace, mediaservice, pod) (increase(media_recording_gaps_total{$S,cause=\"overflow\"}[10m])) > 0",
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "Recordings have gaps: the disk does not keep up",
+        description: "Writers of pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} do not keep up: its recordings lack video from there to the next keyframe. Viewers are not affected.",
+    },
+    Alert {
         name: "MediaSeriesFolded",
         runbook: "MediaSeriesFolded",
         expr: "sum by (namespace, mediaservice, family) (increase(media_metrics_series_folded_total{$S}[15m])) > 0",

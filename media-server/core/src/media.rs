@@ -38,6 +38,8 @@ pub struct TimeMapping {
     pub source: u64,
     pub ntp: u64,
     pub timestamp: u32,
+    /// The device said so; before its first report, arrival stands for it.
+    pub reported: bool,
 }
 
 /// Packets of one publisher that arrived together, their video of one simulcast layer: a layer that
@@ -65,6 +67,29 @@ impl MediaBatch {
 
     pub fn layers(&self) -> Option<&Arc<Layers>> {
         self.layers.as_ref()
+    }
+
+    /// A batch of packets with their payloads, as if they had arrived.
+    #[cfg(feature = "test-util")]
+    pub fn of(
+        now: Instant,
+        mappings: [Option<TimeMapping>; 2],
+        packets: impl IntoIterator<Item = (MediaPacket, Vec<u8>)>,
+    ) -> MediaBatch {
+        let mut batch = MediaBatch {
+            mappings,
+            ..MediaBatch::default()
+        };
+        for (mut packet, payload) in packets {
+            packet.payload = batch.append(&payload);
+            batch.push(now, packet);
+        }
+        batch
+    }
+
+    /// The payload of one of its packets.
+    pub fn payload(&self, packet: &MediaPacket) -> &[u8] {
+        self.slice(&packet.payload)
     }
 
     /// Bytes that all packets can take when they are sent to one viewer.
@@ -95,7 +120,7 @@ impl MediaBatch {
     }
 
     /// When its first packet arrived, if it has one.
-    pub(crate) fn arrived(&self) -> Option<Instant> {
+    pub fn arrived(&self) -> Option<Instant> {
         self.arrived
     }
 
@@ -114,7 +139,8 @@ impl MediaBatch {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
-    pub(crate) fn mapping(&self, kind: Kind) -> Option<TimeMapping> {
+    /// The newest mapping of a kind, of the stream that it names.
+    pub fn mapping(&self, kind: Kind) -> Option<TimeMapping> {
         self.mappings[kind_index(kind)]
     }
 }
@@ -127,7 +153,7 @@ pub(crate) fn kind_index(kind: Kind) -> usize {
 }
 
 /// Timestamp units per second (RFC 7587, and 90 kHz for every video payload format).
-pub(crate) fn clock_rate(kind: Kind) -> u32 {
+pub fn clock_rate(kind: Kind) -> u32 {
     match kind {
         Kind::Audio => 48_000,
         Kind::Video => 90_000,

@@ -289,6 +289,7 @@ impl Publisher {
                 source,
                 ntp,
                 timestamp: header.timestamp,
+                reported: false,
             });
         }
     }
@@ -394,6 +395,7 @@ impl Publisher {
                     source: stream.source,
                     ntp: ntp.wrapping_add(offset),
                     timestamp,
+                    reported: true,
                 };
                 self.batches[at].mappings[kind_index(kind)] = Some(mapping);
             }

@@ -3,6 +3,8 @@
 
 pub mod media;
 
+pub mod recordings;
+
 use crate::auth::AuthError;
 use crate::registry::AdmitError;
 use crate::shard::MailboxError;

@@ -4,6 +4,7 @@
 use super::ConfigError;
 use super::auth::FileAuth;
 use super::events::FileEvents;
+use super::recording::FileRecording;
 use super::turn::FileTurn;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub(super) struct File {
     pub(super) limits: FileLimits,
     pub(super) turn: FileTurn,
     pub(super) events: FileEvents,
+    pub(super) recording: FileRecording,
     pub(super) metrics: FileMetrics,
     pub(super) drain: FileDrain,
     pub(super) outbound: FileOutbound,

@@ -14,6 +14,7 @@ use catalogue::families::{Family, Scope};
 use media_core::cells::{Drop, Forgotten, IceState, KeyframeCause, Served, VideoLimit};
 use media_core::negotiated::Role;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// The text of `/metrics`.
@@ -21,6 +22,7 @@ pub fn scrape(app: &App) -> String {
     let metrics = &app.metrics;
     set_totals(app, metrics);
     set_shards(app, metrics);
+    set_recordings(app, metrics);
     let policy = app.config.series;
     if let Some(limit) = Instant::now().checked_sub(policy.session_grace) {
         app.registry.expire(limit);
@@ -197,6 +199,23 @@ fn set_shards(app: &App, metrics: &Metrics) {
             &[&shard.to_string()],
             cells.sessions() as f64,
         );
+    }
+}
+
+fn set_recordings(app: &App, metrics: &Metrics) {
+    let counts = &app.recordings.counts;
+    let of = |count: &AtomicU64| count.load(Relaxed) as f64;
+    let active = app.recordings.all_active().len() as f64;
+    metrics.set("media_recordings", &[], active);
+    metrics.set("media_recording_bytes_total", &[], of(&counts.bytes));
+    for (result, count) in [("completed", &counts.completed), ("failed", &counts.failed)] {
+        metrics.set("media_recordings_total", &[result], of(count));
+    }
+    for (cause, count) in [
+        ("overflow", &counts.gaps_overflow),
+        ("lost", &counts.gaps_lost),
+    ] {
+        metrics.set("media_recording_gaps_total", &[cause], of(count));
     }
 }
 

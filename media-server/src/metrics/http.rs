@@ -64,6 +64,8 @@ fn operation(method: &str, path: &str) -> &'static str {
         ("POST" | "DELETE", "/whep/{device}/{session}/layer") => "layer_select",
         (_, path) if path.starts_with("/whep/{device}/{session}/sse") => "events",
         (_, path) if path.starts_with("/whip/") || path.starts_with("/whep/") => "session_read",
+        ("POST", "/api/media/recordings") => "recording_start",
+        (_, path) if path.starts_with("/api/media/recordings") => "recordings",
         (_, path) if path.starts_with("/api/v1/") => "api_read",
         (_, path) if path.starts_with("/api/media/") => older(method, path),
         (_, "unmatched") => "unmatched",

@@ -2,6 +2,7 @@
 
 use super::bandwidth::Bandwidth;
 use super::table::Index;
+use super::tap::Tap;
 use media_core::layers::{Layers, MAX_LAYERS};
 use media_core::media::MediaBatch;
 use media_core::negotiated::Kind;
@@ -36,6 +37,8 @@ pub(super) struct Device {
     /// When a viewer here last had a use for each layer.
     used: [Option<Instant>; MAX_LAYERS],
     pub(super) bandwidth: Bandwidth,
+    /// Recordings. Every shard has them, and that of the publisher serves them.
+    pub(super) taps: Vec<Tap>,
     /// Since when it is there and nobody watches; `None` while somebody does.
     idle: Option<Instant>,
 }
@@ -117,6 +120,12 @@ impl Device {
         }
     }
 
+    /// The layer that is recorded: the best that comes.
+    pub(super) fn best_layer(&self) -> u8 {
+        let best = self.layers.as_ref().and_then(|layers| layers.best());
+        best.unwrap_or_default()
+    }
+
     /// The publisher's media comes from somewhere else from now on, or no more.
     pub(super) fn clear(&mut self) {
         self.rings = Default::default();
@@ -167,6 +176,7 @@ impl Device {
             && self.publishers == 0
             && self.viewers.is_empty()
             && self.subscribers == 0
+            && self.taps.is_empty()
     }
 
     /// Other shards with viewers.

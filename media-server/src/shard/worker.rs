@@ -8,6 +8,7 @@ mod control;
 mod demux;
 mod fan_out;
 mod moving;
+mod recording;
 mod tcp;
 
 use super::admission::Admission;
@@ -27,7 +28,7 @@ use media_core::clock::WallClock;
 use media_core::dtls::Identity;
 use media_core::flow::{Flow, Local};
 use media_core::negotiated::Role;
-use media_core::output::{End, Output, SessionEvent};
+use media_core::output::{Output, SessionEvent};
 use media_core::ring::Ring;
 use media_core::session::SessionConfig;
 use media_wire::{Message, Receiver, TcpListener, UdpSocket, Waiter};
@@ -169,6 +170,10 @@ impl State {
                 }
                 Command::Call(id, call, reply) => {
                     self.handle_call(now, id, call, reply);
+                    continue;
+                }
+                Command::Record(change) => {
+                    self.change_recording(now, change);
                     continue;
                 }
                 Command::Shutdown(reply) => reply,
@@ -464,7 +469,7 @@ impl State {
             self.handle_channel(now, index, messages, has_room);
         }
         match (ended, moves) {
-            (Some(end), _) => self.close(now, index, reason(end)),
+            (Some(end), _) => self.close(now, index, end.into()),
             (None, Some((flow, to))) => self.move_session(index, flow, to),
             (None, None) => self.schedule(index),
         }
@@ -585,15 +590,5 @@ impl State {
         if !self.worker.links[usize::from(to)].notify(notice) {
             self.worker.bounds.count(Bound::Notices);
         }
-    }
-}
-
-fn reason(end: End) -> CloseReason {
-    match end {
-        End::PeerClosed => CloseReason::Normal,
-        End::IceFailed => CloseReason::IceFailed,
-        End::SetupTimeout => CloseReason::SetupTimeout,
-        End::PublisherGone => CloseReason::PublisherGone,
-        End::Failed => CloseReason::ErrorCleanup,
     }
 }

@@ -133,6 +133,25 @@ pub const CASES: &[Case] = &[
         description: "Pod cam-0 holds 95% of the sessions it may; beyond the limit new ones are answered with 503.",
     },
     Case {
+        alert: "MediaRecordingGaps",
+        // What the network lost is no fault of the server.
+        series: &[
+            (
+                "media_recording_gaps_total{@cam,pod=\"cam-0\",cause=\"overflow\"}",
+                "0x1 1x40",
+            ),
+            (
+                "media_recording_gaps_total{@cam,pod=\"cam-1\",cause=\"lost\"}",
+                "0+1x40",
+            ),
+        ],
+        holds: 2,
+        fires: 7,
+        ends: 13,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Writers of pod cam-0 of media/cam do not keep up: its recordings lack video from there to the next keyframe. Viewers are not affected.",
+    },
+    Case {
         alert: "MediaSeriesFolded",
         series: &[(
             "media_metrics_series_folded_total{@cam,pod=\"cam-0\",family=\"media_rtt_milliseconds\"}",

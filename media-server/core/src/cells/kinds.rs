@@ -176,15 +176,18 @@ pub enum KeyframeCause {
     Room,
     /// A session's path moved, and what was on its way is lost.
     Moved,
+    /// A recording begins, or has lost some.
+    Recording,
 }
 
 impl KeyframeCause {
-    pub const ALL: [KeyframeCause; 5] = [
+    pub const ALL: [KeyframeCause; 6] = [
         KeyframeCause::Start,
         KeyframeCause::Lost,
         KeyframeCause::Layer,
         KeyframeCause::Room,
         KeyframeCause::Moved,
+        KeyframeCause::Recording,
     ];
 
     /// Label value.
@@ -195,6 +198,7 @@ impl KeyframeCause {
             KeyframeCause::Layer => "layer",
             KeyframeCause::Room => "room",
             KeyframeCause::Moved => "moved",
+            KeyframeCause::Recording => "recording",
         }
     }
 }

@@ -22,7 +22,7 @@ impl State {
         }
         if let Some(index) = known.publisher {
             let wanted = match self.worker.idle_limit {
-                Some(limit) if known.is_idle(now) => Wanted::Idle(limit),
+                Some(limit) if known.is_idle(now) && known.taps.is_empty() => Wanted::Idle(limit),
                 _ => known.wanted_bandwidth(&own),
             };
             let most = self.worker.video_limit;

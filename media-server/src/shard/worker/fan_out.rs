@@ -63,6 +63,7 @@ impl State {
                     };
                     self.parcel(shard, parcel);
                 }
+                self.record(now, &device, &batch);
                 self.forward(now, &device, &batch);
             }
         }

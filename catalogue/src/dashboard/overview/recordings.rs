@@ -1,0 +1,48 @@
+//! Recordings: how many, how much, and whether the disk keeps up.
+
+use super::super::panel::{Kind::Lines, Panel, Query, Row, Unit};
+
+pub const ROW: Row = Row {
+    title: "Recordings",
+    panels: &[
+        Panel {
+            title: "Recordings under way",
+            description: "By pod, and those that failed: the disk was full, or nothing came that could be recorded.",
+            kind: Lines,
+            unit: Unit::Count,
+            queries: &[
+                Query {
+                    expr: "sum by (pod) (media_recordings{$S})",
+                    legend: "{{pod}}",
+                },
+                Query {
+                    expr: "sum(increase(media_recordings_total{$S,result=\"failed\"}[$__rate_interval]))",
+                    legend: "failed",
+                },
+            ],
+            red_from: None,
+        },
+        Panel {
+            title: "Gaps in recordings",
+            description: "Times that video is missing up to the next keyframe. Overflow: the disk did not keep up. Lost: the device's packets never came.",
+            kind: Lines,
+            unit: Unit::PerSecond,
+            queries: &[Query {
+                expr: "sum by (cause) (rate(media_recording_gaps_total{$S}[$__rate_interval]))",
+                legend: "{{cause}}",
+            }],
+            red_from: None,
+        },
+        Panel {
+            title: "Written to recordings",
+            description: "Bits per second that go to the disk, by pod.",
+            kind: Lines,
+            unit: Unit::BitsPerSecond,
+            queries: &[Query {
+                expr: "sum by (pod) (rate(media_recording_bytes_total{$S}[$__rate_interval])) * 8",
+                legend: "{{pod}}",
+            }],
+            red_from: None,
+        },
+    ],
+};

@@ -1,0 +1,127 @@
+//! Errors of `/api/media/recordings` → statuses and bodies, as the replaced service had them.
+
+use super::{ApiError, ErrorKind};
+use crate::auth::AuthError;
+use crate::recording::StartError;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::io;
+
+/// Why a request about recordings failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    // The text is what clients of the replaced service know.
+    #[error("未授权访问")]
+    Unauthorized(AuthError),
+    #[error("the token does not grant record for the device {device}")]
+    Forbidden { device: String },
+    #[error("{0}")]
+    Rate(ApiError),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("WebRTC session not found: {id}")]
+    NoSession { id: String },
+    #[error("failed to start recording: {0}")]
+    Start(#[from] StartError),
+    #[error("recording not found: {id}")]
+    Stop { id: String },
+    #[error("recording not found")]
+    NotFound,
+    #[error("recording file not found")]
+    NoFile,
+    #[error("failed to delete recording: {0}")]
+    Delete(io::Error),
+    #[error("failed to read recordings: {0}")]
+    Read(io::Error),
+    #[error("failed to clean up recordings: {0}")]
+    Cleanup(io::Error),
+    /// Of a file of so many bytes.
+    #[error("the range lies outside of the file, which has {bytes} bytes")]
+    Range { bytes: u64 },
+}
+
+impl RecordingError {
+    fn status(&self) -> StatusCode {
+        match self {
+            RecordingError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            RecordingError::Forbidden { .. } => StatusCode::FORBIDDEN,
+            RecordingError::Rate(error) => error.status(),
+            RecordingError::Invalid(_) => StatusCode::BAD_REQUEST,
+            RecordingError::NoSession { .. }
+            | RecordingError::NotFound
+            | RecordingError::NoFile => StatusCode::NOT_FOUND,
+            // For an id that nobody knows too: the replaced service did so, and clients see it.
+            RecordingError::Stop { .. }
+            | RecordingError::Start(_)
+            | RecordingError::Delete(_)
+            | RecordingError::Read(_)
+            | RecordingError::Cleanup(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            RecordingError::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        }
+    }
+
+    /// The word in the field `error`.
+    fn code(&self) -> &'static str {
+        match self {
+            RecordingError::Unauthorized(_) => "Unauthorized",
+            RecordingError::Forbidden { .. } => "Forbidden",
+            RecordingError::Rate(error) => error.kind(),
+            RecordingError::Invalid(_) => "invalid_request",
+            RecordingError::NoSession { .. } => "session_not_found",
+            RecordingError::Start(_) => "recording_start_failed",
+            RecordingError::Stop { .. } => "recording_stop_failed",
+            RecordingError::NotFound => "recording_not_found",
+            RecordingError::NoFile => "file_not_found",
+            RecordingError::Delete(_) => "delete_failed",
+            RecordingError::Read(_) => "read_failed",
+            RecordingError::Cleanup(_) => "cleanup_failed",
+            RecordingError::Range { .. } => "invalid_range",
+        }
+    }
+
+    /// Label in `media_errors_total`.
+    fn kind(&self) -> &'static str {
+        match self {
+            RecordingError::Unauthorized(_) => "unauthorized",
+            RecordingError::Forbidden { .. } => "forbidden",
+            other => other.code(),
+        }
+    }
+
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            RecordingError::Rate(error) => error.limit(),
+            RecordingError::Start(StartError::Busy) => Some("recordings"),
+            _ => None,
+        }
+    }
+
+    fn headers(&self) -> Option<(header::HeaderName, HeaderValue)> {
+        match self {
+            RecordingError::Unauthorized(error) => ApiError::Unauthorized(*error).headers(),
+            RecordingError::Rate(error) => error.headers(),
+            RecordingError::Range { bytes } => {
+                let value = HeaderValue::try_from(format!("bytes */{bytes}")).ok()?;
+                Some((header::CONTENT_RANGE, value))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for RecordingError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": self.code(), "message": self.to_string()});
+        let mut response = (self.status(), Json(body)).into_response();
+        if let Some((name, value)) = self.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(ErrorKind {
+            kind: self.kind(),
+            limit: self.limit(),
+        });
+        response
+    }
+}

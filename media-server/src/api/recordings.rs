@@ -1,0 +1,290 @@
+//! `/api/media/recordings`: the replaced service's calls, its bodies and its status codes.
+//!
+//! Each needs the grant `record` for the device; one of another device answers as if it were not there.
+
+mod download;
+
+use super::error::ApiError;
+use super::error::recordings::RecordingError;
+use super::{check_rate, device_name, read_body};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::devices::name_of;
+use crate::recording::{Active, CODECS, Format, Note, Request, State as RecordingState};
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use media_core::ids::SessionId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Days that a cleanup leaves where it is told no sensible number.
+const CLEANUP_DAYS: u64 = 7;
+const DAY: Duration = Duration::from_secs(86_400);
+
+type Answer = Result<Json<Value>, RecordingError>;
+
+/// Routes of recordings.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/media/recordings", get(list).post(start))
+        .route("/api/media/recordings/stats", get(stats))
+        .route("/api/media/recordings/cleanup", post(cleanup))
+        .route("/api/media/recordings/{recording}", get(one).delete(delete))
+        .route("/api/media/recordings/{recording}/stop", post(stop))
+        .route(
+            "/api/media/recordings/{recording}/download",
+            get(download::download),
+        )
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Start {
+    session_id: String,
+    device_id: String,
+    format: String,
+    codec: String,
+    /// Seconds; 0 is no limit but the server's.
+    max_duration: u64,
+}
+
+/// A recording as clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(flatten)]
+    note: Note,
+    /// Always empty, as it was.
+    user_id: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download_url: Option<String>,
+}
+
+impl From<Note> for Shown {
+    fn from(mut note: Note) -> Shown {
+        note.device_id = name_of(&note.device_id).to_owned();
+        let completed = note.state == RecordingState::Completed;
+        let url = || format!("/api/media/recordings/{}/download", note.id);
+        Shown {
+            user_id: "",
+            download_url: completed.then(url),
+            note,
+        }
+    }
+}
+
+async fn start(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
+    let body = read_body(body).await.map_err(invalid)?;
+    let asked = read(&body)?;
+    let device = principal.key_of(device_name(&asked.device_id).map_err(invalid)?);
+    if !principal.may_record(&device) {
+        let device = asked.device_id;
+        return Err(RecordingError::Forbidden { device });
+    }
+    let session = asked.session_id.parse().ok();
+    let session = session.and_then(|id: SessionId| app.registry.find(id));
+    let Some(session) = session.filter(|record| record.device == device) else {
+        let id = asked.session_id;
+        return Err(RecordingError::NoSession { id });
+    };
+    let request = Request {
+        session,
+        format: format(&asked.format)?,
+        codec: codec(&asked.codec)?,
+        max: (asked.max_duration > 0).then(|| Duration::from_secs(asked.max_duration)),
+    };
+    let note = app.recordings.start(request, app.random()).await?;
+    Ok(shown(note))
+}
+
+/// The request, with what a missing field was told as.
+fn read(body: &[u8]) -> Result<Start, RecordingError> {
+    if body.is_empty() {
+        return Err(RecordingError::Invalid("EOF".to_owned()));
+    }
+    let asked: Start =
+        serde_json::from_slice(body).map_err(|error| RecordingError::Invalid(error.to_string()))?;
+    for (field, value) in [
+        ("SessionID", &asked.session_id),
+        ("DeviceID", &asked.device_id),
+    ] {
+        if value.is_empty() {
+            return Err(RecordingError::Invalid(format!(
+                "Key: 'StartRecordingRequest.{field}' Error:Field validation for '{field}' failed on the 'required' tag"
+            )));
+        }
+    }
+    Ok(asked)
+}
+
+fn format(asked: &str) -> Result<Option<Format>, RecordingError> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let mut known = Format::ALL.into_iter();
+    let found = known.find(|format| format.as_str().eq_ignore_ascii_case(asked));
+    let unknown = || {
+        RecordingError::Invalid(format!(
+            "unsupported format: {asked}; there are webm and mp4"
+        ))
+    };
+    found.map(Some).ok_or_else(unknown)
+}
+
+fn codec(asked: &str) -> Result<Option<String>, RecordingError> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let found = CODECS
+        .into_iter()
+        .find(|codec| codec.eq_ignore_ascii_case(asked));
+    match found {
+        Some(codec) => Ok(Some(codec.to_owned())),
+        None => Err(RecordingError::Start(
+            crate::recording::StartError::UnknownCodec {
+                asked: asked.chars().take(20).collect(),
+            },
+        )),
+    }
+}
+
+async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    let active = find_active(&app, &principal, &id);
+    let active = active.ok_or(RecordingError::Stop { id })?;
+    Ok(shown(app.recordings.stop(&active).await))
+}
+
+/// One that is under way, or what is known of one that has ended.
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    Ok(shown(find(&app, &principal, &id).await?))
+}
+
+async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    let active = active(&app, &principal);
+    let recordings: Vec<Shown> = active.map(|active| active.note().into()).collect();
+    let total = recordings.len();
+    // No list at all where there is nothing, as it was.
+    let recordings = (total > 0).then_some(recordings);
+    Ok(Json(json!({"recordings": recordings, "total": total})))
+}
+
+async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    let note = find(&app, &principal, &id).await?;
+    let id: SessionId = note.id.parse().map_err(|_| RecordingError::NotFound)?;
+    app.recordings
+        .delete(id)
+        .await
+        .map_err(RecordingError::Delete)?;
+    Ok(Json(json!({"message": "recording deleted successfully"})))
+}
+
+async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    let active: Vec<Note> = active(&app, &principal)
+        .map(|active| active.note())
+        .collect();
+    let ended = app
+        .recordings
+        .all_ended()
+        .await
+        .map_err(RecordingError::Read)?;
+    let ended = ended.into_iter().map(|(note, _)| note);
+    let mut all: Vec<Note> = ended
+        .filter(|note| principal.may_record(&note.device_id))
+        .collect();
+    all.extend(active.iter().cloned());
+    let rates: f64 = active.iter().map(|note| note.frame_rate).sum();
+    Ok(Json(json!({
+        "activeRecordings": active.len(),
+        "totalRecordings": all.len(),
+        "totalDurationSeconds": all.iter().map(|note| note.duration_seconds).sum::<f64>(),
+        "totalBytesWritten": all.iter().map(|note| note.file_size).sum::<u64>(),
+        "averageFrameRate": rates / active.len().max(1) as f64,
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+struct Cleanup {
+    #[serde(default)]
+    days: String,
+}
+
+/// Deletes what ended so many days ago.
+async fn cleanup(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<Cleanup>,
+    headers: HeaderMap,
+) -> Answer {
+    let principal = principal(&app, &headers).await?;
+    let days = asked.days.parse().ok().filter(|days| *days > 0);
+    let days: u64 = days.unwrap_or(CLEANUP_DAYS);
+    let limit = SystemTime::now().checked_sub(DAY.saturating_mul(days.min(36_500) as u32));
+    let ended = app
+        .recordings
+        .all_ended()
+        .await
+        .map_err(RecordingError::Cleanup)?;
+    let mut deleted = 0;
+    for (note, modified) in ended {
+        let old = limit.is_some_and(|limit| modified < limit);
+        if let (true, Ok(id)) = (
+            old && principal.may_record(&note.device_id),
+            note.id.parse(),
+        ) {
+            app.recordings
+                .delete(id)
+                .await
+                .map_err(RecordingError::Cleanup)?;
+            deleted += 1;
+        }
+    }
+    Ok(Json(json!({"deleted": deleted, "maxAgeDays": days})))
+}
+
+fn shown(note: Note) -> Json<Value> {
+    Json(json!({"recording": Shown::from(note)}))
+}
+
+fn active(app: &App, principal: &Principal) -> impl Iterator<Item = Arc<Active>> {
+    let all = app.recordings.all_active().into_iter();
+    all.filter(|active| principal.may_record(active.device()))
+}
+
+fn find_active(app: &App, principal: &Principal, id: &str) -> Option<Arc<Active>> {
+    let active = app.recordings.active(id.parse().ok()?)?;
+    principal.may_record(active.device()).then_some(active)
+}
+
+async fn find(app: &App, principal: &Principal, id: &str) -> Result<Note, RecordingError> {
+    if let Some(active) = find_active(app, principal, id) {
+        return Ok(active.note());
+    }
+    let id = id.parse().map_err(|_| RecordingError::NotFound)?;
+    let note = app.recordings.ended(id).await;
+    note.filter(|note| principal.may_record(&note.device_id))
+        .ok_or(RecordingError::NotFound)
+}
+
+async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, RecordingError> {
+    super::principal(app, headers)
+        .await
+        .map_err(|error| match error {
+            ApiError::Unauthorized(error) => RecordingError::Unauthorized(error),
+            other => invalid(other),
+        })
+}
+
+fn invalid(error: ApiError) -> RecordingError {
+    RecordingError::Invalid(error.to_string())
+}

@@ -1,0 +1,455 @@
+//! Packets of a device → bytes of a file: order, pictures, time, fragments.
+//!
+//! Told the time and given batches, it gives bytes to append; it opens nothing and waits for nothing.
+//! The writer's thread owns one for each recording.
+
+use super::container::{Container, Ending, Format};
+use super::depacketize::Picture;
+use super::frame::{Frame, Tracks, VideoTrack};
+use super::mp4::usual_ticks;
+use super::order::{Held, Next, Order};
+use super::timeline::Timeline;
+use media_core::clock::WallClock;
+use media_core::media::{MediaBatch, TimeMapping, clock_rate};
+use media_core::negotiated::{Codec, Kind};
+use media_core::rtp::red;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Media of one fragment: what a crash loses at most, but for what is still on its way through here.
+const FRAGMENT: u64 = 1_000_000;
+/// A keyframe begins a fragment of its own after so much, so that the index knows it.
+const SHORT_FRAGMENT: u64 = 500_000;
+/// A kind of media that is behind the other by more is not waited for: longer than a lost packet is.
+const STALLED: u64 = 2_000_000;
+/// How often a keyframe is asked for while one is needed.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a file can't go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It is as long as it may be.
+    MaxDuration,
+    /// The device went over to another codec, which this file can't hold.
+    CodecChanged,
+    /// The format that was asked for does not hold what the device sends.
+    Format(Codec, Format),
+}
+
+/// What came of it so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    pub pictures: u64,
+    pub micros: u64,
+    pub width: u16,
+    pub height: u16,
+    /// Times that video was lost and a keyframe had to be waited for.
+    pub gaps: u64,
+}
+
+/// See the module.
+pub struct Recorder {
+    clock: WallClock,
+    /// The format asked for, if one was.
+    wanted: Option<Format>,
+    max_micros: u64,
+    orders: [Order; 2],
+    timelines: [Timeline; 2],
+    picture: Option<Picture>,
+    /// What the picture under way is of.
+    under_way: Option<Stamp>,
+    /// Packets are skipped up to the end of a picture that has lost some; its timestamp, once one came.
+    skipping: bool,
+    skipped: Option<u32>,
+    needs_keyframe: bool,
+    asked: Option<Instant>,
+    /// Wall-clock time (NTP) of the first picture, and when it was there.
+    start: Option<u64>,
+    began: Option<Instant>,
+    first: Option<VideoTrack>,
+    /// Sound came, in time to have a track.
+    heard: bool,
+    /// Frames that no fragment has yet, in the order of their times.
+    pending: Vec<Frame>,
+    /// Time of the newest frame of each kind, in microseconds.
+    newest: [Option<u64>; 2],
+    /// All before it has been given out.
+    given: u64,
+    container: Option<Container>,
+    progress: Progress,
+    ended: Option<End>,
+}
+
+/// Stream and time of a packet.
+#[derive(Clone, Copy)]
+struct Stamp {
+    source: u64,
+    timestamp: u32,
+    mapping: Option<TimeMapping>,
+    arrived: u64,
+}
+
+impl Recorder {
+    pub fn new(clock: WallClock, wanted: Option<Format>, max: Option<Duration>) -> Recorder {
+        Recorder {
+            clock,
+            wanted,
+            max_micros: max.map_or(u64::MAX, |max| max.as_micros() as u64),
+            orders: Default::default(),
+            timelines: [Timeline::new(Kind::Audio), Timeline::new(Kind::Video)],
+            picture: None,
+            under_way: None,
+            skipping: false,
+            skipped: None,
+            needs_keyframe: true,
+            asked: None,
+            start: None,
+            began: None,
+            first: None,
+            heard: false,
+            pending: Vec::new(),
+            newest: [None; 2],
+            given: 0,
+            container: None,
+            progress: Progress::default(),
+            ended: None,
+        }
+    }
+
+    /// Takes the media of a batch, of video that of one simulcast layer. `after_gap`: some before it is
+    /// missing.
+    pub fn handle_batch(
+        &mut self,
+        now: Instant,
+        batch: &Arc<MediaBatch>,
+        layer: u8,
+        after_gap: bool,
+    ) {
+        if after_gap {
+            for order in &mut self.orders {
+                if let Some(source) = order.source() {
+                    order.follow(source);
+                }
+            }
+            self.lose_picture();
+        }
+        for (index, packet) in batch.packets().iter().enumerate() {
+            if packet.kind == Kind::Video && packet.layer != layer {
+                continue;
+            }
+            self.heard |= packet.kind == Kind::Audio && self.container.is_none();
+            let order = &mut self.orders[kind_index(packet.kind)];
+            if order.source() != Some(packet.source) {
+                let first = order.source().is_none();
+                order.follow(packet.source);
+                if packet.kind == Kind::Video && !first {
+                    self.lose_picture();
+                    self.skipping = false;
+                }
+            }
+            let batch = batch.clone();
+            self.orders[kind_index(packet.kind)].push(now, Held { batch, index });
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Gives up what was waited for long enough. Called every few milliseconds.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.drain(now, false);
+    }
+
+    fn drain(&mut self, now: Instant, end: bool) {
+        while self.ended.is_none()
+            && let Some(next) = self.orders[kind_index(Kind::Video)].pop(now, end)
+        {
+            match next {
+                Next::Packet(held) => self.take_video(now, &held),
+                Next::Gap => self.lose_picture(),
+            }
+        }
+        while let Some(next) = self.orders[kind_index(Kind::Audio)].pop(now, end) {
+            if let Next::Packet(held) = next {
+                self.take_audio(&held);
+            }
+        }
+    }
+
+    /// Whether it is time to ask the device for a keyframe.
+    pub fn poll_keyframe(&mut self, now: Instant) -> bool {
+        let asked = self.asked.is_some_and(|at| now < at + ASK_EVERY);
+        let ask = self.needs_keyframe && self.ended.is_none() && !asked;
+        if ask {
+            self.asked = Some(now);
+        }
+        ask
+    }
+
+    /// The next bytes of the file.
+    pub fn poll_output(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.container.is_none() && !self.knows_tracks(now) {
+            return None;
+        }
+        let newest = self.newest.iter().flatten();
+        let last = newest.clone().max()?;
+        let stalled = |at: &&u64| *at + STALLED < *last;
+        // Nothing from before comes any more.
+        let complete = *newest.filter(|at| !stalled(at)).min()?;
+        let count = self.fragment_len(complete)?;
+        Some(self.give(count))
+    }
+
+    /// Whether it is time to say which tracks there are. The first picture may be one from the cache, with
+    /// seconds of others behind it, and a first packet of sound may wait for one before it.
+    fn knows_tracks(&self, now: Instant) -> bool {
+        let awaited = self.heard && self.newest[kind_index(Kind::Audio)].is_none();
+        let within = Duration::from_micros(if awaited { STALLED } else { FRAGMENT });
+        self.began.is_some_and(|began| now >= began + within)
+    }
+
+    /// Frames of the next fragment, if all of them are there.
+    fn fragment_len(&self, complete: u64) -> Option<usize> {
+        let start = self.pending.first()?.micros();
+        let ends = |frame: &Frame| {
+            let length = frame.micros() - start;
+            let indexed = frame.kind == Kind::Video && frame.key;
+            length >= FRAGMENT || indexed && length >= SHORT_FRAGMENT
+        };
+        let count = self.pending.iter().position(ends)?;
+        (self.pending[count].micros() <= complete).then_some(count)
+    }
+
+    fn give(&mut self, count: usize) -> Vec<u8> {
+        let Some(video) = &self.first else {
+            return Vec::new();
+        };
+        let mut bytes = Vec::new();
+        let mut fragment: Vec<Frame> = self.pending.drain(..count).collect();
+        let container = self.container.get_or_insert_with(|| {
+            let tracks = Tracks {
+                video: video.clone(),
+                audio: self.heard,
+            };
+            let format = self.wanted.unwrap_or(Format::of(&video.codec));
+            let (container, header) = Container::new(format, &tracks);
+            bytes = header;
+            container
+        });
+        if !self.heard {
+            fragment.retain(|frame| frame.kind == Kind::Video);
+        }
+        self.given = fragment.last().map_or(self.given, Frame::micros);
+        bytes.extend(container.fragment(&fragment, &self.pending));
+        bytes
+    }
+
+    /// Ends the file: the last bytes, and what goes over others. `None` if there never was a picture.
+    pub fn finish(&mut self, now: Instant) -> Option<(Vec<u8>, Ending)> {
+        self.drain(now, true);
+        self.finish_picture(now);
+        let bytes = self.give(self.pending.len());
+        let ending = self.container.as_mut()?.finish(self.progress.micros);
+        Some((bytes, ending))
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The format of the file, once that is settled.
+    pub fn format(&self) -> Option<Format> {
+        let by_codec = || Some(Format::of(&self.first.as_ref()?.codec));
+        self.wanted.or_else(by_codec)
+    }
+
+    /// Why the file can't go on, once that is so.
+    pub fn ended(&self) -> Option<&End> {
+        self.ended.as_ref()
+    }
+
+    fn take_video(&mut self, now: Instant, held: &Held) {
+        let packet = held.packet();
+        if !self.fits(&packet.codec) {
+            return;
+        }
+        if self.skipping {
+            let same = *self.skipped.get_or_insert(packet.timestamp) == packet.timestamp;
+            self.skipping = same && !packet.marker;
+            if same {
+                return;
+            }
+        }
+        if self
+            .under_way
+            .is_some_and(|stamp| stamp.timestamp != packet.timestamp)
+        {
+            // A device that marks no end.
+            self.finish_picture(now);
+        }
+        self.under_way = Some(self.stamp(held));
+        let picture = self
+            .picture
+            .get_or_insert_with(|| Picture::new(packet.codec.clone()));
+        let payload = held.payload();
+        let useless = self.needs_keyframe && !picture.is_key() && !packet.starts_keyframe;
+        if !payload.is_empty() && !useless && picture.push(payload, packet.starts_keyframe).is_err()
+        {
+            self.lose_picture();
+            self.skipped = Some(packet.timestamp);
+        }
+        if packet.marker {
+            self.finish_picture(now);
+            self.skipping = false;
+        }
+    }
+
+    /// Whether the file can hold a picture of that codec; if not, it ends.
+    fn fits(&mut self, codec: &Codec) -> bool {
+        let same = |a: &Codec, b: &Codec| std::mem::discriminant(a) == std::mem::discriminant(b);
+        if let Some(format) = self.wanted.filter(|format| !format.holds(codec)) {
+            self.ended = Some(End::Format(codec.clone(), format));
+        }
+        let known = self.picture.as_ref().map(Picture::codec);
+        if known.is_some_and(|known| !same(known, codec)) {
+            if self.start.is_some() {
+                self.ended = Some(End::CodecChanged);
+            }
+            self.picture = None;
+        }
+        self.ended.is_none()
+    }
+
+    fn stamp(&self, held: &Held) -> Stamp {
+        let packet = held.packet();
+        let arrived = held
+            .batch
+            .arrived()
+            .expect("a batch with a packet has arrived");
+        Stamp {
+            source: packet.source,
+            timestamp: packet.timestamp,
+            mapping: held.batch.mapping(packet.kind),
+            arrived: self.clock.ntp(arrived),
+        }
+    }
+
+    /// What there is of the picture under way is of no use, nor is what follows up to a keyframe.
+    fn lose_picture(&mut self) {
+        if let Some(picture) = &mut self.picture {
+            picture.drop_rest();
+        }
+        self.under_way = None;
+        self.skipping = true;
+        self.skipped = None;
+        if !std::mem::replace(&mut self.needs_keyframe, true) {
+            self.progress.gaps += 1;
+            self.asked = None;
+        }
+    }
+
+    fn finish_picture(&mut self, now: Instant) {
+        let (Some(stamp), Some(picture)) = (self.under_way.take(), &mut self.picture) else {
+            return;
+        };
+        let (data, key) = match picture.take() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return,
+            Err(_) => return self.lose_picture(),
+        };
+        if self.needs_keyframe && !(key && picture.can_begin()) {
+            return;
+        }
+        self.needs_keyframe = false;
+        if let Some((width, height)) = picture.size().filter(|_| key) {
+            (self.progress.width, self.progress.height) = (width, height);
+            self.first.get_or_insert_with(|| VideoTrack {
+                codec: picture.codec().clone(),
+                width,
+                height,
+                headers: picture.headers().clone(),
+            });
+        }
+        if self.start.is_none() {
+            self.start = Some(begin(&stamp));
+            self.began = Some(now);
+        }
+        self.add(Kind::Video, stamp, key, data);
+    }
+
+    fn take_audio(&mut self, held: &Held) {
+        let payload = held.payload();
+        let payload = match held.packet().codec {
+            Codec::Red => red::primary(payload).map_or(&[][..], |at| &payload[at..]),
+            _ => payload,
+        };
+        if self.start.is_some() && !payload.is_empty() {
+            self.add(Kind::Audio, self.stamp(held), true, payload.to_vec());
+        }
+    }
+
+    fn add(&mut self, kind: Kind, stamp: Stamp, key: bool, data: Vec<u8>) {
+        let (at, Some(start)) = (kind_index(kind), self.start) else {
+            return;
+        };
+        let Stamp {
+            source,
+            timestamp,
+            mapping,
+            arrived,
+        } = stamp;
+        let line = &mut self.timelines[at];
+        let Some(time) = line.place(source, timestamp, mapping, start, arrived) else {
+            return;
+        };
+        let frame = Frame {
+            kind,
+            time,
+            key,
+            data,
+        };
+        let micros = frame.micros();
+        if micros >= self.max_micros {
+            self.ended.get_or_insert(End::MaxDuration);
+            return;
+        }
+        self.newest[at] = Some(micros);
+        // It was not waited for, and its place has been given out.
+        if micros < self.given || kind == Kind::Audio && !self.heard {
+            return;
+        }
+        let end = micros + usual_ticks(kind) * 1_000_000 / u64::from(clock_rate(kind));
+        self.progress.micros = self.progress.micros.max(end).min(self.max_micros);
+        self.progress.pictures += u64::from(kind == Kind::Video);
+        let order = |frame: &Frame| (frame.micros(), frame.kind == Kind::Audio);
+        let place = self
+            .pending
+            .partition_point(|other| order(other) <= order(&frame));
+        self.pending.insert(place, frame);
+    }
+}
+
+/// The wall-clock time that a picture stands for.
+fn begin(stamp: &Stamp) -> u64 {
+    let of_source = stamp
+        .mapping
+        .filter(|mapping| mapping.source == stamp.source);
+    of_source.map_or(stamp.arrived, |mapping| {
+        let since = i64::from(
+            stamp
+                .timestamp
+                .wrapping_sub(mapping.timestamp)
+                .cast_signed(),
+        );
+        let since = (i128::from(since) << 32) / i128::from(clock_rate(Kind::Video));
+        mapping.ntp.wrapping_add_signed(since as i64)
+    })
+}
+
+fn kind_index(kind: Kind) -> usize {
+    match kind {
+        Kind::Audio => 0,
+        Kind::Video => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

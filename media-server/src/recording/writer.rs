@@ -1,0 +1,263 @@
+//! The thread of one recording: takes what its tap holds, writes what the recorder makes of it.
+//!
+//! It looks every few milliseconds by itself, so that the shard need not wake it. A write that fails ends
+//! the recording and nothing else: what was written before stays whole.
+
+use super::recorder::{End, Recorder};
+use super::store::State;
+use super::{Active, Format, Inner, codec_name, lock};
+use crate::clock::rfc3339;
+use crate::shard::Tapping;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often it looks: some packets of 20 ms fit many times into the tap.
+const TURN: Duration = Duration::from_millis(20);
+/// A device that sends nothing for so long is gone: as long as its viewers wait for it.
+const SILENT_AFTER: Duration = Duration::from_secs(30);
+
+/// Why a recording ended, where nobody asked for it.
+#[derive(Debug)]
+enum Over {
+    Asked,
+    Silent,
+    File(End),
+    Quota,
+    Disk(io::Error),
+}
+
+impl Over {
+    fn state(&self) -> State {
+        match self {
+            Over::Asked | Over::Silent | Over::File(End::MaxDuration | End::CodecChanged) => {
+                State::Completed
+            }
+            Over::File(End::Format(..)) | Over::Quota | Over::Disk(_) => State::Failed,
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self {
+            Over::Asked => None,
+            Over::Silent => Some("the device was gone for 30 s".to_owned()),
+            Over::File(End::MaxDuration) => Some("it was as long as it may be".to_owned()),
+            Over::File(End::CodecChanged) => {
+                Some("the device went over to another codec".to_owned())
+            }
+            Over::File(End::Format(codec, format)) => Some(format!(
+                "the device sends {}, which {} does not hold",
+                codec_name(codec),
+                format.as_str()
+            )),
+            Over::Quota => Some("recordings take as much as they may".to_owned()),
+            Over::Disk(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Some("the disk is full".to_owned())
+            }
+            Over::Disk(error) => Some(format!("failed to write: {error}")),
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+    active: Arc<Active>,
+    recorder: Recorder,
+    tapping: Tapping,
+    /// Made with the first bytes: its name tells the format, which the codec may decide.
+    file: Option<File>,
+    written: u64,
+    heard: Instant,
+    /// Gaps that were counted.
+    lost: u64,
+    overflowed: u64,
+}
+
+impl Writer {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        active: Arc<Active>,
+        recorder: Recorder,
+        tapping: Tapping,
+    ) -> Writer {
+        Writer {
+            inner,
+            active,
+            recorder,
+            tapping,
+            file: None,
+            written: 0,
+            heard: Instant::now(),
+            lost: 0,
+            overflowed: 0,
+        }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system has none left.
+    pub(super) fn spawn(self) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("recording".to_owned());
+        thread.spawn(move || self.run()).map(drop)
+    }
+
+    fn run(mut self) {
+        let (events, session) = (&self.inner.events, &self.active.session);
+        events.recording_started(session, &self.active.file_name());
+        let over = loop {
+            if let Some(over) = self.turn() {
+                break over;
+            }
+            std::thread::sleep(TURN);
+        };
+        self.end(over);
+        self.active.end(&self.inner);
+    }
+
+    /// Takes and writes what there is; says why it is over, once it is.
+    fn turn(&mut self) -> Option<Over> {
+        let stopping = self.active.is_stopping();
+        let now = Instant::now();
+        while let Some(tapped) = self.tapping.next() {
+            self.heard = now;
+            self.recorder
+                .handle_batch(now, &tapped.batch, tapped.layer, tapped.after_gap);
+        }
+        self.recorder.handle_timeout(now);
+        if self.recorder.poll_keyframe(now) {
+            self.tapping.want_keyframe();
+        }
+        while let Some(bytes) = self.recorder.poll_output(now) {
+            if let Err(error) = self.append(&bytes) {
+                return Some(Over::Disk(error));
+            }
+            // A fragment too much, so that the file can be completed.
+            if self.inner.room() == 0 {
+                return Some(Over::Quota);
+            }
+        }
+        self.tell();
+        if let Some(end) = self.recorder.ended() {
+            return Some(Over::File(end.clone()));
+        }
+        match (stopping, now.duration_since(self.heard) > SILENT_AFTER) {
+            (true, _) => Some(Over::Asked),
+            (_, true) => Some(Over::Silent),
+            _ => None,
+        }
+    }
+
+    /// Completes the file, as far as the disk lets it, and writes down how it ended.
+    fn end(&mut self, over: Over) {
+        let mut over = over;
+        let ending = self.recorder.finish(Instant::now());
+        let had_picture = ending.is_some();
+        if let Some((bytes, ending)) = ending
+            && !matches!(over, Over::Disk(_))
+        {
+            let completed = self.append(&bytes).and_then(|()| self.complete(&ending));
+            if let Err(error) = completed {
+                over = Over::Disk(error);
+            }
+        }
+        self.tell();
+        let (mut state, mut reason) = (over.state(), over.reason());
+        if !had_picture && state == State::Completed {
+            state = State::Failed;
+            reason = Some(match over {
+                Over::Silent => "the device sent no picture for 30 s".to_owned(),
+                _ => "the device sent no picture that a file could begin with".to_owned(),
+            });
+        }
+        let (id, counts) = (self.active.id, &self.inner.counts);
+        let note = {
+            let mut note = lock(&self.active.note);
+            note.state = state;
+            note.reason = reason;
+            note.stopped_at = Some(rfc3339(SystemTime::now()));
+            note.clone()
+        };
+        match state {
+            State::Completed => counts.completed.fetch_add(1, Relaxed),
+            _ => counts.failed.fetch_add(1, Relaxed),
+        };
+        if let Err(error) = self.inner.store.note(id, &note) {
+            tracing::warn!(recording = %id, %error, "the end of a recording could not be written down");
+        }
+        tracing::info!(
+            recording = %id,
+            device = %self.active.device(),
+            seconds = note.duration_seconds,
+            bytes = note.file_size,
+            reason = note.reason.as_deref().unwrap_or("stopped"),
+            "recording ended"
+        );
+        self.inner.events.recording_stopped(
+            &self.active.session,
+            &self.active.file_name(),
+            Duration::from_secs_f64(note.duration_seconds),
+        );
+    }
+
+    fn complete(&mut self, ending: &super::container::Ending) -> io::Result<()> {
+        self.append(&ending.tail)?;
+        let file = self.file.as_ref().expect("bytes were written");
+        for patch in &ending.patches {
+            file.write_all_at(&patch.bytes, patch.at)?;
+        }
+        file.sync_all()
+    }
+
+    /// Writes bytes at the end, all of them or none.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.file.is_none() {
+            let format = self.recorder.format().unwrap_or(Format::WebM);
+            lock(&self.active.note).format = format.as_str().to_owned();
+            self.file = Some(self.inner.store.create(self.active.id, format)?);
+        }
+        let file = self.file.as_ref().expect("it was made above");
+        if let Err(error) = file.write_all_at(bytes, self.written) {
+            // What is left of a part would be in a player's way.
+            let _ = file.set_len(self.written);
+            return Err(error);
+        }
+        self.written += bytes.len() as u64;
+        self.inner.used.fetch_add(bytes.len() as u64, Relaxed);
+        self.inner
+            .counts
+            .bytes
+            .fetch_add(bytes.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Writes down for others how far it is.
+    fn tell(&mut self) {
+        let progress = self.recorder.progress();
+        let counts = &self.inner.counts;
+        let lost = progress.gaps.saturating_sub(self.tapping.gaps());
+        counts
+            .gaps_lost
+            .fetch_add(lost.saturating_sub(self.lost), Relaxed);
+        self.lost = self.lost.max(lost);
+        let overflowed = self.tapping.gaps();
+        counts
+            .gaps_overflow
+            .fetch_add(overflowed - self.overflowed, Relaxed);
+        self.overflowed = overflowed;
+        let seconds = progress.micros as f64 / 1e6;
+        let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+        let mut note = lock(&self.active.note);
+        note.file_size = self.written;
+        note.duration_seconds = (seconds * 1e3).round() / 1e3;
+        note.width = progress.width;
+        note.height = progress.height;
+        note.frames_written = progress.pictures;
+        note.frame_rate = (per_second(progress.pictures as f64) * 10.0).round() / 10.0;
+        note.bitrate = per_second(self.written as f64 * 8.0) as u64;
+    }
+}
