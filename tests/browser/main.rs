@@ -10,5 +10,6 @@ mod insecure;
 mod lipsync;
 mod networks;
 mod older;
+mod recording;
 mod simulcast;
 mod stream;

@@ -12,6 +12,7 @@ mod limits;
 mod media_port;
 mod older;
 mod operations;
+mod recordings;
 mod requests;
 mod restart;
 mod signalling;

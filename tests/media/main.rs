@@ -17,6 +17,7 @@ mod link;
 mod load;
 mod media;
 mod quality;
+mod recording;
 mod restart;
 mod sessions;
 mod shards;

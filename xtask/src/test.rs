@@ -175,6 +175,7 @@ mod tests {
             "scale",
             "GStreamer",
             "broker",
+            "recordings",
             "soak",
             "bench",
             "bench stages",

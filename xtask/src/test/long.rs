@@ -31,6 +31,10 @@ pub fn stages() -> Vec<Stage> {
             run: stages::broker,
         },
         Stage {
+            name: "recordings",
+            run: stages::long_recordings,
+        },
+        Stage {
             name: "soak",
             run: |_, _| soak::run(&soak::Args::default()),
         },

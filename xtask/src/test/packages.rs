@@ -41,6 +41,7 @@ pub const FAST: Packages = &[
     (Program("turnserver"), TURN_SERVER),
     (File("/usr/lib/rabbitmq/bin/rabbitmq-server"), BROKER),
     (Program("faketime"), "faketime"),
+    (Program("ffmpeg"), "ffmpeg"),
 ];
 
 /// What the long stages need too.

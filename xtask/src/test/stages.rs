@@ -289,6 +289,18 @@ pub fn broker(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     sh::run(sh::cargo(test).env("BROKER_AWAY_SECONDS", "60"), counts)
 }
 
+/// Seconds of the long recordings: sound and picture drift apart, and places for figures overflow, after
+/// minutes.
+const RECORDING_SECONDS: &str = "600";
+
+/// The tests of recordings that last as long as they are told.
+pub fn long_recordings(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    build(gate, counts)?;
+    let mut test = sh::cargo(["test", "--locked", "--workspace", "--test", "media", "--"]);
+    test.args(["recording::h264", "recording::vp8_and_opus"]);
+    sh::run(test.env("RECORDING_SECONDS", RECORDING_SECONDS), counts)
+}
+
 /// The workspace's programs alone, for a stage that starts them.
 pub const BUILD: Stage = Stage {
     name: "build",

@@ -1,0 +1,210 @@
+//! Who may use recordings, and what the answers look like where nothing is recorded.
+
+use crate::requests::*;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tests::MediaServer;
+use tests::process::TempDir;
+use tests::recordings::{ask, json_of, request as body};
+
+const ALL: &str = "/api/media/recordings";
+
+async fn with_token(
+    server: &MediaServer,
+    token: Option<&str>,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (u16, Value) {
+    let mut request = Client::new().request(method, server.url(&format!("{ALL}{path}")));
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.body(body.to_string());
+    }
+    let response = send(request).await;
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (status, body)
+}
+
+#[tokio::test]
+async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let server = MediaServer::closed(&["--recording-dir", &path]).await;
+    let publish = server.token("cam-1", "publish");
+    let offer = request(&server, Method::POST, "/whip/cam-1", SDP, PUBLISH).bearer_auth(&publish);
+    let opened = send(offer).await;
+    assert_eq!(opened.status(), 201);
+    let location = location(&opened);
+    let session = location.rsplit('/').next().expect("an id");
+    let wanted = Some(body(session, "cam-1", json!({})));
+    let (mine, other) = (
+        server.token("cam-1", "record"),
+        server.token("cam-2", "record"),
+    );
+
+    let none = with_token(&server, None, Method::POST, "", wanted.clone()).await;
+    assert_eq!(
+        none,
+        (
+            401,
+            json!({"error": "Unauthorized", "message": "未授权访问"})
+        )
+    );
+    let (status, refused) =
+        with_token(&server, Some(&publish), Method::POST, "", wanted.clone()).await;
+    assert_eq!((status, &refused["error"]), (403, &json!("Forbidden")));
+
+    let (status, started) = with_token(&server, Some(&mine), Method::POST, "", wanted).await;
+    assert_eq!(status, 200, "{started}");
+    let recording = &started["recording"];
+    let id = recording["id"].as_str().expect("an id");
+    for (field, value) in [
+        ("sessionId", json!(session)),
+        ("deviceId", json!("cam-1")),
+        ("userId", json!("")),
+        ("state", json!("recording")),
+    ] {
+        assert_eq!(recording[field], value, "{started}");
+    }
+    let paths = [format!("/{id}"), format!("/{id}/download")];
+    for path in &paths {
+        let (status, hidden) = with_token(&server, Some(&other), Method::GET, path, None).await;
+        assert_eq!(
+            (status, &hidden["error"]),
+            (404, &json!("recording_not_found")),
+            "{path}"
+        );
+    }
+    let (status, hidden) = with_token(&server, Some(&other), Method::DELETE, &paths[0], None).await;
+    assert_eq!(
+        (status, &hidden["error"]),
+        (404, &json!("recording_not_found"))
+    );
+    let stop = format!("/{id}/stop");
+    let (status, hidden) = with_token(&server, Some(&other), Method::POST, &stop, None).await;
+    assert_eq!(
+        (status, &hidden["error"]),
+        (500, &json!("recording_stop_failed"))
+    );
+    let (_, all) = with_token(&server, Some(&other), Method::GET, "", None).await;
+    assert_eq!(all, json!({"recordings": null, "total": 0}));
+    let (_, all) = with_token(&server, Some(&mine), Method::GET, "", None).await;
+    assert_eq!(all["recordings"][0]["id"], id, "{all}");
+
+    let (status, stopped) = with_token(&server, Some(&mine), Method::POST, &stop, None).await;
+    assert_eq!(
+        (status, &stopped["recording"]["state"]),
+        (200, &json!("failed")),
+        "no picture came"
+    );
+    let (status, gone) = with_token(&server, Some(&mine), Method::GET, &paths[1], None).await;
+    assert_eq!((status, &gone["error"]), (404, &json!("file_not_found")));
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_right_is_told_what_is_wrong_as_it_always_was() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let server = MediaServer::open(&["--recording-dir", &path]).await;
+    let location = open(&server, "/whip/cam-1", PUBLISH).await;
+    let session = location.rsplit('/').next().expect("an id");
+    let unknown = "00000000-0000-8000-8000-000000000000";
+    for (wanted, status, error, says) in [
+        (
+            json!({"deviceId": "cam-1"}),
+            400,
+            "invalid_request",
+            "'SessionID' failed on the 'required' tag",
+        ),
+        (
+            json!({"sessionId": session}),
+            400,
+            "invalid_request",
+            "'DeviceID' failed on the 'required' tag",
+        ),
+        (
+            body(session, "../etc", json!({})),
+            400,
+            "invalid_request",
+            "a device is named by",
+        ),
+        (
+            body(unknown, "cam-1", json!({})),
+            404,
+            "session_not_found",
+            "WebRTC session not found: 00000000",
+        ),
+        (
+            body(session, "cam-2", json!({})),
+            404,
+            "session_not_found",
+            "WebRTC session not found",
+        ),
+        (
+            body(session, "cam-1", json!({"codec": "X"})),
+            500,
+            "recording_start_failed",
+            "unsupported codec: X",
+        ),
+    ] {
+        let refused = json_of(
+            ask(&server, Method::POST, "", Some(wanted.clone())).await,
+            status,
+        )
+        .await;
+        assert_eq!(refused["error"], error, "{wanted}: {refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(message.contains(says), "{wanted}: {refused}");
+    }
+    let empty = json_of(ask(&server, Method::POST, "", None).await, 400).await;
+    assert_eq!(empty, json!({"error": "invalid_request", "message": "EOF"}));
+    for id in ["x", "short", unknown, "..%2f..%2fetc%2fpasswd"] {
+        let missing = json_of(
+            ask(&server, Method::GET, &format!("/{id}"), None).await,
+            404,
+        )
+        .await;
+        assert_eq!(missing["error"], "recording_not_found", "{id}");
+        let missing = json_of(
+            ask(&server, Method::GET, &format!("/{id}/download"), None).await,
+            404,
+        )
+        .await;
+        assert_eq!(missing["error"], "recording_not_found", "{id}");
+        let missing = json_of(
+            ask(&server, Method::POST, &format!("/{id}/stop"), None).await,
+            500,
+        )
+        .await;
+        assert_eq!(missing["error"], "recording_stop_failed", "{id}");
+    }
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn without_a_folder_nothing_is_recorded_and_the_answer_says_so() {
+    let server = MediaServer::open(&[]).await;
+    let location = open(&server, "/whip/cam-1", PUBLISH).await;
+    let session = location.rsplit('/').next().expect("an id");
+    let wanted = Some(body(session, "cam-1", json!({})));
+    let off = json_of(ask(&server, Method::POST, "", wanted).await, 500).await;
+    assert!(
+        off["message"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("--recording-dir"),
+        "{off}"
+    );
+    let all = json_of(ask(&server, Method::GET, "", None).await, 200).await;
+    assert_eq!(all, json!({"recordings": null, "total": 0}));
+    let stats = json_of(ask(&server, Method::GET, "/stats", None).await, 200).await;
+    assert_eq!(stats["totalRecordings"], 0, "{stats}");
+}
