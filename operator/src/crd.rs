@@ -12,6 +12,7 @@ mod monitoring;
 mod network_policy;
 mod observability;
 mod pod;
+mod recording;
 mod rollout;
 mod signalling;
 mod status;
@@ -30,6 +31,7 @@ pub use monitoring::Monitoring;
 pub use network_policy::NetworkPolicy;
 pub use observability::Observability;
 pub use pod::Pod;
+pub use recording::Recording;
 pub use rollout::{OnOperatorUpgrade, RolloutPolicy};
 pub use signalling::Signalling;
 pub use status::{
@@ -136,6 +138,10 @@ pub struct MediaServiceSpec {
     /// Who is told of sessions and recordings. Default: nobody.
     #[serde(default)]
     pub events: Events,
+
+    /// Whether devices can be recorded, and where recordings are kept. Default: they can't.
+    #[serde(default)]
+    pub recording: Recording,
 
     /// Narrow changes to the media pod. Any change replaces the pod.
     #[serde(default)]

@@ -287,6 +287,7 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "limits": spec.limits,
             "turn": spec.turn,
             "events": spec.events,
+            "recording": spec.recording,
             "pod": pod,
             "perSessionSeries": spec.monitoring.per_session_series,
             "maxSeriesPerFamily": spec.monitoring.max_series_per_family,

@@ -91,6 +91,7 @@ fn what_is_right_breaks_no_rule() {
         json!({"pod": {"resources": {"requests": {"cpu": "2000m", "memory": "2048Mi"}, "limits": {"cpu": 2, "memory": "2Gi"}}}}),
         json!({"pod": {"resources": {"requests": {"memory": "4Gi"}, "limits": {"cpu": "2"}}}}),
         json!({"clusterKeySecretRef": {"name": "a.b-9", "key": "Root_key.1"}}),
+        json!({"recording": {"enabled": true, "claimName": "", "sizeLimit": "500", "maxSeconds": 0}}),
         json!({"rollout": {"drainTimeoutSeconds": 86400, "onOperatorUpgrade": "Roll"}}),
     ];
     for spec in edges {

@@ -14,6 +14,7 @@ pub const CONFIG_DIR: &str = "/etc/media/config";
 pub const SECRETS_DIR: &str = "/etc/media/secrets";
 pub const ADDRESSES_DIR: &str = "/etc/media/addresses";
 pub const FILE: &str = "config.toml";
+pub const RECORDINGS_DIR: &str = "/var/lib/media/recordings";
 /// File below [`SECRETS_DIR`].
 pub const TURN_SECRET: &str = "turn";
 /// Another.
@@ -137,6 +138,15 @@ fn toml(service: &ValidService) -> String {
     let events = events(service);
     if !events.is_empty() {
         tables.push(("events", events.into()));
+    }
+    let recording = &spec.recording;
+    if recording.enabled {
+        let table = json!({
+            "dir": RECORDINGS_DIR,
+            "size_limit": recording.size_limit,
+            "max_seconds": recording.max_seconds,
+        });
+        tables.push(("recording", table));
     }
     let mut out = String::new();
     for (name, table) in tables {

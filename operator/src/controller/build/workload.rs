@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, Secret, SecretProjection,
-    SecurityContext, ServiceAccount, Volume, VolumeMount, VolumeProjection,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+    LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, Secret, SecretProjection, SecurityContext,
+    ServiceAccount, Volume, VolumeMount, VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
@@ -20,7 +22,7 @@ use serde_json::json;
 use super::{addresses, config, meta, service};
 use crate::controller::drain;
 use crate::controller::validate::{KeyRef, ValidService};
-use crate::crd::Exposure;
+use crate::crd::{Exposure, Recording};
 use crate::hash;
 
 /// User of the image.
@@ -29,6 +31,9 @@ const UID: i64 = 65532;
 /// Where the server looks for the pod's own annotations; not in its configuration, which a server from
 /// before this would refuse.
 const POD_DIR: &str = "/etc/media/pod";
+
+/// Volume of recordings.
+const RECORDINGS_VOLUME: &str = "recordings";
 
 /// Volume of the pod's own annotations.
 pub const POD_VOLUME: &str = "pod";
@@ -204,14 +209,25 @@ pub fn container(service: &ValidService) -> Container {
         }),
         // The last lines of a crash then show in the pod's status and in our condition.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(vec![
-            mount("config", config::CONFIG_DIR),
-            mount("secrets", config::SECRETS_DIR),
-            mount("addresses", config::ADDRESSES_DIR),
-            mount(POD_VOLUME, POD_DIR),
-        ]),
+        volume_mounts: Some(mounts(service)),
         ..Container::default()
     }
+}
+
+fn mounts(service: &ValidService) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount("config", config::CONFIG_DIR),
+        mount("secrets", config::SECRETS_DIR),
+        mount("addresses", config::ADDRESSES_DIR),
+        mount(POD_VOLUME, POD_DIR),
+    ];
+    if service.spec.recording.enabled {
+        mounts.push(VolumeMount {
+            read_only: None,
+            ..mount(RECORDINGS_VOLUME, config::RECORDINGS_DIR)
+        });
+    }
+    mounts
 }
 
 /// The server takes media over UDP and TCP on one port; the node may have them on two.
@@ -272,7 +288,7 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
     if let Some(secret) = &service.keys.webhook_secret {
         secrets.push(secret_file(secret, config::WEBHOOK_SECRET));
     }
-    vec![
+    let mut volumes = vec![
         Volume {
             name: "config".into(),
             config_map: Some(ConfigMapVolumeSource {
@@ -313,7 +329,44 @@ fn volumes(service: &ValidService) -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-    ]
+    ];
+    let recording = &service.spec.recording;
+    if recording.enabled {
+        volumes.push(recordings(recording));
+    }
+    volumes
+}
+
+/// Where recordings are kept. The kubelet ends a pod whose emptyDir is over its limit, and the server keeps
+/// to its own by then: it knows the size of files, not what they take on the disk.
+fn recordings(recording: &Recording) -> Volume {
+    let claim = (!recording.claim_name.is_empty()).then(|| PersistentVolumeClaimVolumeSource {
+        claim_name: recording.claim_name.clone(),
+        read_only: None,
+    });
+    let own = claim.is_none().then(|| EmptyDirVolumeSource {
+        medium: None,
+        size_limit: Some(Quantity(with_a_fifth_more(&recording.size_limit))),
+    });
+    Volume {
+        name: RECORDINGS_VOLUME.into(),
+        persistent_volume_claim: claim,
+        empty_dir: own,
+        ..Volume::default()
+    }
+}
+
+/// A size that the resource's rules let through, and a fifth of it, in tenths so that none is lost.
+fn with_a_fifth_more(size: &str) -> String {
+    let digits = size.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = &size[digits.len()..];
+    let tenths = digits.parse::<u64>().unwrap_or_default() * 12;
+    match (tenths % 10, unit) {
+        (0, unit) => format!("{}{unit}", tenths / 10),
+        // Part of a byte.
+        (_, "") => (tenths / 10 + 1).to_string(),
+        (part, unit) => format!("{}.{part}{unit}", tenths / 10),
+    }
 }
 
 fn service_account_name(service: &ValidService) -> String {
@@ -385,4 +438,22 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
 
 fn some<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
     (!map.is_empty()).then(|| map.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_a_fifth_more;
+
+    #[test]
+    fn an_empty_dir_has_a_fifth_more_room_than_recordings_may_take() {
+        for (size, more) in [
+            ("10Gi", "12Gi"),
+            ("500Mi", "600Mi"),
+            ("1Gi", "1.2Gi"),
+            ("7", "9"),
+            ("3T", "3.6T"),
+        ] {
+            assert_eq!(with_a_fifth_more(size), more);
+        }
+    }
 }
