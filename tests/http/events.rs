@@ -4,12 +4,13 @@ use crate::requests::*;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Method;
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tests::https::{Answer, Https, Request};
 use tests::namespace::in_network_with;
 use tests::process::TempDir;
+use tests::recordings;
 use tests::{MediaServer, wait_for};
 
 /// An address of documentation (RFC 5737): none of this machine or its link.
@@ -25,7 +26,8 @@ struct Told {
 }
 
 impl Told {
-    async fn start() -> Self {
+    /// `more` are its other flags.
+    async fn start(more: &[&str]) -> Self {
         let receiver = Https::start(RECEIVER, Answer::status("204 No Content")).await;
         let secret = TempDir::new("webhook");
         let file = secret.path().join("secret");
@@ -36,7 +38,7 @@ impl Told {
         );
         let url = receiver.url("/events");
         let webhook = ["--webhook-url", &url, "--webhook-secret-file", &file];
-        let server = MediaServer::closed(&[&webhook[..], &["--ca-file", &ca]].concat()).await;
+        let server = MediaServer::closed(&[&webhook[..], &["--ca-file", &ca], more].concat()).await;
         Self {
             server,
             receiver,
@@ -115,7 +117,7 @@ fn check_signature(request: &Request) {
 #[test]
 fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is_away() {
     in_network_with(NETWORK, async {
-        let mut told = Told::start().await;
+        let mut told = Told::start(&[]).await;
         let session = told.open("cam-1").await;
         told.close(&session).await;
         assert_eq!(told.taken(2).await, pairs(&["cam-1"]));
@@ -206,7 +208,7 @@ fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is
 #[test]
 fn a_session_that_never_connects_is_an_error_and_then_closed() {
     in_network_with(NETWORK, async {
-        let told = Told::start().await;
+        let told = Told::start(&[]).await;
         told.open("cam-1").await;
         // Nothing is sent to it: its set-up ends after 15 s.
         wait_for(
@@ -230,5 +232,41 @@ fn a_session_that_never_connects_is_an_error_and_then_closed() {
         );
         let error: Value = serde_json::from_str(&taken(&told.receiver)[1].body).expect("JSON");
         assert_eq!(error["error"], "setup_timeout");
+    });
+}
+
+#[test]
+fn a_webhook_is_told_of_recordings_and_the_names_of_their_files() {
+    in_network_with(NETWORK, async {
+        let folder = TempDir::new("recordings");
+        let path = folder.path().display().to_string();
+        let told = Told::start(&["--recording-dir", &path]).await;
+        let session = told.open("cam-1").await;
+        let session = session.rsplit('/').next().expect("an id");
+        let token = told.server.token("cam-1", "record");
+        let ask = async |path: &str, body: String| -> Value {
+            let path = format!("/api/media/recordings{path}");
+            let posted = Client::new().post(told.server.url(&path)).body(body);
+            let response = send(posted.bearer_auth(&token)).await;
+            recordings::json_of(response, 200).await["recording"].clone()
+        };
+        let wanted = recordings::request(session, "cam-1", json!({}));
+        let started = ask("", wanted.to_string()).await;
+        let id = started["id"].as_str().expect("an id");
+        ask(&format!("/{id}/stop"), String::new()).await;
+        told.taken(3).await;
+        let events = taken(&told.receiver);
+        let file = format!("{id}.webm");
+        for (event, kind) in events[1..].iter().zip(["started", "stopped"]) {
+            let event: Value = serde_json::from_str(&event.body).expect("JSON");
+            let mut fields = json!({
+                "event_type": format!("recording.{kind}"), "service": "media-service", "session_id": session,
+                "device_id": "cam-1", "recording_path": file, "timestamp": event["timestamp"],
+            });
+            if kind == "stopped" {
+                fields["duration_seconds"] = json!(0);
+            }
+            assert_eq!(event, fields);
+        }
     });
 }

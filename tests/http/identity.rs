@@ -207,7 +207,7 @@ async fn keyless(args: &[&str], key: &Key, result: &str) {
 }
 
 /// A token of a tenant.
-fn of_tenant(server: &MediaServer, tenant: &str, grants: &str) -> String {
+pub fn of_tenant(server: &MediaServer, tenant: &str, grants: &str) -> String {
     let mut mint = Command::new(binary());
     mint.args([
         "token",

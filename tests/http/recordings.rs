@@ -1,5 +1,6 @@
 //! Who may use recordings, and what the answers look like where nothing is recorded.
 
+use crate::identity::of_tenant;
 use crate::requests::*;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -104,6 +105,85 @@ async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
     );
     let (status, gone) = with_token(&server, Some(&mine), Method::GET, &paths[1], None).await;
     assert_eq!((status, &gone["error"]), (404, &json!("file_not_found")));
+}
+
+#[tokio::test]
+async fn a_tenant_never_sees_or_changes_recordings_of_another() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let server =
+        MediaServer::closed(&["--tenant-claim", "tenantId", "--recording-dir", &path]).await;
+    let [acme, globex] = ["acme", "globex"].map(|t| of_tenant(&server, t, "publish,record,admin"));
+    let mut sessions = Vec::new();
+    for token in [&acme, &globex] {
+        let offer = request(&server, Method::POST, "/whip/cam-1", SDP, PUBLISH).bearer_auth(token);
+        let opened = send(offer).await;
+        assert_eq!(opened.status(), 201);
+        let location = location(&opened);
+        sessions.push(location.rsplit('/').next().expect("an id").to_owned());
+    }
+    let wanted = Some(body(&sessions[0], "cam-1", json!({})));
+    let ask = async |token: &str, method: Method, path: &str, body: Option<Value>| {
+        with_token(&server, Some(token), method, path, body).await
+    };
+
+    let (status, refused) = ask(&globex, Method::POST, "", wanted.clone()).await;
+    assert_eq!(
+        (status, &refused["error"]),
+        (404, &json!("session_not_found"))
+    );
+    let (status, started) = ask(&acme, Method::POST, "", wanted).await;
+    assert_eq!(status, 200, "{started}");
+    assert_eq!(
+        started["recording"]["deviceId"], "cam-1",
+        "as its clients call it"
+    );
+    let id = started["recording"]["id"].as_str().expect("an id");
+    let one = format!("/{id}");
+    let stop = format!("/{id}/stop");
+
+    // While it is under way, and when it has ended.
+    for active in [1, 0] {
+        for (method, path, status, error) in [
+            (Method::GET, one.clone(), 404, "recording_not_found"),
+            (
+                Method::GET,
+                format!("/{id}/download"),
+                404,
+                "recording_not_found",
+            ),
+            (Method::DELETE, one.clone(), 404, "recording_not_found"),
+            (Method::POST, stop.clone(), 500, "recording_stop_failed"),
+        ] {
+            let (found, hidden) = ask(&globex, method.clone(), &path, None).await;
+            assert_eq!(
+                (found, &hidden["error"]),
+                (status, &json!(error)),
+                "{method} {path}"
+            );
+        }
+        let (_, all) = ask(&globex, Method::GET, "", None).await;
+        assert_eq!(all, json!({"recordings": null, "total": 0}));
+        let (_, stats) = ask(&globex, Method::GET, "/stats", None).await;
+        assert_eq!(
+            (&stats["activeRecordings"], &stats["totalRecordings"]),
+            (&json!(0), &json!(0))
+        );
+        let (_, stats) = ask(&acme, Method::GET, "/stats", None).await;
+        assert_eq!(
+            (&stats["activeRecordings"], &stats["totalRecordings"]),
+            (&json!(active), &json!(1))
+        );
+        let (status, shown) = ask(&acme, Method::GET, &one, None).await;
+        assert_eq!(
+            (status, &shown["recording"]["deviceId"]),
+            (200, &json!("cam-1"))
+        );
+        if active == 1 {
+            let (status, stopped) = ask(&acme, Method::POST, &stop, None).await;
+            assert_eq!(status, 200, "{stopped}");
+        }
+    }
 }
 
 #[tokio::test]

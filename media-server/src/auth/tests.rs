@@ -77,6 +77,7 @@ fn an_administrator_sees_and_ends_everything_and_publishes_and_controls_nothing(
     assert!(
         admin.may_view("cam-1") && admin.owns("cam-1", Some("bob")) && admin.owns("cam-1", None)
     );
+    assert!(admin.may_record("cam-1"));
     assert!(!admin.may_publish("cam-1") && !admin.may_control("cam-1"));
 }
 
@@ -93,7 +94,7 @@ fn of_tenant(claims: serde_json::Value, enforce_grants: bool) -> Result<Principa
 fn a_tenant_has_its_own_devices_and_never_those_of_another() {
     for (media, enforce_grants) in [
         (
-            serde_json::json!({"publish": ["*"], "view": ["*"], "control": ["*"], "admin": true}),
+            serde_json::json!({"publish": ["*"], "view": ["*"], "control": ["*"], "record": ["*"], "admin": true}),
             true,
         ),
         (serde_json::json!({}), false),
@@ -107,13 +108,16 @@ fn a_tenant_has_its_own_devices_and_never_those_of_another() {
         assert!(
             principal.may_publish(&own) && principal.may_view(&own) && principal.may_control(&own)
         );
-        assert!(principal.owns(&own, Some("alice")));
+        assert!(principal.may_record(&own) && principal.owns(&own, Some("alice")));
         for other in ["globex/cam-1", "acme2/cam-1", "acm/cam-1", "cam-1", "acme"] {
             assert!(
                 !principal.may_publish(other) && !principal.may_view(other),
                 "{other}"
             );
-            assert!(!principal.may_control(other), "{other}");
+            assert!(
+                !principal.may_control(other) && !principal.may_record(other),
+                "{other}"
+            );
             assert!(
                 !principal.owns(other, Some("alice")),
                 "{other}: its user has the same name"

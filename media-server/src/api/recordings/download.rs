@@ -141,6 +141,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_is_called_by_the_name_of_its_device_without_the_tenant() {
+        let note = serde_json::json!({
+            "id": "0123456789", "sessionId": "", "deviceId": "acme/cam-1", "state": "completed", "format": "webm",
+            "fileSize": 0, "durationSeconds": 0.0, "width": 0, "height": 0, "frameRate": 0.0, "bitrate": 0,
+            "startedAt": "2026-01-31T12:00:00Z", "framesWritten": 0,
+        });
+        let note: Note = serde_json::from_value(note).expect("a note");
+        assert_eq!(
+            disposition(&note, Format::WebM),
+            "attachment; filename=cam-1_20260131_120000_01234567.webm"
+        );
+    }
+
+    #[test]
     fn a_single_range_of_bytes_is_a_part_and_anything_else_the_whole() {
         for (header, part) in [
             ("bytes=0-9", Some(Some((0, 10)))),
