@@ -61,15 +61,15 @@ pub fn answer(data: &[u8]) {
         packetization_mode: 1,
         profile_iop: 0x42e0,
     };
-    let video = [h264, Codec::Vp8];
-    let proposed = Proposed {
-        video: video.to_vec(),
+    let proposed = [h264, Codec::Vp8, Codec::Opus];
+    let proposal = Proposed {
+        video: proposed[..2].to_vec(),
         audio: true,
         control: true,
         stream: "screen".to_owned(),
     };
     let ssrcs = [111, 222, 333];
-    let proposal = Proposal::new(proposed, ssrcs, "media".to_owned()).expect("a track");
+    let proposal = Proposal::new(proposal, ssrcs, "media".to_owned()).expect("a track");
     let Ok((negotiated, candidates)) = proposal.agree(data) else {
         return;
     };
@@ -79,7 +79,9 @@ pub fn answer(data: &[u8]) {
     for track in &negotiated.tracks {
         assert!((1..=2).contains(&track.payload_types.len()));
         for payload_type in &track.payload_types {
-            let known = video.contains(&payload_type.codec) || payload_type.codec == Codec::Opus;
+            let known = proposed
+                .iter()
+                .any(|codec| codec.is_like(&payload_type.codec));
             assert!(known, "{payload_type:?}");
             assert!([96, 102, 111].contains(&payload_type.pt));
             assert!(matches!(payload_type.rtx, None | Some(97 | 103)));
