@@ -56,6 +56,7 @@ impl State {
                 else {
                     continue;
                 };
+                let recorded = !known.taps.is_empty();
                 for shard in known.subscribed() {
                     let parcel = Parcel::Media {
                         device: device.clone(),
@@ -63,7 +64,9 @@ impl State {
                     };
                     self.parcel(shard, parcel);
                 }
-                self.record(now, &device, &batch);
+                if recorded {
+                    self.record(now, &device, &batch);
+                }
                 self.forward(now, &device, &batch);
             }
         }

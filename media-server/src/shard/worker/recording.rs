@@ -49,7 +49,7 @@ impl State {
 
     /// Gives the recordings of a publisher here its sound, and the video of its best layer.
     pub(super) fn record(&mut self, now: Instant, device: &str, batch: &Arc<MediaBatch>) {
-        let Some(known) = self.devices.find(device).filter(|d| !d.taps.is_empty()) else {
+        let Some(known) = self.devices.find(device) else {
             return;
         };
         let best = batch.layers().and_then(|layers| layers.best());
