@@ -3,6 +3,7 @@
 //! Owns what handlers share ([`App`]), the tasks that keep it fresh, and the end: not ready, wait for
 //! sessions within a bound, close the rest as drained, let requests end. Called by `main.rs`.
 
+mod connections;
 mod ending;
 mod ufrag_key;
 
@@ -26,6 +27,7 @@ use crate::sockets::Sockets;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
+use connections::Connections;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -203,29 +205,6 @@ fn cache_bytes() -> usize {
     usize::try_from(memory / 4).unwrap_or(usize::MAX)
 }
 
-/// TCP connections for media: half of the files that may be open, so that HTTP always has some.
-fn tcp_connections(config: &Config) -> usize {
-    if !config.media_tcp {
-        return 0;
-    }
-    let files = resources::open_files_limit().unwrap_or(USUAL_OPEN_FILES);
-    usize::try_from(files / 2).map_or(MAX_TCP_CONNECTIONS, |half| half.min(MAX_TCP_CONNECTIONS))
-}
-
-/// Connections of HTTP at once: a quarter of the files that may be open, but no more than was said.
-fn http_connections(config: &Config) -> u32 {
-    let files = resources::open_files_limit().unwrap_or(USUAL_OPEN_FILES);
-    u32::try_from(files / 4).map_or(config.http_connections, |quarter| {
-        quarter.min(config.http_connections).max(1)
-    })
-}
-
-/// Each viewer over TCP has one, and for a moment a few more. They hold a quarter of a MiB each when
-/// all of them are slow.
-const MAX_TCP_CONNECTIONS: usize = 8192;
-/// What a process may have open where nobody says otherwise.
-const USUAL_OPEN_FILES: u64 = 1024;
-
 /// Where the system does not tell: the least that a pod is sensibly given.
 const UNKNOWN_MEMORY: u64 = 512 << 20;
 
@@ -243,12 +222,13 @@ impl Server {
     /// # Errors
     /// [`AppError`] with what was attempted.
     pub async fn start(config: Config) -> Result<Server, AppError> {
+        let connections = Connections::of(&config, resources::open_files_limit());
         let auth = Authorizer::new(config.auth.clone(), config.ca_file.as_deref())?;
         let ice_servers = IceServers::new(config.turn.clone())?;
         let ufrag_key = ufrag_key::derive(&config)?;
         let (shards, events) = Shards::start(ShardConfig {
             listen: config.media,
-            tcp_connections: tcp_connections(&config),
+            tcp_connections: connections.media as usize,
             shards: config.shards,
             ufrag_key,
             cache_bytes: cache_bytes(),
@@ -258,7 +238,6 @@ impl Server {
         let told = Arc::new(Events::start(&config.events, config.ca_file.as_deref())?);
         let recordings = Recordings::open(&config, shards.clone(), told.clone())?;
         let limits = config.limits;
-        let connections = http_connections(&config);
         let app = Arc::new(App {
             registry: Registry::new(
                 limits.sessions_per_pod,
@@ -271,10 +250,9 @@ impl Server {
             ice_servers,
             addresses: Addresses::default(),
             usage: Usage::default(),
-            event_streams: EventStreams::new(connections),
-            // Each has a connection's place: a quarter of them, where event streams may have half.
+            event_streams: EventStreams::new(connections.event_streams as usize),
             naming: tokio::sync::Mutex::default(),
-            sockets: Sockets::new((connections / 4).max(1)),
+            sockets: Sockets::new(connections.websockets),
             events: told,
             recordings,
             ufrag_key,
@@ -295,14 +273,14 @@ impl Server {
             app.config.http,
             app.config.tls.as_ref(),
             api::signalling(&app, together),
-            connections,
+            connections.http,
         )?;
         let operations = match app.config.metrics_listen {
             Some(address) => Some(Listener::bind(
                 address,
                 None,
                 api::operations(&app),
-                connections,
+                connections.http,
             )?),
             None => None,
         };

@@ -14,7 +14,7 @@
 //! tls_cert = "…"                   # PEM files; both or none
 //! tls_key = "…"
 //! cors_origins = []                # e.g. "https://app.example.com"; "*" for any
-//! connections = 4096               # open at once on each address, and a quarter of the open files at most
+//! connections = 4096               # open at once on each address, and at most half of the files that media over TCP leaves
 //!
 //! [media]
 //! listen = "127.0.0.1:8443"        # UDP and TCP

@@ -7,8 +7,6 @@ use media_core::ids::SessionId;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Streams of all sessions, 100 bytes each.
-const MAX_STREAMS: usize = 2_048;
 /// Streams of one session: one, and another while a page that was left is not forgotten yet.
 const MAX_OF_SESSION: usize = 2;
 
@@ -57,12 +55,11 @@ pub struct EventStreams {
 }
 
 impl EventStreams {
-    /// One that is listened to has a connection for as long as it likes, of the `connections` that there may
-    /// be: half of them are left for requests.
-    pub fn new(connections: u32) -> EventStreams {
+    /// None, of so many that there may be.
+    pub fn new(max: usize) -> EventStreams {
         EventStreams {
             map: Mutex::default(),
-            max: MAX_STREAMS.min(connections as usize / 2),
+            max,
         }
     }
 
@@ -131,22 +128,15 @@ mod tests {
 
     #[test]
     fn a_session_and_the_process_have_a_bound_and_room_again_after_an_end() {
-        let streams = EventStreams::new(10_000);
+        let streams = EventStreams::new(100);
         let open = |n: usize| streams.open(format!("s{n}"), session(n / 2), vec![Kind::Layers]);
-        assert!((0..MAX_STREAMS).all(open));
+        assert!((0..100).all(open));
         assert!(!streams.open("more".into(), session(9_999), Vec::new()));
         streams.close_session(session(0));
         assert!(streams.open("more".into(), session(9_999), Vec::new()));
         assert!(streams.close("s2", session(1)));
         assert!(!streams.close("s2", session(1)), "closed already");
         assert!(!streams.open("third".into(), session(2), Vec::new()));
-    }
-
-    #[test]
-    fn half_of_the_connections_are_left_for_requests() {
-        let streams = EventStreams::new(5);
-        let open = |n: usize| streams.open(format!("s{n}"), session(n), vec![Kind::Active]);
-        assert_eq!([0, 1, 2].map(open), [true, true, false]);
     }
 
     #[test]

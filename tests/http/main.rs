@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod crowd;
 mod events;
 mod extensions;
 mod identity;

@@ -66,7 +66,7 @@ async fn a_thousand_random_datagrams_get_no_answer_and_leave_nothing() {
     assert!(!server.process().log().contains("panicked"));
 }
 
-fn resident_kib(server: &MediaServer) -> u64 {
+pub fn resident_kib(server: &MediaServer) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))
         .expect("the process is there");
     status

@@ -35,6 +35,10 @@ pub fn stages() -> Vec<Stage> {
             run: stages::long_recordings,
         },
         Stage {
+            name: "sockets",
+            run: stages::crowd,
+        },
+        Stage {
             name: "soak",
             run: |_, _| soak::run(&soak::Args::default()),
         },

@@ -301,6 +301,14 @@ pub fn long_recordings(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<(
     sh::run(test.env("RECORDING_SECONDS", RECORDING_SECONDS), counts)
 }
 
+/// The test of the gate with as many WebSockets as one server is to have.
+pub fn crowd(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    build(gate, counts)?;
+    let mut test = sh::cargo(["test", "--locked", "--workspace", "--test", "http", "--"]);
+    test.args(["crowd::", "--nocapture"]);
+    sh::run(test.env("CROWD", "2000"), counts)
+}
+
 /// The workspace's programs alone, for a stage that starts them.
 pub const BUILD: Stage = Stage {
     name: "build",

@@ -346,7 +346,10 @@ struct Outbox {
 impl Outbox {
     /// Sends one JSON object, a frame of its own.
     async fn send(&self, object: serde_json::Value) {
-        let message = Message::Text(object.to_string().into());
+        let mut text = object.to_string();
+        // It may wait for long: without the room that it grew into.
+        text.shrink_to_fit();
+        let message = Message::Text(text.into());
         if !enqueue(&self.queue, message).await {
             self.app
                 .metrics
