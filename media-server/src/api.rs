@@ -4,6 +4,7 @@
 //! Called by the app, which serves the routers.
 
 mod admin;
+mod answered;
 mod cors;
 pub mod error;
 mod events;

@@ -1,8 +1,9 @@
 //! WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): endpoints and session resources.
 //!
 //! Both protocols are one set of handlers: they differ in the role, in who may, and in that a viewer
-//! needs a live publisher. Turns an offer into a session on a shard and an answer.
+//! needs a live publisher. `answered.rs` turns an offer into a session on a shard and an answer.
 
+use super::answered::{Asking, agree, answer};
 use super::error::ApiError;
 use super::patch::patch;
 use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read_body};
@@ -11,20 +12,18 @@ use crate::app::App;
 use crate::auth::Principal;
 use crate::devices::name_of;
 use crate::drain::DrainState;
-use crate::registry::{AdmitError, Ice, MediaLine, NewSession, Protocol, Record, role_name};
-use crate::shard::{CloseReason, MailboxError, OpenSession};
+use crate::registry::{AdmitError, Protocol, Record, role_name};
+use crate::shard::CloseReason;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use media_core::cells::SessionCells;
-use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::ids::SessionId;
 use media_core::negotiated::Role;
-use media_core::sdp::{Bundle, Local, Offer, write_answer};
+use media_core::sdp::Offer;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -142,7 +141,14 @@ async fn create(
     check_rate(&app, &principal)?;
     let device = principal.key_of(device);
     check_grant(&app, protocol, &principal, &device)?;
-    let created = admitted(&app, protocol, device, principal, asked, headers, body).await;
+    let asking = Asking {
+        protocol,
+        device,
+        principal,
+        asked,
+        user: None,
+    };
+    let created = admitted(&app, asking, headers, body).await;
     if let Err(error) = &created {
         count_refused(&app, protocol, error);
     }
@@ -198,10 +204,7 @@ pub(super) fn check_grant(
 
 async fn admitted(
     app: &Arc<App>,
-    protocol: Protocol,
-    device: Arc<str>,
-    principal: Principal,
-    asked: Instant,
+    asking: Asking,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -211,94 +214,34 @@ async fn admitted(
         return Err(ApiError::Draining);
     }
     let offer = Offer::parse(&body)?;
-    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
-    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
-    let agreement = offer.agree(protocol.role(), ssrcs, cname)?;
+    let protocol = asking.protocol;
+    let agreement = agree(app, protocol, &offer)?;
     // Looked at again when the session is admitted; here it saves the work.
-    if protocol == Protocol::Whep && !app.registry.is_live(&device) {
+    if protocol == Protocol::Whep && !app.registry.is_live(&asking.device) {
         return Err(ApiError::NoPublisher {
-            device: name_of(&device).to_owned(),
+            device: name_of(&asking.device).to_owned(),
         });
     }
-    let candidates = app.addresses.current();
-    if candidates.is_empty() {
+    if app.addresses.current().is_empty() {
         return Err(ApiError::NoAddress);
     }
     if protocol == Protocol::Whip {
-        let rate = app.limiter.devices.take(Instant::now(), &device);
+        let rate = app.limiter.devices.take(Instant::now(), &asking.device);
         rate.map_err(|wait| ApiError::Rate {
             limit: "device",
             wait,
         })?;
     }
-    let handshake = app.limiter.handshakes.begin().await;
-    let handshake = handshake.map_err(|_| ApiError::Handshakes)?;
-    // It may have waited for its place.
-    if app.drain_state() != DrainState::Accepting {
-        return Err(ApiError::Draining);
-    }
-    let shard = app.shards.place(protocol.role(), &device);
-    let id = SessionId::new(app.config.ordinal, shard, app.random());
-    let ufrag = Ufrag::new(&app.ufrag_key, app.config.ordinal, shard, app.random());
-    let pwd = IcePwd::new(app.random());
-    let answer = write_answer(
-        &offer,
-        &agreement,
-        &Local {
-            ufrag,
-            pwd,
-            fingerprint: app.shards.fingerprint(),
-            candidates: &candidates,
-            origin: u64::from_be_bytes(app.random()),
-            video_kbps: app.config.limits.video_kbps,
-        },
-    );
-    let may_control = principal.may_control(&device);
-    let cells = Arc::new(SessionCells::new());
-    let counted = count_candidates(app, &cells, offer.candidates, MAX_CANDIDATES);
-    let etag = format!("\"{ufrag}\"");
-    let record = Arc::new(Record::new(NewSession {
-        id,
-        protocol,
-        device: device.clone(),
-        subject: principal.subject,
-        asked,
-        ice: Ice {
-            etag: etag.clone(),
-            remote_ufrag: offer.ice_ufrag.clone(),
-            remote_pwd: offer.ice_pwd.clone(),
-            candidates: counted,
-        },
-        bundle: Bundle::of(&offer, &agreement).expect("an answer has an m-line in use"),
-        video: offer.video().map(|(index, mid)| MediaLine {
-            index,
-            mid: mid.to_owned(),
-        }),
-        rids: agreement.negotiated.rids(),
-        codecs: agreement.negotiated.codecs(),
-        older: None,
-        cells: cells.clone(),
-        handshake: Some(handshake),
-    }));
-    let open = OpenSession {
-        id,
-        ufrag,
-        pwd,
-        device,
-        negotiated: agreement.negotiated,
-        may_control,
-        cells,
-    };
-    // A task of its own: a client that hangs up now must not leave half a session behind.
-    let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
-    opened.await.expect("opening a session does not panic")?;
+    let (record, answer) = answer(app, asking, &offer, agreement).await?;
+    let etag = record.ice.lock().await.etag.clone();
+    let (id, device) = (record.id, record.device_name());
     let mut response = (
         StatusCode::CREATED,
         [
             (header::CONTENT_TYPE, SDP.to_owned()),
             (
                 header::LOCATION,
-                format!("/{}/{}/{id}", protocol.as_str(), record.device_name()),
+                format!("/{}/{device}/{id}", protocol.as_str()),
             ),
             (header::ETAG, etag),
             (
@@ -315,44 +258,6 @@ async fn admitted(
         events::link(&record, &mut response);
     }
     Ok(response)
-}
-
-/// The streams of one session must differ.
-pub(super) fn distinct([audio, mut video, mut rtx]: [u32; 3]) -> [u32; 3] {
-    while video == audio {
-        video = video.wrapping_add(1);
-    }
-    while rtx == audio || rtx == video {
-        rtx = rtx.wrapping_add(1);
-    }
-    [audio, video, rtx]
-}
-
-/// Admits a session and opens it on its shard.
-pub(super) async fn open_session(
-    app: Arc<App>,
-    record: Arc<Record>,
-    open: OpenSession,
-) -> Result<(), ApiError> {
-    let id = record.id;
-    let superseded = admit(&app, &record)?;
-    if let Err(error) = app.shards.open(open).await {
-        app.registry.remove(id);
-        if let Some(old) = superseded {
-            app.registry.reinstate(old);
-        }
-        // In doubt the shard may have opened it: then it is closed, and nobody knew of it.
-        if error == MailboxError::Timeout {
-            let _ = app.shards.close(id, CloseReason::ErrorCleanup).await;
-        }
-        return Err(ApiError::Busy(error));
-    }
-    count_created(&app, &record);
-    if let Some(old) = superseded {
-        app.end_unasked(&old, CloseReason::Superseded, "supersede")
-            .await;
-    }
-    Ok(())
 }
 
 /// Admits a session; returns the publisher that it supersedes.

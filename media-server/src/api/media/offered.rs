@@ -4,25 +4,19 @@
 //! Decides on no status; its callers tell what failed in their words. Client candidates are counted and never
 //! dialled, so they may come before the answer.
 
+use crate::api::answered::{self, Asking, Place, agree, sources};
 use crate::api::error::ApiError;
 use crate::api::error::media::MediaError;
 use crate::api::sessions::sees;
-use crate::api::whip::{
-    MAX_CANDIDATES, admit, count_candidates, count_created, count_refused, distinct, open_session,
-};
+use crate::api::whip::{MAX_CANDIDATES, admit, count_candidates, count_created, count_refused};
 use crate::app::App;
 use crate::auth::Principal;
-use crate::drain::DrainState;
 use crate::registry::{Ice, MediaLine, NewSession, Offered, Older, Protocol, Record};
 use crate::shard::{CloseReason, MailboxError, OpenSession};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use media_core::cells::{IceState, SessionCells};
-use media_core::ids::{IcePwd, SessionId, Ufrag};
+use media_core::ids::SessionId;
 use media_core::negotiated::{Codec, Kind, Role};
-use media_core::sdp::{
-    Bundle, Candidate, Local, Offer, Proposal, Proposed, component, write_answer,
-};
+use media_core::sdp::{Offer, Proposal, Proposed, component};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,44 +52,6 @@ pub(super) struct Wanted {
     pub(super) prefers: Option<fn(&Codec) -> bool>,
 }
 
-/// Where a session is to be, and the credentials of its checks.
-struct Place {
-    id: SessionId,
-    ufrag: Ufrag,
-    pwd: IcePwd,
-    candidates: Arc<[Candidate]>,
-}
-
-impl Place {
-    fn of(app: &App, device: &str) -> Result<Place, ApiError> {
-        if app.drain_state() != DrainState::Accepting {
-            return Err(ApiError::Draining);
-        }
-        let candidates = app.addresses.current();
-        if candidates.is_empty() {
-            return Err(ApiError::NoAddress);
-        }
-        let shard = app.shards.place(Role::Viewer, device);
-        Ok(Place {
-            id: SessionId::new(app.config.ordinal, shard, app.random()),
-            ufrag: Ufrag::new(&app.ufrag_key, app.config.ordinal, shard, app.random()),
-            pwd: IcePwd::new(app.random()),
-            candidates,
-        })
-    }
-
-    fn local(&self, app: &App) -> Local<'_> {
-        Local {
-            ufrag: self.ufrag,
-            pwd: self.pwd,
-            fingerprint: app.shards.fingerprint(),
-            candidates: &self.candidates,
-            origin: u64::from_be_bytes(app.random()),
-            video_kbps: app.config.limits.video_kbps,
-        }
-    }
-}
-
 /// Admits a session and writes its offer.
 ///
 /// # Errors
@@ -112,7 +68,7 @@ pub(super) fn offer(
 
 fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, String), ApiError> {
     let now = Instant::now();
-    let place = Place::of(app, &asked.device)?;
+    let place = Place::of(app, Role::Viewer, &asked.device)?;
     let (mut video, audio) = match app.registry.codecs(&asked.device) {
         Some(codecs) => {
             let audio = codecs.contains(&Codec::Opus);
@@ -129,8 +85,7 @@ fn try_offer(app: &App, asked: Asked, wanted: Wanted) -> Result<(Arc<Record>, St
         control: wanted.control,
         stream: wanted.stream,
     };
-    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
-    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
+    let (ssrcs, cname) = sources(app);
     let proposal = Proposal::new(proposed, ssrcs, cname)?;
     let sdp = proposal.write(&place.local(app));
     let record = Arc::new(Record::new(NewSession {
@@ -250,59 +205,16 @@ async fn try_answer_to(
     asked: Asked,
     sdp: &str,
 ) -> Result<(Arc<Record>, String), ApiError> {
-    let now = Instant::now();
     let offer = Offer::parse(sdp.as_bytes())?;
-    let ssrcs = distinct(std::array::from_fn(|_| u32::from_be_bytes(app.random())));
-    let cname = URL_SAFE_NO_PAD.encode(app.random::<12>());
-    let agreement = offer.agree(Role::Viewer, ssrcs, cname)?;
-    let handshake = app.limiter.handshakes.begin().await;
-    let handshake = handshake.map_err(|_| ApiError::Handshakes)?;
-    let place = Place::of(app, &asked.device)?;
-    let answer = write_answer(&offer, &agreement, &place.local(app));
-    let may_control = asked.principal.may_control(&asked.device);
-    let cells = Arc::new(SessionCells::new());
-    let record = Arc::new(Record::new(NewSession {
-        id: place.id,
+    let agreement = agree(app, asked.protocol, &offer)?;
+    let asking = Asking {
         protocol: asked.protocol,
-        device: asked.device.clone(),
-        subject: asked.principal.subject,
-        asked: now,
-        ice: Ice {
-            etag: String::new(),
-            remote_ufrag: offer.ice_ufrag.clone(),
-            remote_pwd: offer.ice_pwd.clone(),
-            candidates: 0,
-        },
-        bundle: Bundle::of(&offer, &agreement).expect("an answer has an m-line in use"),
-        video: offer.video().map(|(index, mid)| MediaLine {
-            index,
-            mid: mid.to_owned(),
-        }),
-        rids: Vec::new(),
-        codecs: Vec::new(),
-        older: Some(Older {
-            user: asked.user,
-            name: place.id,
-            publisher: None,
-            answer: Some(answer.clone()),
-            offered: tokio::sync::Mutex::new(None),
-        }),
-        cells: cells.clone(),
-        handshake: Some(handshake),
-    }));
-    let open = OpenSession {
-        id: place.id,
-        ufrag: place.ufrag,
-        pwd: place.pwd,
         device: asked.device,
-        negotiated: agreement.negotiated,
-        may_control,
-        cells,
+        principal: asked.principal,
+        asked: Instant::now(),
+        user: Some(asked.user),
     };
-    let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
-    opened.await.expect("opening a session does not panic")?;
-    count(app, &record, offer.candidates).await;
-    Ok((record, answer))
+    answered::answer(app, asking, &offer, agreement).await
 }
 
 /// Takes candidates, lines as JavaScript has them; returns how many are right in form. An empty one says that
@@ -387,7 +299,7 @@ mod tests {
             protocol: Protocol::Session,
             device: "cam".into(),
             user: "ann".to_owned(),
-            principal: principal.expect("no token is asked for"),
+            principal,
             name: None,
             publisher: None,
         };
