@@ -8,6 +8,7 @@ mod answered;
 mod cors;
 pub mod error;
 mod events;
+mod extract;
 mod layers;
 mod media;
 mod openapi;
@@ -28,6 +29,7 @@ use axum::middleware;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use error::ApiError;
+use extract::{Names, Pairs};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +53,6 @@ pub fn signalling(app: &Arc<App>, operations: bool) -> Router {
         .merge(events::routes())
         .merge(openapi::routes(sessions::OPERATIONS))
         .merge(media::routes())
-        .merge(recordings::routes())
         .merge(crate::pages::router())
         .merge(admin::health());
     if operations {

@@ -6,13 +6,13 @@
 
 use super::error::ApiError;
 use super::whip::find;
-use super::{JSON, check_rate, expect_type, principal, read_body};
+use super::{JSON, Names, check_rate, expect_type, principal, read_body};
 use crate::app::App;
 use crate::event_streams::{Kind, Opened};
 use crate::registry::{DeviceView, Protocol, Record};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -58,7 +58,7 @@ pub(super) fn link(record: &Record, response: &mut Response) {
 
 async fn open(
     State(app): State<Arc<App>>,
-    Path(ids): Path<(String, String)>,
+    Names(ids): Names<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -93,7 +93,7 @@ async fn open(
 /// told, is as good.
 async fn listen(
     State(app): State<Arc<App>>,
-    Path((device, session, name)): Path<(String, String, String)>,
+    Names((device, session, name)): Names<(String, String, String)>,
 ) -> Result<Response, ApiError> {
     let (record, opened) = session
         .parse::<SessionId>()
@@ -125,7 +125,7 @@ async fn listen(
 
 async fn close(
     State(app): State<Arc<App>>,
-    Path((device, session, name)): Path<(String, String, String)>,
+    Names((device, session, name)): Names<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let principal = principal(&app, &headers).await?;

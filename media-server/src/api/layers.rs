@@ -6,13 +6,13 @@
 
 use super::error::ApiError;
 use super::whip::find;
-use super::{JSON, check_rate, expect_type, principal, read_body};
+use super::{JSON, Names, check_rate, expect_type, principal, read_body};
 use crate::app::App;
 use crate::registry::{Protocol, Record};
 use crate::shard::LayerPin;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::post;
@@ -56,7 +56,7 @@ struct Selection {
 
 async fn select(
     State(app): State<Arc<App>>,
-    Path(ids): Path<(String, String)>,
+    Names(ids): Names<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
@@ -89,7 +89,7 @@ async fn select(
 
 async fn release(
     State(app): State<Arc<App>>,
-    Path(ids): Path<(String, String)>,
+    Names(ids): Names<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let principal = principal(&app, &headers).await?;

@@ -3,7 +3,8 @@
 //! Here the server offers: a session is admitted with its offer, and goes to its shard when the answer comes.
 //! What that service calls a publisher is a viewer as well. Requests are read as Go read them, and answered with
 //! its statuses and texts, odd ones included; where it was wrong (docs/migration.md lists it), the shape of
-//! the answer stays. `offered.rs` does the work; `sessions.rs`, `sfu.rs` and `ws.rs` are the surfaces.
+//! the answer stays. `offered.rs` does the work; `sessions.rs`, `sfu.rs` and `ws.rs` are the surfaces,
+//! beside `api/recordings.rs`.
 
 mod body;
 mod offered;
@@ -13,6 +14,7 @@ mod ws;
 
 use super::error::media::MediaError;
 use super::openapi::{self, Operation};
+use super::recordings;
 use super::{check_rate, principal};
 use crate::app::App;
 use crate::auth::Principal;
@@ -22,8 +24,12 @@ use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 
 /// Operations of all surfaces.
-pub(super) const OPERATIONS: [&[Operation]; 3] =
-    [sessions::OPERATIONS, sfu::OPERATIONS, ws::OPERATIONS];
+pub(super) const OPERATIONS: [&[Operation]; 4] = [
+    sessions::OPERATIONS,
+    sfu::OPERATIONS,
+    ws::OPERATIONS,
+    recordings::OPERATIONS,
+];
 
 /// Routes of all surfaces.
 pub(super) fn routes() -> Router<Arc<App>> {

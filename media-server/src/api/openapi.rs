@@ -16,11 +16,19 @@ pub(super) struct Operation {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) summary: &'static str,
+    pub(super) query: &'static [Parameter],
     /// Schema of the JSON that it takes.
     pub(super) request: Option<&'static str>,
     /// Schema of each answer; of those in text or without a body, none: `""`.
     pub(super) answers: &'static [(u16, &'static str)],
     pub(super) handler: fn() -> MethodRouter<Arc<App>>,
+}
+
+/// A text in the query, which may be left out. What reads the query names it by this too.
+#[derive(Clone, Copy)]
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
 }
 
 /// Routes of a table.
@@ -68,14 +76,15 @@ pub(super) fn document() -> Value {
 
 fn describe(operation: &Operation) -> Value {
     let json_of = |schema: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
-    let parameters: Vec<Value> = operation
-        .path
-        .split('/')
-        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| {
-            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
-        })
-        .collect();
+    let names = operation.path.split('/');
+    let names = names.filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let of_path = names.map(
+        |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
+    );
+    let of_query = operation.query.iter().map(|Parameter { name, description }| {
+        json!({"name": name, "in": "query", "description": description, "schema": {"type": "string"}})
+    });
+    let parameters: Vec<Value> = of_path.chain(of_query).collect();
     let mut answers = Map::new();
     // Of a body that is late or long.
     let of_body: &[_] = match operation.request {
@@ -137,6 +146,7 @@ mod tests {
             method: "get",
             path,
             summary: "",
+            query: &[],
             request: None,
             answers: &[],
             handler: MethodRouter::new,

@@ -6,16 +6,17 @@ mod download;
 
 use super::error::ApiError;
 use super::error::recordings::RecordingError;
-use super::{check_rate, device_name, read_body};
+use super::openapi::{Operation, Parameter};
+use super::{Names, Pairs, check_rate, device_name, read_body};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::devices::name_of;
 use crate::recording::{Active, CODECS, Format, Note, Request, State as RecordingState};
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use media_core::ids::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,19 +29,122 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 type Answer = Result<Json<Value>, RecordingError>;
 
-/// Routes of recordings.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/media/recordings", get(list).post(start))
-        .route("/api/media/recordings/stats", get(stats))
-        .route("/api/media/recordings/cleanup", post(cleanup))
-        .route("/api/media/recordings/{recording}", get(one).delete(delete))
-        .route("/api/media/recordings/{recording}/stop", post(stop))
-        .route(
-            "/api/media/recordings/{recording}/download",
-            get(download::download),
-        )
-}
+const DAYS: Parameter = Parameter {
+    name: "days",
+    description: "A number above 0; 7 without one",
+};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/api/media/recordings",
+        summary: "Record a device, until it is stopped or as long as asked",
+        query: &[],
+        request: Some("StartRecording"),
+        answers: &[
+            (200, "OneRecording"),
+            (400, "RecordingError"),
+            (401, "RecordingError"),
+            (403, "RecordingError"),
+            (404, "RecordingError"),
+            (429, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || post(start),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/recordings",
+        summary: "Recordings under way that the token lets be used",
+        query: &[],
+        request: None,
+        answers: &[(200, "Recordings"), (401, "RecordingError")],
+        handler: || get(list),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/recordings/stats",
+        summary: "How many recordings there are, how long and how large",
+        query: &[],
+        request: None,
+        answers: &[
+            (200, "RecordingStats"),
+            (401, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || get(stats),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/recordings/cleanup",
+        summary: "Delete recordings that ended so many days ago",
+        query: &[DAYS],
+        request: None,
+        answers: &[
+            (200, "CleanedRecordings"),
+            (401, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || post(cleanup),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/recordings/{id}",
+        summary: "One recording, also after its end",
+        query: &[],
+        request: None,
+        answers: &[
+            (200, "OneRecording"),
+            (401, "RecordingError"),
+            (404, "RecordingError"),
+        ],
+        handler: || get(one),
+    },
+    Operation {
+        method: "delete",
+        path: "/api/media/recordings/{id}",
+        summary: "Delete a recording; one under way is ended first",
+        query: &[],
+        request: None,
+        answers: &[
+            (200, "DeletedRecording"),
+            (401, "RecordingError"),
+            (404, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || axum::routing::delete(delete),
+    },
+    Operation {
+        method: "post",
+        path: "/api/media/recordings/{id}/stop",
+        summary: "End a recording; an unknown one is 500",
+        query: &[],
+        request: None,
+        answers: &[
+            (200, "OneRecording"),
+            (401, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || post(stop),
+    },
+    Operation {
+        method: "get",
+        path: "/api/media/recordings/{id}/download",
+        summary: "The file, or a range of it",
+        query: &[],
+        request: None,
+        answers: &[
+            (200, ""),
+            (206, ""),
+            (304, ""),
+            (401, "RecordingError"),
+            (404, "RecordingError"),
+            (416, "RecordingError"),
+            (500, "RecordingError"),
+        ],
+        handler: || get(download::download),
+    },
+];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -155,7 +259,7 @@ fn codec(asked: &str) -> Result<Option<String>, RecordingError> {
     }
 }
 
-async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn stop(State(app): State<Arc<App>>, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     let active = find_active(&app, &principal, &id);
     let active = active.ok_or(RecordingError::Stop { id })?;
@@ -163,7 +267,7 @@ async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>, headers: Head
 }
 
 /// One that is under way, or what is known of one that has ended.
-async fn one(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn one(State(app): State<Arc<App>>, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     Ok(shown(find(&app, &principal, &id).await?))
 }
@@ -178,7 +282,11 @@ async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
     Ok(Json(json!({"recordings": recordings, "total": total})))
 }
 
-async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn delete(
+    State(app): State<Arc<App>>,
+    Names(id): Names<String>,
+    headers: HeaderMap,
+) -> Answer {
     let principal = principal(&app, &headers).await?;
     let note = find(&app, &principal, &id).await?;
     let id: SessionId = note.id.parse().map_err(|_| RecordingError::NotFound)?;
@@ -214,21 +322,11 @@ async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
     })))
 }
 
-#[derive(Debug, Deserialize)]
-struct Cleanup {
-    #[serde(default)]
-    days: String,
-}
-
 /// Deletes what ended so many days ago.
-async fn cleanup(
-    State(app): State<Arc<App>>,
-    Query(asked): Query<Cleanup>,
-    headers: HeaderMap,
-) -> Answer {
+async fn cleanup(State(app): State<Arc<App>>, query: Pairs, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
-    let days = asked.days.parse().ok().filter(|days| *days > 0);
-    let days: u64 = days.unwrap_or(CLEANUP_DAYS);
+    let days = query.first(DAYS.name).and_then(|days| days.parse().ok());
+    let days: u64 = days.filter(|days| *days > 0).unwrap_or(CLEANUP_DAYS);
     let limit = SystemTime::now().checked_sub(DAY.saturating_mul(days.min(36_500) as u32));
     let ended = app
         .recordings

@@ -2,14 +2,14 @@
 
 use super::error::ApiError;
 use super::openapi::{self, Operation};
-use super::principal;
+use super::{Names, principal};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::clock::rfc3339;
 use crate::devices::name_of;
 use crate::registry::{Record, role_name};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -23,6 +23,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/v1/devices",
         summary: "Devices with a session, as far as the token lets them be seen",
+        query: &[],
         request: None,
         answers: &[(200, "Devices"), (401, "Problem")],
         handler: || get(devices),
@@ -31,6 +32,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/v1/sessions",
         summary: "Sessions open now, with live figures",
+        query: &[],
         request: None,
         answers: &[(200, "Sessions"), (401, "Problem")],
         handler: || get(sessions),
@@ -39,6 +41,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/v1/sessions/{session}",
         summary: "One session",
+        query: &[],
         request: None,
         answers: &[(200, "Session"), (401, "Problem"), (404, "Problem")],
         handler: || get(session),
@@ -47,6 +50,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/v1/openapi.json",
         summary: "This document; it needs no token",
+        query: &[],
         request: None,
         answers: &[(200, "Document")],
         handler: || get(async || Json(openapi::document())),
@@ -175,7 +179,7 @@ async fn sessions(
 
 async fn session(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Names(id): Names<String>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
     let principal = principal(&app, &headers).await?;

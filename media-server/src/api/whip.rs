@@ -6,7 +6,7 @@
 use super::answered::{Asking, agree, answer};
 use super::error::ApiError;
 use super::patch::patch;
-use super::{FRAGMENT, SDP, check_rate, device_name, expect_type, principal, read_body};
+use super::{FRAGMENT, Names, SDP, check_rate, device_name, expect_type, principal, read_body};
 use super::{events, layers};
 use crate::app::App;
 use crate::auth::Principal;
@@ -54,11 +54,11 @@ pub fn routes() -> Router<Arc<App>> {
 type Shared = State<Arc<App>>;
 
 fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
-    get(async |Path(device): Path<String>| {
+    get(async |Names(device): Names<String>| {
         device_name(&device)?;
         Ok::<_, ApiError>(StatusCode::NO_CONTENT)
     })
-    .head(async move |Path(device): Path<String>| {
+    .head(async move |Names(device): Names<String>| {
         device_name(&device)?;
         Ok::<_, ApiError>(match protocol {
             Protocol::Whep => [(header::CONTENT_TYPE, SDP)].into_response(),
@@ -66,7 +66,7 @@ fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
         })
     })
     .options(
-        async move |State(app): Shared, Path(device): Path<String>, headers: HeaderMap| {
+        async move |State(app): Shared, Names(device): Names<String>, headers: HeaderMap| {
             let allowed = [("allow", "GET, HEAD, POST, OPTIONS"), ("accept-post", SDP)];
             let mut response = (StatusCode::OK, allowed).into_response();
             if asks_for_ice_servers(&headers) {
@@ -82,23 +82,23 @@ fn endpoint(protocol: Protocol) -> MethodRouter<Arc<App>> {
     )
     .post(
         async move |State(app): Shared,
-                    Path(device): Path<String>,
+                    Names(device): Names<String>,
                     headers: HeaderMap,
                     body: Body| { create(app, protocol, &device, &headers, body).await },
     )
 }
 
 fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
-    type Ids = Path<(String, String)>;
+    type Ids = Names<(String, String)>;
     get(
-        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+        async move |State(app): Shared, Names(ids): Ids, headers: HeaderMap| {
             let record = find(&app, protocol, &ids, &principal(&app, &headers).await?)?;
             let etag = record.ice.lock().await.etag.clone();
             Ok::<_, ApiError>((StatusCode::NO_CONTENT, [(header::ETAG, etag)]))
         },
     )
     .options(
-        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+        async move |State(app): Shared, Names(ids): Ids, headers: HeaderMap| {
             let allowed = [
                 ("allow", "GET, HEAD, PATCH, DELETE, OPTIONS"),
                 ("accept-patch", FRAGMENT),
@@ -114,12 +114,12 @@ fn resource(protocol: Protocol) -> MethodRouter<Arc<App>> {
         },
     )
     .patch(
-        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap, body: Body| {
+        async move |State(app): Shared, Names(ids): Ids, headers: HeaderMap, body: Body| {
             patch(&app, protocol, &ids, &headers, body).await
         },
     )
     .delete(
-        async move |State(app): Shared, Path(ids): Ids, headers: HeaderMap| {
+        async move |State(app): Shared, Names(ids): Ids, headers: HeaderMap| {
             let principal = principal(&app, &headers).await?;
             check_rate(&app, &principal)?;
             let record = find(&app, protocol, &ids, &principal)?;

@@ -6,12 +6,12 @@ use super::{caller, ok};
 use crate::api::error::media::MediaError;
 use crate::api::openapi::Operation;
 use crate::api::whip::{check_grant, delete};
-use crate::api::{device_name, error::ApiError};
+use crate::api::{Names, device_name, error::ApiError};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::registry::{Protocol, Record};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use media_core::ids::SessionId;
@@ -24,6 +24,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sessions",
         summary: "Make a session that waits for the answer to its offer, or answer an offer",
+        query: &[],
         request: Some("CreateSession"),
         answers: &[
             (200, "CreatedSession"),
@@ -40,6 +41,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sessions",
         summary: "Sessions that the token lets be seen",
+        query: &[],
         request: None,
         answers: &[
             (200, "MediaSessions"),
@@ -52,6 +54,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sessions/answer",
         summary: "Answer a session's offer; an unknown session is 500",
+        query: &[],
         request: Some("SessionAnswer"),
         answers: ANSWER_ANSWERS,
         handler: || post(answer),
@@ -60,6 +63,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sessions/ice-candidate",
         summary: "Add a candidate, before or after the answer; an unknown session is 400",
+        query: &[],
         request: Some("SessionCandidate"),
         answers: CANDIDATE_ANSWERS,
         handler: || post(candidate),
@@ -68,6 +72,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sessions/ice-candidates",
         summary: "Add several candidates",
+        query: &[],
         request: Some("SessionCandidates"),
         answers: &[
             (200, "AddedCandidates"),
@@ -81,6 +86,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sessions/{id}",
         summary: "One session",
+        query: &[],
         request: None,
         answers: &[
             (200, "MediaSession"),
@@ -94,6 +100,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "delete",
         path: "/api/media/sessions/{id}",
         summary: "End a session",
+        query: &[],
         request: None,
         answers: END_ANSWERS,
         handler: || axum::routing::delete(end),
@@ -102,6 +109,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/stats",
         summary: "How many sockets there are, and sessions that the token lets be seen",
+        query: &[],
         request: None,
         answers: &[(200, "MediaStats"), (401, "Unauthorized"), (429, "Error")],
         handler: || get(stats),
@@ -110,6 +118,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/turn-credentials",
         summary: "ICE servers with credentials that end by themselves",
+        query: &[],
         request: None,
         answers: &[
             (200, "IceServers"),
@@ -282,7 +291,7 @@ async fn candidates(State(app): Shared, headers: HeaderMap, body: axum::body::Bo
     ))
 }
 
-async fn session(State(app): Shared, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+async fn session(State(app): Shared, Names(name): Names<String>, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::Session, &name, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Session not found"))?;
@@ -312,7 +321,7 @@ pub(super) fn user(record: &Record) -> &str {
     record.older.as_ref().map_or("", |older| &older.user)
 }
 
-async fn end(State(app): Shared, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+async fn end(State(app): Shared, Names(name): Names<String>, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::Session, &name, &principal);
     end_of(&app, record, "Session not found").await

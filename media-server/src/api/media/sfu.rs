@@ -8,10 +8,10 @@ use super::sessions::{
     ANSWER_ANSWERS, CANDIDATE_ANSWERS, END_ANSWERS, add_candidate, end_of, ice_servers,
     take_answer, user,
 };
-use crate::api::device_name;
 use crate::api::error::media::MediaError;
 use crate::api::openapi::Operation;
 use crate::api::whip::check_grant;
+use crate::api::{Names, device_name};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::clock::rfc3339;
@@ -19,7 +19,7 @@ use crate::devices::name_of;
 use crate::registry::{Protocol, Record};
 use crate::shard::CloseReason;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{delete, get, post};
 use media_core::ids::SessionId;
@@ -44,6 +44,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/publishers",
         summary: "Make a device's publisher, a viewer that subscribers refer to, or offer anew to it",
+        query: &[],
         request: Some("CreatePublisher"),
         answers: &[
             (200, "CreatedPublisher"),
@@ -60,6 +61,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sfu/publishers",
         summary: "Publishers that the token lets be seen",
+        query: &[],
         request: None,
         answers: &[(200, "Publishers"), (401, "Unauthorized"), (429, "Error")],
         handler: || get(publishers),
@@ -68,6 +70,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/publishers/answer",
         summary: "Answer a publisher's offer; an unknown publisher is 500",
+        query: &[],
         request: Some("PublisherAnswer"),
         answers: ANSWER_ANSWERS,
         handler: || post(answer_publisher),
@@ -76,6 +79,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/publishers/ice-candidate",
         summary: "Add a candidate of a publisher; an unknown publisher is 400",
+        query: &[],
         request: Some("PublisherCandidate"),
         answers: CANDIDATE_ANSWERS,
         handler: || post(publisher_candidate),
@@ -84,6 +88,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sfu/publishers/{id}",
         summary: "One publisher",
+        query: &[],
         request: None,
         answers: &[
             (200, "Publisher"),
@@ -97,6 +102,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "delete",
         path: "/api/media/sfu/publishers/{id}",
         summary: "End a publisher and its subscribers",
+        query: &[],
         request: None,
         answers: END_ANSWERS,
         handler: || delete(end_publisher),
@@ -105,6 +111,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/subscribers",
         summary: "Make a subscriber of a publisher; an unknown publisher is 500",
+        query: &[],
         request: Some("CreateSubscriber"),
         answers: CREATED_SUBSCRIBER,
         handler: || post(create_subscriber),
@@ -113,6 +120,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/subscribers/by-device",
         summary: "Make a subscriber of a device's publisher",
+        query: &[],
         request: Some("CreateSubscriberByDevice"),
         answers: CREATED_SUBSCRIBER,
         handler: || post(create_subscriber_by_device),
@@ -121,6 +129,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/subscribers/answer",
         summary: "Answer a subscriber's offer; an unknown subscriber is 500",
+        query: &[],
         request: Some("SubscriberAnswer"),
         answers: ANSWER_ANSWERS,
         handler: || post(answer_subscriber),
@@ -129,6 +138,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/api/media/sfu/subscribers/ice-candidate",
         summary: "Add a candidate of a subscriber; an unknown subscriber is 400",
+        query: &[],
         request: Some("SubscriberCandidate"),
         answers: CANDIDATE_ANSWERS,
         handler: || post(subscriber_candidate),
@@ -137,6 +147,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sfu/subscribers/{id}",
         summary: "One subscriber",
+        query: &[],
         request: None,
         answers: &[
             (200, "Subscriber"),
@@ -150,6 +161,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "delete",
         path: "/api/media/sfu/subscribers/{id}",
         summary: "End a subscriber",
+        query: &[],
         request: None,
         answers: END_ANSWERS,
         handler: || delete(end_subscriber),
@@ -158,6 +170,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/sfu/stats",
         summary: "Publishers that the token lets be seen, and how many subscribers they have",
+        query: &[],
         request: None,
         answers: &[(200, "SfuStats"), (401, "Unauthorized"), (429, "Error")],
         handler: || get(stats),
@@ -322,7 +335,7 @@ async fn subscriber_candidate(State(app): Shared, headers: HeaderMap, body: Raw)
     add_candidate(&app, record, line).await
 }
 
-async fn publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn publisher(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Publisher not found"))?;
@@ -353,7 +366,7 @@ fn describe(record: &Record, subscribers: usize) -> Value {
     })
 }
 
-async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn end_publisher(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let unknown = "Publisher not found";
     let record = offered::find(&app, Protocol::SfuPublisher, &id, &principal);
@@ -373,7 +386,7 @@ async fn end_publisher(State(app): Shared, Path(id): Path<String>, headers: Head
     ending.await.expect("ending a publisher does not panic")
 }
 
-async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn subscriber(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
     let record = record.ok_or_else(|| MediaError::not_found("Subscriber not found"))?;
@@ -388,7 +401,11 @@ async fn subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderM
     })))
 }
 
-async fn end_subscriber(State(app): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn end_subscriber(
+    State(app): Shared,
+    Names(id): Names<String>,
+    headers: HeaderMap,
+) -> Answer {
     let principal = caller(&app, &headers).await?;
     let record = offered::find(&app, Protocol::SfuSubscriber, &id, &principal);
     end_of(&app, record, "Subscriber not found").await

@@ -10,23 +10,22 @@ use super::offered;
 use crate::api::cors::allowed_origin;
 use crate::api::error::ApiError;
 use crate::api::error::media::MediaError;
-use crate::api::openapi::Operation;
+use crate::api::openapi::{Operation, Parameter};
 use crate::api::whip::check_grant;
-use crate::api::{authorize, check_rate, device_name};
+use crate::api::{Names, Pairs, authorize, check_rate, device_name};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::registry::Protocol;
 use crate::sockets::SocketPlace;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use dialect::Dialect;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
-use serde::Deserialize;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
@@ -54,6 +53,24 @@ const ANSWERS: usize = 64;
 /// The subprotocol whose next word is the token, and which is answered.
 const SUBPROTOCOL: &str = "bearer";
 
+/// The query of an upgrade. Never logged: it may have a token in it.
+const TOKEN: Parameter = Parameter {
+    name: "token",
+    description: "The token, where it can be neither in a header nor behind the subprotocol `bearer`",
+};
+const USER: Parameter = Parameter {
+    name: "userId",
+    description: "Who the client is, the `sub` of its token; it may be left out with `sessionId`",
+};
+const DEVICE: Parameter = Parameter {
+    name: "deviceId",
+    description: "The device that messages mean which name none",
+};
+const SESSION: Parameter = Parameter {
+    name: "sessionId",
+    description: "A session of the client's that the socket joins",
+};
+
 const ANSWERED: &[(u16, &str)] = &[
     (101, ""),
     (400, "Error"),
@@ -68,6 +85,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/api/media/ws",
         summary: "Open a WebSocket; userId must be in the query, or the sessionId that it joins",
+        query: &[USER, DEVICE, SESSION, TOKEN],
         request: None,
         answers: ANSWERED,
         handler: || get(open),
@@ -76,63 +94,58 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/ws/device/{id}",
         summary: "Open a WebSocket for a device, whose sessions end with it",
+        query: &[SESSION, TOKEN],
         request: None,
         answers: ANSWERED,
         handler: || get(open_for_device),
     },
 ];
 
-/// The query of an upgrade. Never logged: it may have a token in it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Asked {
-    token: Option<String>,
-    user_id: String,
-    device_id: String,
-    session_id: String,
-}
-
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 async fn open(
     State(app): State<Arc<App>>,
-    Query(asked): Query<Asked>,
+    query: Pairs,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, MediaError> {
-    let principal = caller(&app, &headers, &asked).await?;
-    if asked.user_id.is_empty() && asked.session_id.is_empty() {
+    let principal = caller(&app, &headers, &query).await?;
+    let [user, device, session] = [USER, DEVICE, SESSION].map(|asked| of(&query, asked));
+    if user.is_empty() && session.is_empty() {
         return Err(MediaError::Invalid("userId is required".to_owned()));
     }
-    if !asked.user_id.is_empty() {
-        offered::check_user(&principal, &asked.user_id)?;
+    if !user.is_empty() {
+        offered::check_user(&app, &principal, user)?;
     }
-    let device = match asked.device_id.as_str() {
+    let device = match device {
         "" => None,
         device => Some(principal.key_of(device_name(device)?)),
     };
-    let dialect = Dialect::new(principal, asked.user_id, device);
-    begin(app, dialect, asked.session_id, upgrade)
+    let dialect = Dialect::new(principal, user.to_owned(), device);
+    begin(app, dialect, session.to_owned(), upgrade)
 }
 
 async fn open_for_device(
     State(app): State<Arc<App>>,
-    Path(device): Path<String>,
-    Query(asked): Query<Asked>,
+    Names(device): Names<String>,
+    query: Pairs,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, MediaError> {
-    let principal = caller(&app, &headers, &asked).await?;
+    let principal = caller(&app, &headers, &query).await?;
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::Session, &principal, &device)?;
     let user = principal.subject.clone().unwrap_or_default();
     let dialect = Dialect::new(principal, user, Some(device));
-    begin(app, dialect, asked.session_id, upgrade)
+    begin(app, dialect, of(&query, SESSION).to_owned(), upgrade)
+}
+
+fn of(query: &Pairs, asked: Parameter) -> &str {
+    query.first(asked.name).unwrap_or_default()
 }
 
 /// Checks the token, wherever it is.
-async fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Principal, MediaError> {
+async fn caller(app: &App, headers: &HeaderMap, query: &Pairs) -> Result<Principal, MediaError> {
     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
     let mut words = protocols
         .and_then(|value| value.to_str().ok())
@@ -140,7 +153,7 @@ async fn caller(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Princip
         .split(',')
         .map(str::trim);
     let of_protocol = words.find(|word| *word == SUBPROTOCOL).and(words.next());
-    let token = of_protocol.or(asked.token.as_deref());
+    let token = of_protocol.or(query.first(TOKEN.name));
     let principal = match token {
         Some(token) => authorize(app, Some(&format!("Bearer {token}"))).await?,
         None => crate::api::principal(app, headers).await?,

@@ -2,11 +2,12 @@
 //! it stopped, if the file is still the same.
 
 use super::{RecordingError, find, principal};
+use crate::api::Names;
 use crate::app::App;
 use crate::devices::name_of;
 use crate::recording::{Format, Note};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -23,7 +24,7 @@ const CHUNK: u64 = 256 * 1024;
 /// `GET` and `HEAD` of a file.
 pub async fn download(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Names(id): Names<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, RecordingError> {
