@@ -148,7 +148,7 @@ pub const FAMILIES: &[Family] = &[
         Unit::Seconds,
         &["role"],
         &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0],
-        "Time from the POST to the end of the DTLS handshake, of sessions that connected.",
+        "Time from the POST, where the server offers from the answer, to the end of the DTLS handshake, of sessions that connected.",
     ),
     family(
         "media_handshakes",
@@ -413,7 +413,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["reason"],
-        "Requests refused for their token: missing, malformed, algorithm, key_id, signature, expired, claims, lifetime, tenant, grant; no_keys: those of the identity provider can't be had.",
+        "Requests refused for their token: missing, malformed, algorithm, key_id, signature, expired, claims, lifetime, tenant, grant, user_id; no_keys: those of the identity provider can't be had.",
     ),
     family(
         "media_jwks_fetches_total",

@@ -151,7 +151,7 @@ impl App {
         self.metrics.observe(
             "media_setup_seconds",
             &[role_name(record.role())],
-            record.asked.elapsed().as_secs_f64(),
+            record.setting_up(Instant::now()).as_secs_f64(),
         );
         tracing::info!(session = %record.id, device = %record.device, "session connected");
     }

@@ -4,6 +4,8 @@
 //! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
 //! and find, and by the app with the shards' events.
 
+mod protocol;
+
 use crate::devices::name_of;
 use crate::limits::Handshake;
 use crate::metrics::OTHER;
@@ -17,6 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+pub use protocol::{Protocol, role_name};
+
 /// Locks of the session map. Requests of different sessions rarely meet; more buys nothing on the
 /// two threads that serve HTTP.
 const SLOTS: usize = 16;
@@ -28,51 +32,6 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Without media, control messages and requests about it a session has no use, though its peer is there.
 pub const INACTIVE_AFTER: Duration = Duration::from_secs(30 * 60);
 
-/// The way a session was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Whip,
-    Whep,
-    /// A 1:1 session of the older API, or of its WebSocket.
-    Session,
-    /// What the older API calls a publisher: the viewer that others of its device refer to.
-    SfuPublisher,
-    SfuSubscriber,
-}
-
-impl Protocol {
-    /// Value of the `protocol` label, and of WHIP and WHEP the first segment of the path.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Whip => "whip",
-            Protocol::Whep => "whep",
-            Protocol::Session => "session",
-            Protocol::SfuPublisher => "sfu_publisher",
-            Protocol::SfuSubscriber => "sfu_subscriber",
-        }
-    }
-
-    pub fn role(self) -> Role {
-        match self {
-            Protocol::Whip => Role::Publisher,
-            _ => Role::Viewer,
-        }
-    }
-
-    /// Whether its viewers may come before their device.
-    fn waits(self) -> bool {
-        self != Protocol::Whep
-    }
-}
-
-/// Value of the `role` label.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Publisher => "publisher",
-        Role::Viewer => "viewer",
-    }
-}
-
 /// One session, as signalling knows it.
 #[derive(Debug)]
 pub struct Record {
@@ -82,8 +41,8 @@ pub struct Record {
     pub device: Arc<str>,
     /// Who made it, where tokens are asked for.
     pub subject: Option<String>,
-    /// When its POST came.
-    pub asked: Instant,
+    /// When its POST came; of an offer of ours, the answer.
+    asked: Mutex<Instant>,
     pub created: Instant,
     pub created_at: SystemTime,
     /// Held while an ICE restart is under way, so that of two at once the second sees the first.
@@ -190,7 +149,7 @@ impl Record {
             protocol: new.protocol,
             device: new.device,
             subject: new.subject,
-            asked: new.asked,
+            asked: Mutex::new(new.asked),
             created,
             created_at: SystemTime::now(),
             ice: tokio::sync::Mutex::new(new.ice),
@@ -238,9 +197,15 @@ impl Record {
         !self.ending.swap(true, Relaxed)
     }
 
-    /// Its set-up begins, later than it was admitted.
-    pub fn begin_handshake(&self, place: Handshake) {
+    /// Its set-up begins, later than it was admitted: with an answer that came at `asked`.
+    pub fn begin_handshake(&self, place: Handshake, asked: Instant) {
         *lock(&self.handshake) = Some(place);
+        *lock(&self.asked) = asked;
+    }
+
+    /// How long the set-up takes by now. What a client did before it answered is no part of it.
+    pub fn setting_up(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*lock(&self.asked))
     }
 
     /// Its set-up is over, or did not begin.

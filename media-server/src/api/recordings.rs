@@ -189,6 +189,7 @@ async fn start(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> A
     let asked = read(&body)?;
     let device = principal.key_of(device_name(&asked.device_id).map_err(invalid)?);
     if !principal.may_record(&device) {
+        app.metrics.count("media_auth_failures_total", &["grant"]);
         let device = asked.device_id;
         return Err(RecordingError::Forbidden { device });
     }

@@ -151,17 +151,20 @@ pub(super) async fn answer(
     sdp: String,
 ) -> Result<(), ApiError> {
     // A task of its own: a client that hangs up now must not leave half a session behind.
+    let protocol = record.protocol;
     let taken = tokio::spawn(take_answer(app.clone(), record, sdp));
-    taken.await.expect("taking an answer does not panic")
+    let taken = taken.await.expect("taking an answer does not panic");
+    taken.inspect_err(|error| count_refused(app, protocol, error))
 }
 
 async fn take_answer(app: Arc<App>, record: Arc<Record>, sdp: String) -> Result<(), ApiError> {
+    let asked = Instant::now();
     let older = record.older.as_ref().ok_or(ApiError::Answered)?;
     let mut offered = older.offered.lock().await;
     let ours = offered.as_ref().ok_or(ApiError::Answered)?;
     let (negotiated, candidates) = ours.proposal.agree(sdp.as_bytes())?;
     let place = app.limiter.handshakes.begin().await;
-    record.begin_handshake(place.map_err(|_| ApiError::Handshakes)?);
+    record.begin_handshake(place.map_err(|_| ApiError::Handshakes)?, asked);
     let open = OpenSession {
         id: record.id,
         ufrag: ours.ufrag,
@@ -272,7 +275,7 @@ pub(super) fn state(record: &Record) -> &'static str {
 }
 
 /// `userId` is the token's, or of somebody for whom the caller may speak.
-pub(super) fn check_user(principal: &Principal, user: &str) -> Result<(), MediaError> {
+pub(super) fn check_user(app: &App, principal: &Principal, user: &str) -> Result<(), MediaError> {
     if user.len() > MAX_USER_BYTES {
         let error = format!("a userId has at most {MAX_USER_BYTES} bytes");
         return Err(MediaError::Invalid(error));
@@ -280,6 +283,7 @@ pub(super) fn check_user(principal: &Principal, user: &str) -> Result<(), MediaE
     if principal.is_user(user) {
         Ok(())
     } else {
+        app.metrics.count("media_auth_failures_total", &["user_id"]);
         Err(MediaError::User)
     }
 }
@@ -291,28 +295,52 @@ mod tests {
     use crate::app::tests::app;
     use axum::http::HeaderMap;
 
-    #[tokio::test]
-    async fn an_answer_that_its_shard_does_not_take_keeps_no_place_among_the_set_ups() {
-        let app = app().await;
-        let principal = crate::api::principal(&app, &HeaderMap::new()).await;
-        let asked = Asked {
+    fn asked(principal: Principal) -> Asked {
+        Asked {
             protocol: Protocol::Session,
             device: "cam".into(),
             user: "ann".to_owned(),
             principal,
             name: None,
             publisher: None,
-        };
-        let (record, sdp) = offer(&app, asked, screen()).expect("an offer");
-        app.shards.shutdown().await;
-        let sdp = sdp
+        }
+    }
+
+    /// A client's answer.
+    fn answer_of(offer: &str) -> String {
+        offer
             .replace("a=ice-lite\r\n", "")
             .replace("a=setup:actpass", "a=setup:active")
-            .replace("a=sendonly", "a=recvonly");
-        let taken = answer(&app, record.clone(), sdp).await;
+            .replace("a=sendonly", "a=recvonly")
+    }
+
+    #[tokio::test]
+    async fn a_set_up_is_counted_from_the_answer_and_not_from_when_the_client_began_to_think() {
+        let app = app().await;
+        let principal = crate::api::principal(&app, &HeaderMap::new()).await;
+        let asked = asked(principal.expect("no token is asked for"));
+        let (record, sdp) = offer(&app, asked, screen()).expect("an offer");
+        let offered = Instant::now();
+        let taken = answer(&app, record.clone(), answer_of(&sdp)).await;
+        assert!(taken.is_ok(), "{taken:?}");
+        let now = Instant::now();
+        assert!(record.setting_up(now) <= now - offered);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_its_shard_does_not_take_keeps_no_place_among_the_set_ups() {
+        let app = app().await;
+        let principal = crate::api::principal(&app, &HeaderMap::new()).await;
+        let asked = asked(principal.expect("no token is asked for"));
+        let (record, sdp) = offer(&app, asked, screen()).expect("an offer");
+        app.shards.shutdown().await;
+        let taken = answer(&app, record.clone(), answer_of(&sdp)).await;
         assert!(matches!(taken, Err(ApiError::Busy(_))), "{taken:?}");
         assert_eq!(app.limiter.handshakes.in_flight(), 0);
         assert!(record.is_unanswered(), "another may be tried");
+        let refused = r#"media_setup_total{role="viewer",protocol="session",result="refused"} 1"#;
+        let shown = app.metrics.render(|_, _, _| {});
+        assert!(shown.contains(refused), "{shown}");
     }
 
     #[test]

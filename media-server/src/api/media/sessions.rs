@@ -173,7 +173,7 @@ async fn create(State(app): Shared, headers: HeaderMap, body: axum::body::Body) 
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::Session, &principal, &device)?;
     if !user.is_empty() {
-        offered::check_user(&principal, &user)?;
+        offered::check_user(&app, &principal, &user)?;
     }
     let asked = Asked {
         protocol: Protocol::Session,

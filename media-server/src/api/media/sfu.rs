@@ -190,7 +190,7 @@ async fn create_publisher(State(app): Shared, headers: HeaderMap, body: Raw) -> 
     body.check()?;
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuPublisher, &principal, &device)?;
-    offered::check_user(&principal, &user)?;
+    offered::check_user(&app, &principal, &user)?;
     let is_h264: fn(&Codec) -> bool = |codec| matches!(codec, Codec::H264 { .. });
     let is_vp8: fn(&Codec) -> bool = |codec| *codec == Codec::Vp8;
     let wanted = Wanted {
@@ -246,11 +246,14 @@ async fn create_subscriber(State(app): Shared, headers: HeaderMap, body: Raw) ->
     let publisher = body.required("publisherId", "PublisherID")?;
     let user = body.required("userId", "UserID")?;
     body.check()?;
-    offered::check_user(&principal, &user)?;
+    offered::check_user(&app, &principal, &user)?;
     let known = publisher.parse().ok();
     let known = known.and_then(|name| app.registry.find_named(name));
     let known = known.filter(|r| r.protocol == Protocol::SfuPublisher);
-    let Some(known) = known.filter(|record| principal.may_view(&record.device)) else {
+    // One that may not be watched is answered as one that is not there.
+    let granted =
+        |r: &Arc<Record>| check_grant(&app, Protocol::SfuSubscriber, &principal, &r.device).is_ok();
+    let Some(known) = known.filter(granted) else {
         let error = "Failed to create subscriber: publisher not found: publisher not found";
         return Err(MediaError::internal(&format!("{error}: {publisher}"), None));
     };
@@ -265,7 +268,7 @@ async fn create_subscriber_by_device(State(app): Shared, headers: HeaderMap, bod
     body.check()?;
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::SfuSubscriber, &principal, &device)?;
-    offered::check_user(&principal, &user)?;
+    offered::check_user(&app, &principal, &user)?;
     // The caller's own, before one that is connected, before the oldest.
     let known = publishers_of(&app, &device).into_iter();
     let known = known.min_by_key(|r| (!is_own(r, &principal, &user), !r.connected(), r.created));

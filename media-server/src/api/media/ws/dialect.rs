@@ -256,7 +256,7 @@ impl Dialect {
         let user = match text(message, "userId") {
             "" => self.user.clone(),
             user => {
-                let checked = offered::check_user(&self.principal, user);
+                let checked = offered::check_user(app, &self.principal, user);
                 checked.map_err(|error| match error {
                     MediaError::Invalid(error) => error,
                     _ => "userId is not the token's sub".to_owned(),
