@@ -65,6 +65,13 @@ impl Sockets {
         self.max as usize - self.free.available_permits()
     }
 
+    /// Those of subjects whose names begin so, as the subjects of a tenant do.
+    pub fn open_of(&self, subjects: &str) -> u32 {
+        let counts = lock(&self.subjects);
+        let of_them = counts.iter().filter(|(name, _)| name.starts_with(subjects));
+        of_them.map(|(_, count)| count).sum()
+    }
+
     /// Tells all of them to end, and waits for it a while. There are no more after it.
     pub async fn close(&self) {
         self.stop.send_replace(true);
@@ -127,6 +134,7 @@ mod tests {
         assert!(of_ann.iter().all(Option::is_some));
         assert!(sockets.try_take(Some("ann")).is_none());
         assert_eq!(sockets.open(), 16, "a place that was not given is free");
+        assert_eq!((sockets.open_of("an"), sockets.open_of("bob")), (16, 0));
         assert!(sockets.try_take(Some("bob")).is_some());
         of_ann.pop();
         assert!(sockets.try_take(Some("ann")).is_some());
@@ -147,7 +155,8 @@ mod tests {
         drop(second);
         assert_eq!(sockets.open(), 1);
         let ends = async move {
-            first.stopped().await;
+            let told = tokio::time::timeout(Duration::from_secs(1), first.stopped());
+            assert!(told.await.is_ok(), "nobody told it");
         };
         let (closed, ()) = tokio::join!(
             tokio::time::timeout(Duration::from_secs(1), sockets.close()),

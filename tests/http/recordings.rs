@@ -2,8 +2,11 @@
 
 use crate::identity::of_tenant;
 use crate::requests::*;
+use crate::table::*;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 use tests::MediaServer;
 use tests::process::TempDir;
 use tests::recordings::{ask, json_of, request as body};
@@ -59,6 +62,9 @@ async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
     let (status, refused) =
         with_token(&server, Some(&publish), Method::POST, "", wanted.clone()).await;
     assert_eq!((status, &refused["error"]), (403, &json!("Forbidden")));
+    let counted = server.metrics().await;
+    let counted = counted.value("media_auth_failures_total", &[("reason", "grant")]);
+    assert_eq!(counted, Some(1.0));
 
     let (status, started) = with_token(&server, Some(&mine), Method::POST, "", wanted).await;
     assert_eq!(status, 200, "{started}");
@@ -184,6 +190,17 @@ async fn a_tenant_never_sees_or_changes_recordings_of_another() {
             assert_eq!(status, 200, "{stopped}");
         }
     }
+
+    let old = SystemTime::now() - Duration::from_secs(10 * 86_400);
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let file = File::open(entry.expect("readable").path()).expect("its own");
+        file.set_modified(old).expect("its own");
+    }
+    for (token, deleted) in [(&globex, 0), (&acme, 1)] {
+        let cleaned = ask(token, Method::POST, "/cleanup?days=7", None).await;
+        let expected = json!({"deleted": deleted, "maxAgeDays": 7});
+        assert_eq!(cleaned, (200, expected));
+    }
 }
 
 #[tokio::test]
@@ -287,4 +304,102 @@ async fn without_a_folder_nothing_is_recorded_and_the_answer_says_so() {
     assert_eq!(all, json!({"recordings": null, "total": 0}));
     let stats = json_of(ask(&server, Method::GET, "/stats", None).await, 200).await;
     assert_eq!(stats["totalRecordings"], 0, "{stats}");
+}
+
+#[tokio::test]
+async fn what_recordings_are_answered_is_what_the_document_says() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let server = MediaServer::open(&["--recording-dir", &path]).await;
+    let location = open(&server, "/whip/cam-1", PUBLISH).await;
+    let session = location.rsplit('/').next().expect("an id");
+    let recording = |state: &str| {
+        json!({
+            "id": "*", "sessionId": session, "deviceId": "cam-1", "userId": "", "state": state, "format": "webm",
+            "fileSize": 0, "durationSeconds": 0.0, "width": 0, "height": 0, "frameRate": 0.0, "bitrate": 0,
+            "startedAt": "20*", "framesWritten": 0,
+        })
+    };
+    let mut failed = recording("failed");
+    failed["stoppedAt"] = json!("20*");
+    failed["reason"] = json!("the device sent no picture that a file could begin with");
+    let stats = |active: u32| {
+        json!({
+            "activeRecordings": active, "totalRecordings": 1, "totalDurationSeconds": 0.0, "totalBytesWritten": 0,
+            "averageFrameRate": 0.0,
+        })
+    };
+    let (one, stop) = (
+        "/api/media/recordings/{recording}",
+        "/api/media/recordings/{recording}/stop",
+    );
+    let gone = json!({"error": "recording_not_found", "message": "*"});
+    let of_stats = ("GET", "/api/media/recordings/stats");
+    let mut table = Table::new(&server, None);
+    table
+        .run(vec![
+            row(
+                "start",
+                ("POST", ALL),
+                body(session, "cam-1", json!({})),
+                200,
+                json!({"recording": recording("recording")}),
+            )
+            .keep(&[("recording", "/recording/id")]),
+            row(
+                "list",
+                ("GET", ALL),
+                "",
+                200,
+                json!({"recordings": [recording("recording")], "total": 1}),
+            ),
+            row("stats", of_stats, "", 200, stats(1)),
+            row(
+                "stop",
+                ("POST", stop),
+                "",
+                200,
+                json!({"recording": failed}),
+            ),
+            row("get", ("GET", one), "", 200, json!({"recording": failed})),
+            row(
+                "no list",
+                ("GET", ALL),
+                "",
+                200,
+                json!({"recordings": null, "total": 0}),
+            ),
+            row("stats afterwards", of_stats, "", 200, stats(0)),
+            row(
+                "clean up",
+                ("POST", "/api/media/recordings/cleanup?days=x"),
+                "",
+                200,
+                json!({"deleted": 0, "maxAgeDays": 7}),
+            ),
+            row(
+                "delete",
+                ("DELETE", one),
+                "",
+                200,
+                json!({"message": "recording deleted successfully"}),
+            ),
+            row("delete again", ("DELETE", one), "", 404, gone),
+            row(
+                "stop afterwards",
+                ("POST", stop),
+                "",
+                500,
+                json!({"error": "recording_stop_failed", "message": "*"}),
+            ),
+            row(
+                "a slash too many",
+                ("GET", "/api/media/recordings/"),
+                "",
+                301,
+                json!(""),
+            ),
+        ])
+        .await;
+    table.check(12);
 }

@@ -1,7 +1,7 @@
 //! The WebSocket of the older API: who is let in, what is said on it, how it ends.
 
-use crate::older::answer_to;
 use crate::requests::*;
+use crate::table::answer_to;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tests::process::TempDir;
@@ -13,11 +13,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     /// Opens one, with a token as a subprotocol if there is one.
-    async fn open(
+    pub async fn open(
         server: &MediaServer,
         path: &str,
         token: Option<&str>,
@@ -45,7 +45,7 @@ impl Socket {
         }
     }
 
-    async fn say(&mut self, message: Value) {
+    pub async fn say(&mut self, message: Value) {
         let message = Message::Text(message.to_string().into());
         self.0.send(message).await.expect("it is taken");
     }
@@ -57,7 +57,7 @@ impl Socket {
     }
 
     /// The next object.
-    async fn hear(&mut self) -> Value {
+    pub async fn hear(&mut self) -> Value {
         match self.next().await {
             Some(Message::Text(text)) => serde_json::from_str(&text).expect("one object"),
             other => panic!("{other:?}"),
@@ -76,14 +76,14 @@ impl Socket {
     }
 }
 
-type Refused = (u16, Value);
+pub type Refused = (u16, Value);
 
 async fn opened(server: &MediaServer, path: &str) -> Socket {
     let socket = Socket::open(server, path, None).await;
     socket.unwrap_or_else(|refused| panic!("{path}: {refused:?}"))
 }
 
-async fn refused(server: &MediaServer, path: &str, token: Option<&str>) -> Refused {
+pub async fn refused(server: &MediaServer, path: &str, token: Option<&str>) -> Refused {
     match Socket::open(server, path, token).await {
         Ok(_) => panic!("{path} is let in"),
         Err(refused) => refused,

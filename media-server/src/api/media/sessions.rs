@@ -346,12 +346,16 @@ async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
             .filter(|r| offered::state(r) == state)
             .count()
     };
+    let sockets = match principal.holder() {
+        Some(_) => app.sockets.open_of(&principal.key_of("")) as usize,
+        None => app.sockets.open(),
+    };
     Ok(Json(json!({
         "totalSessions": records.len(),
         "activeSessions": of("connected"),
         "connectingSessions": of("connecting"),
         "failedSessions": of("failed"),
-        "wsConnections": app.sockets.open(),
+        "wsConnections": sockets,
         // There are no frames here to make room for.
         "framePool": {"allocations": 0, "reuses": 0, "reuseRate": "0.0%"},
     })))
