@@ -84,6 +84,9 @@ async fn h264_becomes_an_mp4_that_ffmpeg_decodes_to_the_end() {
     );
     same_length(&probed, &stopped);
     ffmpeg::decode(&file);
+    let bytes = std::fs::read(&file).expect("it is there");
+    let index = bytes.windows(4).rposition(|name| name == b"mfra");
+    assert!(index.is_some(), "nothing says where its keyframes are");
     let metrics = server.metrics().await;
     let len = file.metadata().expect("it is there").len();
     assert_eq!(

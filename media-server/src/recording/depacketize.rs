@@ -433,7 +433,12 @@ mod tests {
         let whole = vec![0x32, 4, 1, 2, 3, 4, 0x22, 1, 9];
         assert_eq!(picture(av1.clone(), &parts), Ok(Some((whole, false))));
         assert_eq!(picture(av1.clone(), &parts[..2]), Err(Malformed));
-        assert_eq!(picture(av1, &parts[1..]), Err(Malformed));
+        assert_eq!(picture(av1.clone(), &parts[1..]), Err(Malformed));
+        // Whole in themselves, but for what they say of each other.
+        let rest: &[u8] = &[0x90, 0x30, 1, 2];
+        assert_eq!(picture(av1.clone(), &[rest]), Err(Malformed));
+        let (begun, other): (&[u8], &[u8]) = (&[0x50, 0x30, 1], &[0x10, 0x30, 2]);
+        assert_eq!(picture(av1, &[begun, other]), Err(Malformed));
     }
 
     #[test]

@@ -77,6 +77,15 @@ mod tests {
         };
         assert_eq!(Av1::of(&obu), expected);
         assert_eq!(av1c_bytes(&obu)[..4], [0x81, 5, 0x0c, 0]);
+        // Profile 1, which has all of its colour, and level 13 of the high tier.
+        let high = [0x0a, 5, 1 << 5, 0x00, 0x00, 13 << 3 | 0x04, 0xff];
+        let expected = Av1 {
+            profile: 1,
+            level: 13,
+            tier: true,
+        };
+        assert_eq!(Av1::of(&high), expected);
+        assert_eq!(av1c_bytes(&high)[..4], [0x81, 1 << 5 | 13, 0x80, 0]);
         for len in 0..6 {
             assert_eq!(Av1::of(&obu[..len]), Av1::default());
         }

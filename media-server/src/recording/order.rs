@@ -94,7 +94,8 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::testing::video;
+    use crate::recording::testing::{batch, packet, video};
+    use media_core::negotiated::Kind;
 
     fn seqs(order: &mut Order, now: Instant) -> Vec<Option<u64>> {
         let next = std::iter::from_fn(|| order.pop(now, false));
@@ -135,10 +136,22 @@ mod tests {
         let now = Instant::now();
         let mut order = Order::default();
         order.follow(1);
-        push(&mut order, now, 1);
-        let Some(Next::Packet(held)) = order.pop(now, false) else {
-            panic!("it is there");
-        };
-        assert_eq!(held.payload(), [1]);
+        // The last byte says how many there are, itself among them.
+        for (seq, padding, payload, expected) in [
+            (1, true, &[7, 0, 2][..], &[7][..]),
+            (2, false, &[7, 0, 2], &[7, 0, 2]),
+            (3, true, &[7, 9], &[]),
+        ] {
+            let packet = MediaPacket {
+                padding,
+                ..packet(Kind::Video, seq, 0)
+            };
+            let batch = batch(now, packet, payload);
+            order.push(now, Held { batch, index: 0 });
+            let Some(Next::Packet(held)) = order.pop(now, false) else {
+                panic!("it is there");
+            };
+            assert_eq!(held.payload(), expected);
+        }
     }
 }

@@ -162,6 +162,10 @@ mod tests {
         };
         assert_eq!(at(&mut line, first, 0), Some(0));
         assert_eq!(at(&mut line, 1_500, 33), Some(3_000));
+        // Nor does what arrives late hide it, where there is no report.
+        let mut line = Timeline::new(Kind::Video);
+        assert_eq!(line.place(1, first, None, START, ntp(0)), Some(0));
+        assert_eq!(line.place(1, 1_500, None, START, ntp(33)), Some(3_000));
     }
 
     #[test]

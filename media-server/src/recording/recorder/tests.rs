@@ -144,6 +144,7 @@ fn a_packet_that_was_repaired_within_a_second_leaves_no_gap() {
     device.run(2_200, &[], &[]);
     assert_eq!(device.recorder.progress().gaps, 0);
     let frames = frames(&device.finish());
+    assert!(frames.is_sorted_by_key(|(_, at)| *at), "sound did not wait");
     assert_eq!(frames.iter().filter(|(track, _)| *track == 1).count(), 100);
 }
 
@@ -154,6 +155,9 @@ fn a_gap_in_the_tap_costs_what_is_up_to_the_next_keyframe() {
     let now = device.now();
     let batch = video(now, 80, 80 * 3_600, &[0x10, 0x11, 0, 0]);
     device.recorder.handle_batch(now, &batch, 0, true);
+    let before = device.asked;
+    device.look();
+    assert_eq!(device.asked, before + 1, "a keyframe, at once");
     device.millis = 80 * 40 + 40;
     device.run(2_000, &[100], &[]);
     assert_eq!(device.recorder.progress().gaps, 1);
