@@ -5,16 +5,14 @@
 //! --long` does.
 #![forbid(unsafe_code)]
 
-mod rabbit;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rabbit::{Got, Rabbit};
 use serde_json::Value;
 use tests::namespace::in_network_with;
 use tests::process::{TempDir, program};
+use tests::rabbit::{Got, Rabbit};
 use tests::{MediaServer, wait_for};
 
 /// How long the broker is away: longer than the server waits for its word.

@@ -1,16 +1,14 @@
 //! Events to a webhook: what arrives, that it is signed, and what happens when it is not taken.
 
 use crate::requests::*;
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tests::https::{Answer, Https, Request};
+use std::time::Duration;
+use tests::https::{Answer, Https};
 use tests::namespace::in_network_with;
 use tests::process::TempDir;
 use tests::recordings;
+use tests::webhook::{is_signed, secret, taken};
 use tests::{MediaServer, wait_for};
 
 /// An address of documentation (RFC 5737): none of this machine or its link.
@@ -29,9 +27,9 @@ impl Told {
     /// `more` are its other flags.
     async fn start(more: &[&str]) -> Self {
         let receiver = Https::start(RECEIVER, Answer::status("204 No Content")).await;
-        let secret = TempDir::new("webhook");
-        let file = secret.path().join("secret");
-        std::fs::write(&file, format!("whsec_{}\n", STANDARD.encode(KEY))).expect("written");
+        let dir = TempDir::new("webhook");
+        let file = dir.path().join("secret");
+        std::fs::write(&file, format!("{}\n", secret(KEY))).expect("written");
         let (file, ca) = (
             file.display().to_string(),
             receiver.ca_file().display().to_string(),
@@ -42,7 +40,7 @@ impl Told {
         Self {
             server,
             receiver,
-            _secret: secret,
+            _secret: dir,
         }
     }
 
@@ -83,35 +81,11 @@ impl Told {
     }
 }
 
-fn taken(receiver: &Https) -> Vec<Request> {
-    let mut requests = receiver.requests();
-    requests.retain(|request| request.status.starts_with('2'));
-    requests
-}
-
 fn pairs(devices: &[&str]) -> Vec<(String, String)> {
     let events = |device: &&str| {
         ["session.created", "session.closed"].map(|kind| (kind.to_owned(), (*device).to_owned()))
     };
     devices.iter().flat_map(events).collect()
-}
-
-fn check_signature(request: &Request) {
-    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
-    let timestamp = header("webhook-timestamp");
-    let signed = format!("{}.{timestamp}.{}", header("webhook-id"), request.body);
-    let signature = header("webhook-signature");
-    let signature = STANDARD
-        .decode(signature.trim_start_matches("v1,"))
-        .expect("base64");
-    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
-    hmac::verify(&key, signed.as_bytes(), &signature).expect("the server's signature");
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs();
-    let at: u64 = timestamp.parse().expect("seconds");
-    assert!(now.abs_diff(at) < 120, "{at} at {now}");
 }
 
 #[test]
@@ -122,7 +96,9 @@ fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is
         told.close(&session).await;
         assert_eq!(told.taken(2).await, pairs(&["cam-1"]));
         let requests = told.receiver.requests();
-        requests.iter().for_each(check_signature);
+        for request in &requests {
+            assert!(is_signed(request, KEY), "{request:?}");
+        }
         let closed: Value = serde_json::from_str(&requests[1].body).expect("JSON");
         let id = session.rsplit('/').next().expect("an id");
         let fields = json!({

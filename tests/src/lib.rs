@@ -23,11 +23,13 @@ pub mod operator;
 pub mod page;
 pub mod process;
 pub mod prometheus;
+pub mod rabbit;
 pub mod recordings;
 pub mod server;
 pub mod site;
 pub mod turn;
 pub mod wait;
+pub mod webhook;
 
 pub use browser::Browser;
 pub use connections::Connections;

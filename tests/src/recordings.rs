@@ -1,8 +1,10 @@
 //! The calls about recordings, as a client makes them.
+//!
+//! Owns no server: whoever asks says how.
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use crate::server::MediaServer;
@@ -11,18 +13,24 @@ use crate::wait::wait_for;
 /// Long enough for a busy machine; what waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Sends a request to a server that asks for no token; `path` is below that of all recordings.
+/// Who asks a server: by its address, and with a token where it wants one.
+pub trait Asks {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder;
+}
+
+/// Without a token.
+impl Asks for MediaServer {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        Client::new().request(method, self.url(path))
+    }
+}
+
+/// Sends a request; `path` is below that of all recordings.
 ///
 /// # Panics
 /// If nothing answers.
-pub async fn ask(
-    server: &MediaServer,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> Response {
-    let url = server.url(&format!("/api/media/recordings{path}"));
-    let mut request = Client::new().request(method, url);
+pub async fn ask(server: &impl Asks, method: Method, path: &str, body: Option<Value>) -> Response {
+    let mut request = server.request(method, &format!("/api/media/recordings{path}"));
     if let Some(body) = body {
         request = request.body(body.to_string());
     }
@@ -41,9 +49,9 @@ pub async fn json_of(response: Response, status: u16) -> Value {
 }
 
 /// The session of the device that publishes.
-pub async fn session(server: &MediaServer, device: &str) -> String {
+pub async fn session(server: &impl Asks, device: &str) -> String {
     wait_for("the device's session", PATIENCE, || async {
-        let all = Client::new().get(server.url("/api/v1/sessions")).send();
+        let all = server.request(Method::GET, "/api/v1/sessions").send();
         let all: Value = all.await.expect("an answer").json().await.expect("JSON");
         let sessions = all["sessions"].as_array().expect("a list").iter();
         let mut publishers = sessions.filter(|session| {
@@ -58,7 +66,7 @@ pub async fn session(server: &MediaServer, device: &str) -> String {
 }
 
 /// Starts a recording, with more fields than those that are needed; returns what the server says of it.
-pub async fn start(server: &MediaServer, device: &str, more: Value) -> Value {
+pub async fn start(server: &impl Asks, device: &str, more: Value) -> Value {
     let body = request(&session(server, device).await, device, more);
     let answer = ask(server, Method::POST, "", Some(body)).await;
     json_of(answer, 200).await["recording"].clone()
@@ -79,7 +87,7 @@ pub fn request(session: &str, device: &str, more: Value) -> Value {
 ///
 /// # Panics
 /// If it is not.
-pub async fn stop(server: &MediaServer, recording: &Value) -> Value {
+pub async fn stop(server: &impl Asks, recording: &Value) -> Value {
     let path = format!("/{}/stop", id(recording));
     let answer = ask(server, Method::POST, &path, None).await;
     let stopped = json_of(answer, 200).await["recording"].clone();
@@ -95,7 +103,7 @@ pub fn id(recording: &Value) -> &str {
 
 /// Waits until it is so, and returns it.
 pub async fn becomes(
-    server: &MediaServer,
+    server: &impl Asks,
     recording: &Value,
     what: &str,
     is: impl Fn(&Value) -> bool,
@@ -104,7 +112,7 @@ pub async fn becomes(
 }
 
 async fn becomes_within(
-    server: &MediaServer,
+    server: &impl Asks,
     recording: &Value,
     what: &str,
     within: Duration,
@@ -123,7 +131,7 @@ async fn becomes_within(
 }
 
 /// Waits until so many seconds are recorded.
-pub async fn lasts(server: &MediaServer, recording: &Value, seconds: f64) -> Value {
+pub async fn lasts(server: &impl Asks, recording: &Value, seconds: f64) -> Value {
     let long = |now: &Value| now["durationSeconds"].as_f64() >= Some(seconds);
     let within = PATIENCE + Duration::from_secs_f64(seconds);
     let what = format!("{seconds} s to be recorded");

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use lapin::options::{
-    BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
-use tests::process::Process;
-use tests::wait_for;
+
+use crate::process::Process;
+use crate::wait::wait_for;
 
 /// The program itself; what is on `PATH` asks to be another user first.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -25,6 +28,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Ends with its value, with all that it has started.
 pub struct Rabbit {
     process: Process,
+    ip: String,
 }
 
 /// An event as the broker gave it.
@@ -36,25 +40,39 @@ pub struct Got {
 }
 
 impl Rabbit {
-    /// Starts it with what an earlier one left in the folder. The port is always the same: the network is the test's own.
+    /// Starts it on loopback with what an earlier one left in the folder. The port is always the same: the network is the
+    /// test's own.
+    ///
+    /// # Panics
+    /// If it does not start.
     pub async fn start(dir: &Path) -> Self {
+        Self::start_at(dir, "127.0.0.1").await
+    }
+
+    /// The same on another address of this machine.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_at(dir: &Path, ip: &str) -> Self {
         let at = |name: &str| -> PathBuf { dir.join(name) };
+        // Its one user may come from elsewhere too.
+        std::fs::write(at("rabbit.conf"), "loopback_users = none\n").expect("written");
         let mut command = Command::new("unshare");
         // It leaves a daemon behind, which goes with the first process of its own list of processes.
         command.args(["--pid", "--fork", "--kill-child", "--", PROGRAM]);
         command
             .env("HOME", dir)
             .env("RABBITMQ_CONF_ENV_FILE", at("none"))
-            .env("RABBITMQ_CONFIG_FILE", at("none"))
+            .env("RABBITMQ_CONFIG_FILE", at("rabbit.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
             .env("RABBITMQ_LOG_BASE", at("log"))
             .env("RABBITMQ_MNESIA_BASE", at("data"))
             .env("RABBITMQ_NODENAME", "test@localhost")
-            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODE_IP_ADDRESS", ip)
             .env("RABBITMQ_NODE_PORT", PORT.to_string())
             .process_group(0);
         let mut process = Process::start("rabbitmq", &mut command);
-        let url = url();
+        let url = url(ip);
         wait_for("the broker to start", STARTS_WITHIN, || {
             assert!(process.ended().is_none(), "it ended: {}", process.log());
             let url = url.clone();
@@ -69,14 +87,20 @@ impl Rabbit {
             }
         })
         .await;
-        Self { process }
+        Self {
+            process,
+            ip: ip.to_owned(),
+        }
     }
 
     pub fn url(&self) -> String {
-        url()
+        url(&self.ip)
     }
 
     /// A signal to it and all that it has started.
+    ///
+    /// # Panics
+    /// If it can't.
     pub fn signal(&self, signal: &str) {
         let group = format!("-{}", self.process.pid());
         let kill = Command::new("kill")
@@ -86,6 +110,9 @@ impl Rabbit {
     }
 
     /// Ends it, as a machine that is restarted would.
+    ///
+    /// # Panics
+    /// If it can't.
     pub async fn stop(&mut self) {
         self.signal("TERM");
         wait_for("the broker to end", STARTS_WITHIN, || {
@@ -96,8 +123,11 @@ impl Rabbit {
     }
 
     /// Has it keep every event of the server, which may come after this.
+    ///
+    /// # Panics
+    /// If it can't.
     pub async fn bind(&self) {
-        let (_connection, channel) = connect(&url()).await.expect("a channel");
+        let (_connection, channel) = connect(&self.url()).await.expect("a channel");
         let durable = ExchangeDeclareOptions {
             durable: true,
             ..ExchangeDeclareOptions::default()
@@ -121,15 +151,21 @@ impl Rabbit {
     }
 
     /// Everything that it has got since the last time, in order.
+    ///
+    /// # Panics
+    /// If it can't.
     pub async fn take(&self) -> Vec<Got> {
-        let (_connection, channel) = connect(&url()).await.expect("a channel");
+        let (_connection, channel) = connect(&self.url()).await.expect("a channel");
+        let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default);
+        let queue = channel.queue_declare(QUEUE.into(), durable, none()).await;
+        let waiting = queue.expect("the queue").message_count();
         let mut got = Vec::new();
-        let options = BasicGetOptions { no_ack: true };
-        while let Some(message) = channel
-            .basic_get(QUEUE.into(), options)
-            .await
-            .expect("an answer")
-        {
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, none());
+        let mut messages = consumer.await.expect("a consumer").take(waiting as usize);
+        let mut last = None;
+        while let Some(message) = messages.next().await {
+            let message = message.expect("a message");
             let properties = &message.properties;
             got.push(Got {
                 key: message.routing_key.to_string(),
@@ -137,13 +173,19 @@ impl Rabbit {
                 persistent: *properties.delivery_mode() == Some(2),
                 body: serde_json::from_slice(&message.data).expect("JSON"),
             });
+            last = Some(message);
+        }
+        // What came meanwhile stays for the next time.
+        if let Some(last) = last {
+            let all = BasicAckOptions { multiple: true };
+            last.ack(all).await.expect("the broker has it");
         }
         got
     }
 }
 
-fn url() -> String {
-    format!("amqp://guest:guest@127.0.0.1:{PORT}/%2f")
+fn url(ip: &str) -> String {
+    format!("amqp://guest:guest@{ip}:{PORT}/%2f")
 }
 
 async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
