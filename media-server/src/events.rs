@@ -46,8 +46,6 @@ pub enum EventsError {
 /// One event, as every receiver gets it.
 #[derive(Debug)]
 pub struct Message {
-    /// Counts the events of this process; those of a queue are in this order.
-    number: u64,
     /// The same whenever it is sent again: by it a receiver knows that.
     id: String,
     /// Routing key, such as `media.session.created`.
@@ -61,8 +59,8 @@ pub struct Message {
 #[derive(Default)]
 pub struct Events {
     receivers: Vec<Receiver>,
-    /// Number of the next one. Held while an event goes to the queues: all have them in the order of number and time.
-    next: Mutex<u64>,
+    /// Held while an event gets its time and goes to the queues: all have them in that order.
+    order: Mutex<()>,
 }
 
 struct Receiver {
@@ -150,16 +148,14 @@ impl Events {
         body["service"] = "media-service".into();
         body["event_type"] = key.trim_start_matches("media.").into();
         let random: [u8; 16] = crate::app::random();
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         body["timestamp"] = rfc3339_millis(SystemTime::now()).into();
         let message = Arc::new(Message {
-            number: *next,
             id: format!("msg_{:032x}", u128::from_be_bytes(random)),
             key,
             body: body.to_string(),
             at: Instant::now(),
         });
-        *next += 1;
         for receiver in &self.receivers {
             receiver.queue.push(message.clone());
         }

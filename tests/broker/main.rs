@@ -1,12 +1,15 @@
 //! A RabbitMQ that is away, twice, while devices publish and viewers watch: no session notices, and every event is there
-//! afterwards, in order.
+//! afterwards, in order. And one that is away for more events than may wait.
 //!
 //! It is away for a quarter of a minute; for a minute where the variable `BROKER_AWAY_SECONDS` says so, as `cargo xtask test
 //! --long` does.
 #![forbid(unsafe_code)]
 
+mod overflow;
+
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,6 +17,9 @@ use tests::namespace::in_network_with;
 use tests::process::{TempDir, program};
 use tests::rabbit::{Got, Rabbit};
 use tests::{MediaServer, wait_for};
+
+/// Held by a test while it runs: a broker and a load want the machine for themselves.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// How long the broker is away: longer than the server waits for its word.
 const AWAY: Duration = Duration::from_secs(15);
@@ -24,6 +30,7 @@ const CHURN: &str = "4";
 
 #[test]
 fn no_session_notices_a_broker_that_is_away_and_no_event_is_lost() {
+    let _alone = ALONE.lock();
     in_network_with(&[], async {
         let away = std::env::var("BROKER_AWAY_SECONDS").ok();
         let away = away.map_or(AWAY, |text| {

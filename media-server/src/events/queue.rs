@@ -1,6 +1,7 @@
 //! Events that wait for one receiver, and the order in which they get there.
 //!
-//! Owns the bounds: 10 000 events and an hour; beyond either the oldest is dropped and counted. What is at the front is delivered
+//! Owns the bounds: 10 000 events and an hour; beyond either the oldest that is not under way is dropped and counted, so that
+//! what is counted as dropped never arrives. What is at the front is delivered
 //! again and again, after longer and longer pauses, before the next one is tried: so order is kept, and each event arrives at
 //! least once. [`Queue::follow`] runs as a task; [`Queue::push`] never waits.
 
@@ -67,7 +68,7 @@ pub trait Sink: Send {
 /// The events that wait for one receiver.
 #[derive(Default)]
 pub struct Queue {
-    waiting: Mutex<VecDeque<Arc<Message>>>,
+    waiting: Mutex<Waiting>,
     changed: Notify,
     closed: AtomicBool,
     delivered: AtomicU64,
@@ -75,21 +76,29 @@ pub struct Queue {
     dropped: [AtomicU64; Dropped::ALL.len()],
 }
 
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Arc<Message>>,
+    /// So many of them, from the first on, are with the sink, which may deliver them yet.
+    under_way: usize,
+}
+
 impl Queue {
     /// Adds an event behind all others.
     pub fn push(&self, message: Arc<Message>) {
         let mut waiting = self.lock();
-        if waiting.len() == MAX_WAITING {
-            waiting.pop_front();
+        if waiting.events.len() == MAX_WAITING {
+            let oldest = waiting.under_way;
+            waiting.events.remove(oldest);
             self.count_dropped(Dropped::Full);
         }
-        waiting.push_back(message);
+        waiting.events.push_back(message);
         drop(waiting);
         self.changed.notify_one();
     }
 
     pub fn waiting(&self) -> usize {
-        self.lock().len()
+        self.lock().events.len()
     }
 
     pub fn delivered(&self) -> u64 {
@@ -115,7 +124,7 @@ impl Queue {
     pub async fn follow<S: Sink>(&self, name: &str, mut sink: S) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let batch = self.front(S::BATCH);
+            let batch = self.begin(S::BATCH);
             if batch.is_empty() {
                 if self.closed.load(Relaxed) {
                     return;
@@ -125,14 +134,14 @@ impl Queue {
             }
             let (taken, result) = sink.deliver(&batch).await;
             self.delivered.fetch_add(taken as u64, Relaxed);
-            self.remove(&batch[..taken]);
+            let refused = matches!(result, Err(Undelivered::Refused(_)));
+            self.end(taken + usize::from(refused));
             if taken > 0 || result.is_ok() {
                 pause = FIRST_PAUSE;
             }
             match result {
                 Ok(()) => {}
                 Err(Undelivered::Refused(why)) => {
-                    self.remove(&batch[taken..=taken]);
                     self.count_dropped(Dropped::Refused);
                     tracing::warn!(sink = name, event = batch[taken].key, why, "event refused");
                 }
@@ -152,29 +161,28 @@ impl Queue {
         }
     }
 
-    /// The oldest events, once those that are too old are gone.
-    fn front(&self, most: usize) -> Vec<Arc<Message>> {
+    /// The oldest events, once those that are too old are gone; they are under way until [`Self::end`].
+    fn begin(&self, most: usize) -> Vec<Arc<Message>> {
         let mut waiting = self.lock();
-        while waiting
-            .front()
-            .is_some_and(|message| message.at.elapsed() >= MAX_AGE)
-        {
-            waiting.pop_front();
+        let is_old = |message: &Arc<Message>| message.at.elapsed() >= MAX_AGE;
+        while waiting.events.front().is_some_and(is_old) {
+            waiting.events.pop_front();
             self.count_dropped(Dropped::Old);
         }
-        waiting.iter().take(most).cloned().collect()
+        waiting.under_way = waiting.events.len().min(most);
+        waiting
+            .events
+            .iter()
+            .take(waiting.under_way)
+            .cloned()
+            .collect()
     }
 
-    /// Removes events from the front. Some may have been dropped meanwhile.
-    fn remove(&self, messages: &[Arc<Message>]) {
-        let Some(last) = messages.last() else { return };
+    /// None is under way any more, and so many of those that were are done with.
+    fn end(&self, done: usize) {
         let mut waiting = self.lock();
-        while waiting
-            .front()
-            .is_some_and(|message| message.number <= last.number)
-        {
-            waiting.pop_front();
-        }
+        waiting.under_way = 0;
+        waiting.events.drain(..done);
     }
 
     /// Waits; once the queue is closed only as long as at first.
@@ -197,7 +205,7 @@ impl Queue {
     }
 
     /// A poisoned queue is still right: no call leaves it half changed.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Message>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -208,12 +216,15 @@ mod tests {
 
     fn message(number: u64) -> Arc<Message> {
         Arc::new(Message {
-            number,
             id: number.to_string(),
             key: "media.session.created",
             body: String::new(),
             at: Instant::now(),
         })
+    }
+
+    fn number(message: &Message) -> u64 {
+        message.id.parse().expect("a number")
     }
 
     /// Takes events as a script says: `Ok` one, `Failed` and `Refused`; all of them once the script is over.
@@ -230,7 +241,9 @@ mod tests {
             self.times.lock().expect("no panic").push(Instant::now());
             for (taken, message) in batch.iter().enumerate() {
                 match self.script.pop_front() {
-                    None | Some(Ok(())) => self.took.lock().expect("no panic").push(message.number),
+                    None | Some(Ok(())) => {
+                        self.took.lock().expect("no panic").push(number(message))
+                    }
                     Some(Err(error)) => return (taken, Err(error)),
                 }
             }
@@ -321,6 +334,50 @@ mod tests {
         assert_eq!(*took.lock().expect("no panic"), [20_000]);
         assert_eq!(queue.dropped(Dropped::Old), MAX_WAITING as u64 - 1);
         assert_eq!(queue.dropped(Dropped::Full), 4);
+    }
+
+    /// Takes all once it is told to.
+    struct Slow {
+        go: Arc<Notify>,
+        took: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Sink for Slow {
+        const BATCH: usize = 4;
+
+        async fn deliver(&mut self, batch: &[Arc<Message>]) -> (usize, Result<(), Undelivered>) {
+            self.go.notified().await;
+            let taken = batch.iter().map(|message| number(message));
+            self.took.lock().expect("no panic").extend(taken);
+            self.go.notify_one();
+            (batch.len(), Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_not_dropped_so_that_none_is_counted_twice() {
+        let queue = Arc::new(Queue::default());
+        (0..4).for_each(|number| queue.push(message(number)));
+        let (go, took) = (Arc::new(Notify::new()), Seen::default());
+        let sink = Slow {
+            go: go.clone(),
+            took: took.clone(),
+        };
+        let following = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.follow("test", sink).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let all = MAX_WAITING as u64 + 3;
+        (4..all).for_each(|number| queue.push(message(number)));
+        assert_eq!(queue.waiting(), MAX_WAITING);
+        queue.close();
+        go.notify_one();
+        following.await.expect("no panic");
+        let expected: Vec<u64> = (0..4).chain(7..all).collect();
+        assert_eq!(*took.lock().expect("no panic"), expected);
+        let (delivered, dropped) = (queue.delivered(), queue.dropped(Dropped::Full));
+        assert_eq!((delivered, dropped), (all - 3, 3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,7 +100,6 @@ mod tests {
             .decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
             .expect("base64");
         let message = Message {
-            number: 1,
             id: "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned(),
             key: "media.session.created",
             body: r#"{"test": 2432232314}"#.to_owned(),
