@@ -206,13 +206,18 @@ async fn keyless(args: &[&str], key: &Key, result: &str) {
     assert_eq!(count, Some(1.0), "{result}");
 }
 
-/// A token of a tenant.
+/// A token of a tenant, for all of its devices.
 pub fn of_tenant(server: &MediaServer, tenant: &str, grants: &str) -> String {
+    for_device(server, tenant, "*", grants)
+}
+
+/// The same for one of them.
+pub fn for_device(server: &MediaServer, tenant: &str, device: &str, grants: &str) -> String {
     let mut mint = Command::new(binary());
     mint.args([
         "token",
         "--device",
-        "*",
+        device,
         "--grant",
         grants,
         "--subject",

@@ -1,11 +1,11 @@
 //! Who may use recordings, and what the answers look like where nothing is recorded.
 
-use crate::identity::of_tenant;
+use crate::identity::{for_device, of_tenant};
 use crate::requests::*;
 use crate::table::*;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tests::MediaServer;
 use tests::process::TempDir;
@@ -190,17 +190,106 @@ async fn a_tenant_never_sees_or_changes_recordings_of_another() {
             assert_eq!(status, 200, "{stopped}");
         }
     }
+}
 
-    let old = SystemTime::now() - Duration::from_secs(10 * 86_400);
-    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
-        let file = File::open(entry.expect("readable").path()).expect("its own");
-        file.set_modified(old).expect("its own");
+#[tokio::test]
+async fn a_cleanup_deletes_old_recordings_of_its_callers_devices_and_no_others() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let server =
+        MediaServer::closed(&["--tenant-claim", "tenantId", "--recording-dir", &path]).await;
+    let recorders = ["acme", "globex"].map(|t| of_tenant(&server, t, "publish,record"));
+    let mut ids = Vec::new();
+    for recorder in &recorders {
+        for device in ["cam-1", "cam-2", "young"] {
+            let id = recorded(&server, recorder, device).await;
+            if device != "young" {
+                age(folder.path(), &id);
+            }
+            ids.push(id);
+        }
     }
-    for (token, deleted) in [(&globex, 0), (&acme, 1)] {
-        let cleaned = ask(token, Method::POST, "/cleanup?days=7", None).await;
-        let expected = json!({"deleted": deleted, "maxAgeDays": 7});
-        assert_eq!(cleaned, (200, expected));
+    let [_, _, acme_young, globex_1, globex_2, globex_young] = &ids[..] else {
+        panic!("three of each: {ids:?}");
+    };
+
+    let publisher = of_tenant(&server, "acme", "publish,view,control");
+    let admin = of_tenant(&server, "acme", "admin");
+    let of_one = for_device(&server, "globex", "cam-1", "record");
+    // Everybody else's stay, whoever asks; each row leaves what the next one finds.
+    for (who, token, days, deleted, left) in [
+        ("nobody's", &publisher, 7, 0, &ids[..]),
+        ("the admin's, too young", &admin, 30, 0, &ids[..]),
+        (
+            "the admin's",
+            &admin,
+            7,
+            2,
+            &[acme_young, globex_1, globex_2, globex_young].map(String::clone)[..],
+        ),
+        (
+            "those of one device",
+            &of_one,
+            7,
+            1,
+            &[acme_young, globex_2, globex_young].map(String::clone)[..],
+        ),
+        (
+            "a tenant's",
+            &recorders[1],
+            7,
+            1,
+            &[acme_young, globex_young].map(String::clone)[..],
+        ),
+    ] {
+        let cleanup = format!("/cleanup?days={days}");
+        let done = with_token(&server, Some(token), Method::POST, &cleanup, None).await;
+        let said = json!({"deleted": deleted, "maxAgeDays": days});
+        assert_eq!(done, (200, said), "{who}");
+        let mut found = notes(folder.path());
+        let mut left = left.to_vec();
+        found.sort();
+        left.sort();
+        assert_eq!(found, left, "{who}");
     }
+    let (status, _) = with_token(&server, None, Method::POST, "/cleanup?days=1", None).await;
+    assert_eq!(status, 401);
+}
+
+/// A recording of that device which has ended, without a picture.
+async fn recorded(server: &MediaServer, token: &str, device: &str) -> String {
+    let path = format!("/whip/{device}");
+    let offer = request(server, Method::POST, &path, SDP, PUBLISH).bearer_auth(token);
+    let opened = send(offer).await;
+    assert_eq!(opened.status(), 201, "{device}");
+    let location = location(&opened);
+    let session = location.rsplit('/').next().expect("an id");
+    let wanted = Some(body(session, device, json!({})));
+    let (status, started) = with_token(server, Some(token), Method::POST, "", wanted).await;
+    assert_eq!(status, 200, "{started}");
+    let id = started["recording"]["id"].as_str().expect("an id");
+    let stop = format!("/{id}/stop");
+    let (status, stopped) = with_token(server, Some(token), Method::POST, &stop, None).await;
+    assert_eq!(status, 200, "{stopped}");
+    id.to_owned()
+}
+
+/// Makes a recording one that ended eight days ago.
+fn age(folder: &Path, id: &str) {
+    let then = SystemTime::now() - Duration::from_secs(8 * 86_400);
+    let path = folder.join(format!("{id}.json"));
+    let note = std::fs::File::options().write(true).open(path);
+    note.expect("it is there")
+        .set_modified(then)
+        .expect("it is ours");
+}
+
+/// Ids of the recordings whose notes are in a folder.
+fn notes(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let names = files.map(|file| file.expect("an entry").file_name().into_string());
+    let note = |name: String| name.strip_suffix(".json").map(str::to_owned);
+    names.filter_map(|name| note(name.expect("text"))).collect()
 }
 
 #[tokio::test]
