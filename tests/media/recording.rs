@@ -1,6 +1,7 @@
 //! Recordings of real pictures and sound: what FFmpeg says of the files, and what becomes of them when
 //! the disk, the device or the server ends.
 
+mod long;
 mod sender;
 
 use std::path::{Path, PathBuf};
@@ -36,14 +37,6 @@ async fn fetch(server: &MediaServer, recording: &Value, folder: &Path) -> PathBu
     path
 }
 
-/// How long the longest recordings are: `RECORDING_SECONDS`, which `cargo xtask test --long` sets, or a few.
-fn long() -> f64 {
-    let seconds = std::env::var("RECORDING_SECONDS").ok();
-    seconds
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(4.0)
-}
-
 /// A server that records into a folder of its own.
 async fn recording_server(args: &[&str]) -> (MediaServer, TempDir) {
     let folder = TempDir::new("recordings");
@@ -52,128 +45,11 @@ async fn recording_server(args: &[&str]) -> (MediaServer, TempDir) {
     (server, folder)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn h264_becomes_an_mp4_that_ffmpeg_decodes_to_the_end() {
-    let folder = TempDir::new("recordings");
-    let path = folder.path().display().to_string();
-    let server = MediaServer::demo_with(&["--recording-dir", &path]).await;
-    metric_becomes(
-        &server,
-        "media_setup_total",
-        &[("result", "connected")],
-        1.0,
-    )
-    .await;
-    let recording = start(&server, "demo", json!({})).await;
-    assert_eq!(recording["state"], "recording", "{recording}");
-    metric_becomes(&server, "media_recordings", &[], 1.0).await;
-    lasts(&server, &recording, long()).await;
-    let stopped = stop(&server, &recording).await;
-    assert_eq!(
-        (&stopped["width"], &stopped["height"]),
-        (&json!(1280), &json!(720))
-    );
-    assert_eq!(stopped["format"], "mp4");
-    let file = folder.path().join(format!("{}.mp4", id(&recording)));
-    let probed = ffmpeg::probe(&file);
-    let stream = &probed["streams"][0];
-    assert_eq!(stream["codec_name"], "h264", "{probed}");
-    assert_eq!(
-        (&stream["width"], &stream["height"]),
-        (&json!(1280), &json!(720))
-    );
-    same_length(&probed, &stopped);
-    ffmpeg::decode(&file);
-    let bytes = std::fs::read(&file).expect("it is there");
-    let index = bytes.windows(4).rposition(|name| name == b"mfra");
-    assert!(index.is_some(), "nothing says where its keyframes are");
-    let metrics = server.metrics().await;
-    let len = file.metadata().expect("it is there").len();
-    assert_eq!(
-        metrics.value("media_recording_bytes_total", &[]),
-        Some(len as f64)
-    );
-    assert_eq!(
-        metrics.sum("media_recordings_total", &[("result", "completed")]),
-        1.0
-    );
-    assert_eq!(
-        metrics.sum("media_recording_gaps_total", &[("cause", "overflow")]),
-        0.0
-    );
-}
-
 /// ffprobe and the server agree on the length within 100 ms.
 fn same_length(probed: &Value, recording: &Value) {
     let told = recording["durationSeconds"].as_f64().expect("a number");
     let found = ffmpeg::seconds(probed).unwrap_or_else(|| panic!("no length in {probed}"));
     assert!((told - found).abs() <= 0.1, "{told} s, ffprobe: {found} s");
-}
-
-/// Of every frame sent, how much earlier or later it stands in the file than it was sent; by kind.
-fn shifts(file: &Path, sender: &Sender) -> (Vec<f64>, Vec<f64>) {
-    let packets = ffmpeg::packets(file);
-    let shifts = |kind: &str, sent: &[(u32, f64)]| -> Vec<f64> {
-        // Frames come again after a while, so the next one is looked for behind the last.
-        let mut sent = sent.iter();
-        let of = packets.iter().filter(|packet| packet.kind == kind);
-        of.map(|packet| {
-            let found = sent.find(|(hash, _)| *hash == packet.hash);
-            let (_, at) = found.unwrap_or_else(|| panic!("{packet:?} was not sent, or before"));
-            packet.seconds - at
-        })
-        .collect()
-    };
-    let sent = sender.sent();
-    (
-        shifts("video", &sent.pictures),
-        shifts("audio", &sent.sounds),
-    )
-}
-
-fn range(values: &[f64]) -> (f64, f64) {
-    let ends = (f64::INFINITY, f64::NEG_INFINITY);
-    values
-        .iter()
-        .fold(ends, |(least, most), v| (least.min(*v), most.max(*v)))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn vp8_and_opus_become_a_webm_with_every_frame_in_its_place_and_sound_beside_its_picture() {
-    let (server, folder) = recording_server(&[]).await;
-    let device = publish(&server, "cam-1", &[Codec::Vp8, Codec::Opus]).await;
-    // Longer than a test of seconds waits for its start: which of a frame's twins it is, is clear.
-    let sender = Sender::new(&device, Codec::Vp8, 20);
-    let stopped = sender
-        .while_sending(async {
-            let recording = start(&server, "cam-1", json!({})).await;
-            lasts(&server, &recording, long()).await;
-            stop(&server, &recording).await
-        })
-        .await;
-    let file = folder.path().join(format!("{}.webm", id(&stopped)));
-    let probed = ffmpeg::probe(&file);
-    let codecs: Vec<&Value> = (0..2)
-        .map(|n| &probed["streams"][n]["codec_name"])
-        .collect();
-    assert_eq!(codecs, ["vp8", "opus"], "{probed}");
-    same_length(&probed, &stopped);
-    ffmpeg::decode(&file);
-    let (video, audio) = shifts(&file, &sender);
-    let seconds = long();
-    assert!(
-        video.len() as f64 > seconds * 22.0 && audio.len() as f64 > seconds * 45.0,
-        "{} and {}",
-        video.len(),
-        audio.len()
-    );
-    assert_eq!(stopped["framesWritten"], video.len());
-    let ((a, b), (c, d)) = (range(&video), range(&audio));
-    let apart = (b - c).max(d - a);
-    assert!(
-        apart <= 0.040,
-        "video {a:.3} to {b:.3}, sound {c:.3} to {d:.3}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

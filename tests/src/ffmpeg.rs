@@ -41,6 +41,66 @@ pub fn pictures(encoder: &[&str], seconds: u32) -> Vec<Vec<u8>> {
     frames
 }
 
+/// The same in H.264, each a byte stream (Annex B) as WebRTC carries it: baseline, with parameter sets at each keyframe.
+///
+/// # Panics
+/// If FFmpeg has no such encoder.
+pub fn h264(seconds: u32) -> Vec<Vec<u8>> {
+    let source = format!("testsrc2=size=320x180:rate=25:duration={seconds}");
+    let input = ["-f", "lavfi", "-i", &source, "-g", "25"];
+    let encoder = [
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-tune",
+        "zerolatency",
+    ];
+    let stream = [
+        "-pix_fmt",
+        "yuv420p",
+        "-profile:v",
+        "baseline",
+        "-x264-params",
+        "aud=1:scenecut=0",
+    ];
+    let file = encode(&[&input[..], &encoder, &stream].concat(), "h264");
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    for unit in units(&file) {
+        // A delimiter is where a picture begins; WebRTC has its own.
+        match unit[0] & 0x1f {
+            9 => frames.push(Vec::new()),
+            _ => {
+                let frame = frames.last_mut().expect("a delimiter comes first");
+                frame.extend([&[0, 0, 0, 1], unit].concat());
+            }
+        }
+    }
+    assert_eq!(frames.len(), 25 * seconds as usize);
+    frames
+}
+
+/// A frame of H.264 as MP4 holds it: each unit behind its length (ISO/IEC 14496-15 §5.2.3).
+pub fn behind_lengths(frame: &[u8]) -> Vec<u8> {
+    let long = |unit: &[u8]| [&(unit.len() as u32).to_be_bytes(), unit].concat();
+    units(frame).into_iter().flat_map(long).collect()
+}
+
+/// The NAL units of a byte stream; none ends in a zero.
+fn units(stream: &[u8]) -> Vec<&[u8]> {
+    let codes = stream.windows(3).enumerate();
+    let codes = codes.filter(|(_, bytes)| *bytes == [0, 0, 1]);
+    let starts: Vec<usize> = codes.map(|(at, _)| at + 3).collect();
+    let ends = starts.iter().skip(1).map(|start| start - 3);
+    let ends = ends.chain([stream.len()]);
+    let unit = |(start, end): (&usize, usize)| {
+        let unit = &stream[*start..end];
+        // The zero of the next code's longer form.
+        unit.strip_suffix(&[0]).unwrap_or(unit)
+    };
+    starts.iter().zip(ends).map(unit).collect()
+}
+
 /// Packets of Opus, 50 a second, of a tone.
 ///
 /// # Panics

@@ -1,18 +1,23 @@
 //! RTP timestamps of one kind → time in the file, on the wall clock that sound and picture share.
 //!
 //! A sender report says which wall-clock time a timestamp stands for. Time in the file follows the
-//! timestamps, which are exact, and is drawn to what reports say, a little with each frame: a first report
-//! after a start that went by arrival, a clock that drifts or a report that was late make no jump.
+//! timestamps, which are exact, and is drawn to what most of the last reports say, a little with each frame: a
+//! first report after a start that went by arrival and a clock that drifts make no jump, and what a device
+//! says while it is too busy to send in time changes nothing.
 
 use media_core::media::{TimeMapping, clock_rate};
 use media_core::negotiated::Kind;
+use std::collections::VecDeque;
 
 /// Sound and picture may be off by as much, each: together half of the 40 ms that a person notices.
 const TOLERANCE_MS: i64 = 10;
-/// How much a frame is drawn nearer: below what lies between two frames, so that none overtakes another.
+/// How much a frame is drawn nearer: below what lies between two frames, so that none overtakes another. And what
+/// lies between two frames at least: WebM counts milliseconds.
 const STEP_MS: i64 = 1;
 /// What is off by more is of another clock, and jumps.
 const JUMP_MS: i64 = 1_000;
+/// Reports that are looked at: one or five seconds of a device each. Four of them may be wrong.
+const REPORTS: usize = 9;
 /// A report that puts a packet so far from its arrival is wrong.
 const MOST_OFF_MS: i64 = 10_000;
 
@@ -22,8 +27,14 @@ pub struct Timeline {
     source: Option<u64>,
     /// Of the last packet.
     timestamp: u32,
-    /// Its time by timestamps alone, in ticks.
-    place: i64,
+    /// Its time by timestamps alone since the first of its source, in ticks.
+    run: i64,
+    /// From that to its place in the file.
+    shift: i64,
+    /// The newest report: a wall-clock time and its timestamp.
+    newest: Option<(u64, u32)>,
+    /// The shifts that the last reports of the source ask for.
+    asked: VecDeque<i64>,
     /// Time of the last frame.
     last: Option<u64>,
 }
@@ -34,7 +45,10 @@ impl Timeline {
             rate: i64::from(clock_rate(kind)),
             source: None,
             timestamp: 0,
-            place: 0,
+            run: 0,
+            shift: 0,
+            newest: None,
+            asked: VecDeque::with_capacity(REPORTS),
             last: None,
         }
     }
@@ -50,33 +64,55 @@ impl Timeline {
         arrived: u64,
     ) -> Option<u64> {
         let by_arrival = self.ticks(start, arrived);
-        let by_report = mapping
+        let said = mapping
             .filter(|mapping| mapping.source == source)
             .map(|mapping| {
                 let since = i64::from(timestamp.wrapping_sub(mapping.timestamp).cast_signed());
-                self.ticks(start, mapping.ntp) + since
+                (mapping, self.ticks(start, mapping.ntp) + since)
             })
-            .filter(|ticks| (ticks - by_arrival).abs() <= self.millis(MOST_OFF_MS));
-        let right = by_report.unwrap_or(by_arrival);
+            .filter(|(_, ticks)| (ticks - by_arrival).abs() <= self.millis(MOST_OFF_MS));
+        let right = said.map_or(by_arrival, |(_, ticks)| ticks);
         if self.source == Some(source) {
-            self.place += i64::from(timestamp.wrapping_sub(self.timestamp).cast_signed());
+            self.run += i64::from(timestamp.wrapping_sub(self.timestamp).cast_signed());
         } else {
             self.source = Some(source);
-            self.place = right;
+            (self.run, self.shift, self.newest) = (0, right, None);
+            self.asked.clear();
         }
         self.timestamp = timestamp;
-        let off = right - self.place;
-        let reported = by_report.is_some() && mapping.is_some_and(|mapping| mapping.reported);
-        let jump = if reported { JUMP_MS } else { MOST_OFF_MS };
+        let asked = right - self.run;
+        let report = said.filter(|(mapping, _)| mapping.reported);
+        let (wanted, jump) = match report {
+            Some((mapping, _)) => (self.hear((mapping.ntp, mapping.timestamp), asked), JUMP_MS),
+            None => (asked, MOST_OFF_MS),
+        };
+        let off = wanted - self.shift;
         if off.abs() > self.millis(jump) {
-            self.place = right;
-        } else if reported && off.abs() > self.millis(TOLERANCE_MS) {
-            self.place += off.signum() * self.millis(STEP_MS);
+            self.shift = wanted;
+        } else if report.is_some() && off.abs() > self.millis(TOLERANCE_MS) {
+            self.shift += off.signum() * self.millis(STEP_MS);
         }
-        let place = u64::try_from(self.place).ok()?;
-        let place = self.last.map_or(place, |last| place.max(last + 1));
+        let place = u64::try_from(self.run + self.shift).ok()?;
+        let step = self.millis(STEP_MS).unsigned_abs();
+        let place = self.last.map_or(place, |last| place.max(last + step));
         self.last = Some(place);
         Some(place)
+    }
+
+    /// Takes a report, once; returns the shift that most of the last ones ask for, the lesser of two: who is busy is late.
+    fn hear(&mut self, report: (u64, u32), asked: i64) -> i64 {
+        if self.newest != Some(report) {
+            self.newest = Some(report);
+            self.asked.truncate(REPORTS - 1);
+            self.asked.push_front(asked);
+        }
+        let mut sorted = [0; REPORTS];
+        let sorted = &mut sorted[..self.asked.len()];
+        for (place, asked) in sorted.iter_mut().zip(&self.asked) {
+            *place = *asked;
+        }
+        sorted.sort_unstable();
+        sorted[(sorted.len() - 1) / 2]
     }
 
     fn ticks(&self, from: u64, to: u64) -> i64 {
@@ -109,15 +145,21 @@ mod tests {
         })
     }
 
+    /// A report so many 128ths of a second after the first, of a clock that the first one puts there.
+    fn later(parts: u32, first: u64) -> Option<TimeMapping> {
+        mapping(1_000 + 375 * parts, first + u64::from(parts))
+    }
+
     #[test]
     fn time_follows_timestamps_and_is_drawn_to_what_reports_say() {
         let mut line = Timeline::new(Kind::Audio);
         let mut at = |n: u32, mapping| line.place(1, 1_000 + 960 * n, mapping, START, ntp(20));
-        assert_eq!(at(0, mapping(1_000, 16)), Some(6_000));
-        assert_eq!(at(1, mapping(1_000, 17)), Some(6_960), "8 ms are let alone");
-        let mut last = 6_960;
-        for n in 2..60 {
-            let place = at(n, mapping(1_000, 20)).expect("after the start");
+        assert_eq!(at(0, later(0, 16)), Some(6_000));
+        assert_eq!(at(1, later(1, 17)), Some(6_960), "8 ms are let alone");
+        assert_eq!(at(2, later(2, 20)), Some(7_920), "one says more");
+        let mut last = 7_920;
+        for n in 3..60 {
+            let place = at(n, later(n, 20)).expect("after the start");
             assert!((960..=1_008).contains(&(place - last)), "{last}, {place}");
             last = place;
         }
@@ -126,14 +168,47 @@ mod tests {
             (right - 480..=right).contains(&last),
             "31 ms, a little with each"
         );
-        let place = at(60, mapping(1_000, 12)).expect("after the start");
-        assert_eq!(place - last, 912, "back too");
-        assert_eq!(at(61, mapping(1_000, 276)), Some(103_500 + 61 * 960), "2 s");
+        for n in 60..64 {
+            last += 960;
+            assert_eq!(at(n, later(n, 12)), Some(last), "four may be wrong");
+        }
+        last += 960 - 48;
+        assert_eq!(at(64, later(64, 12)), Some(last), "back too");
+        for n in 65..69 {
+            last += 960 - 48;
+            assert_eq!(at(n, later(n, 276)), Some(last), "2 s, four times");
+        }
+        let jump = 103_500 + 69 * 960;
+        assert_eq!(at(69, later(69, 276)), Some(jump));
+        for n in 70..74 {
+            let place = jump + 960 * u64::from(n - 69);
+            assert_eq!(at(n, later(n, 20)), Some(place));
+        }
+        let place = jump + 960 * 4 + 48;
+        assert_eq!(at(74, later(74, 20)), Some(place), "never back");
         assert_eq!(
-            at(62, mapping(1_000, 20)),
-            Some(103_501 + 61 * 960),
-            "never back"
+            at(75, later(75, 20)),
+            Some(place + 48),
+            "a millisecond each"
         );
+    }
+
+    #[test]
+    fn reports_of_a_device_that_is_busy_for_a_while_move_nothing() {
+        let mut line = Timeline::new(Kind::Audio);
+        for n in 0..1_000 {
+            // One a second; some are 70 ms late, or two seconds.
+            let second = n / 50;
+            let late = match second {
+                1 | 5 | 6 => 9,
+                13..=16 => 256,
+                _ => 0,
+            };
+            let report = later(128 * second, 16 + late);
+            let arrived = ntp(20 + u64::from(128 * second));
+            let place = line.place(1, 1_000 + 960 * n, report, START, arrived);
+            assert_eq!(place, Some(6_000 + 960 * u64::from(n)), "frame {n}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use client::{Codec, Publisher};
 use tests::ffmpeg;
 
-const PICTURE: Duration = Duration::from_millis(40);
-const SOUND: Duration = Duration::from_millis(20);
+/// Time of a picture.
+pub const PICTURE: Duration = Duration::from_millis(40);
+/// Time of a packet of sound.
+pub const SOUND: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub struct Sender<'a> {
@@ -22,7 +24,7 @@ pub struct Sender<'a> {
     stop: AtomicBool,
 }
 
-/// Hash and time of what was sent, in seconds. Each is sent once: so long are the tests.
+/// Hash and time of what was sent, in seconds; the hash is of a frame as files hold it.
 #[derive(Default, Clone)]
 pub struct Sent {
     pub pictures: Vec<(u32, f64)>,
@@ -32,9 +34,13 @@ pub struct Sent {
 impl<'a> Sender<'a> {
     /// A moving picture and a tone, with a keyframe each second, for `seconds` and then anew.
     pub fn new(device: &'a Publisher, codec: Codec, seconds: u32) -> Self {
+        let pictures = match codec {
+            Codec::H264 => ffmpeg::h264(seconds),
+            _ => ffmpeg::pictures(ffmpeg::VP8, seconds),
+        };
         Self {
             sounds: ffmpeg::sound(seconds),
-            ..Self::silent(device, codec, ffmpeg::pictures(ffmpeg::VP8, seconds))
+            ..Self::silent(device, codec, pictures)
         }
     }
 
@@ -94,7 +100,11 @@ impl<'a> Sender<'a> {
                 Codec::Opus => &mut sent.sounds,
                 _ => &mut sent.pictures,
             };
-            list.push((ffmpeg::adler32(&frame), due.as_secs_f64()));
+            let hash = match codec {
+                Codec::H264 => ffmpeg::adler32(&ffmpeg::behind_lengths(&frame)),
+                _ => ffmpeg::adler32(&frame),
+            };
+            list.push((hash, due.as_secs_f64()));
         }
         let track = self.device.track(codec).expect("a track of that codec");
         // Clocks of devices start anywhere: these wrap.
