@@ -309,7 +309,7 @@ pub fn signalling(kubectl: &Kubectl) -> anyhow::Result<String> {
 }
 
 /// That condition, of the present spec.
-fn condition(kubectl: &Kubectl, kind: &str) -> anyhow::Result<Value> {
+pub fn condition(kubectl: &Kubectl, kind: &str) -> anyhow::Result<Value> {
     let resource = kubectl.get(&["mediaservice", NAME])?;
     let status = &resource["status"];
     ensure!(
@@ -328,7 +328,7 @@ pub fn told_addresses(kubectl: &Kubectl) -> Vec<String> {
     serde_json::from_value(resource["status"]["addresses"]["media"].clone()).expect("a list")
 }
 
-fn pod_uid(kubectl: &Kubectl) -> Value {
+pub fn pod_uid(kubectl: &Kubectl) -> Value {
     let pod = kubectl.get(&["pod", "cam-0"]).expect("it is there");
     pod["metadata"]["uid"].clone()
 }

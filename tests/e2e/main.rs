@@ -8,6 +8,7 @@
 //! node for its time: `CLUSTER_DIR` says whose.
 
 mod exposures;
+mod kept;
 mod nodes;
 mod operator;
 mod queries;

@@ -314,7 +314,7 @@ impl Drop for SecondNode {
 }
 
 /// A command of the cluster's script.
-fn cluster(args: &[&str]) -> anyhow::Result<()> {
+pub fn cluster(args: &[&str]) -> anyhow::Result<()> {
     let output = Command::new(operator::root().join("cluster/cluster"))
         .args(args)
         .output()

@@ -149,6 +149,11 @@ impl Service {
 
     /// A token, made in the pod by the product's own command.
     pub fn token(&self, device: &str) -> String {
+        self.token_with(device, "publish,view")
+    }
+
+    /// The same with other grants.
+    pub fn token_with(&self, device: &str, grants: &str) -> String {
         let args = [
             "exec",
             "cam-0",
@@ -158,7 +163,7 @@ impl Service {
             "--device",
             device,
         ];
-        let args = [&args[..], &["--grant", "publish,view", "--ttl", "1h"]].concat();
+        let args = [&args[..], &["--grant", grants, "--ttl", "1h"]].concat();
         self.kubectl
             .run(&args)
             .expect("a token can be made in the pod")
