@@ -439,7 +439,8 @@ fn begin(stamp: &Stamp) -> u64 {
                 .wrapping_sub(mapping.timestamp)
                 .cast_signed(),
         );
-        let since = (i128::from(since) << 32) / i128::from(clock_rate(Kind::Video));
+        // Down, for a newer report too: a tick later, and the first picture would be from before the start.
+        let since = (i128::from(since) << 32).div_euclid(i128::from(clock_rate(Kind::Video)));
         mapping.ntp.wrapping_add_signed(since as i64)
     })
 }

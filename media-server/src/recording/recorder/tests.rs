@@ -201,3 +201,25 @@ fn a_format_that_does_not_hold_what_comes_is_an_end_without_a_file() {
     let now = device.now();
     assert!(device.recorder.finish(now).is_none());
 }
+
+#[test]
+fn the_first_picture_is_at_the_start_also_where_a_newer_report_came() {
+    let mapping = TimeMapping {
+        source: 1,
+        ntp: 4_000_000_000 << 32,
+        timestamp: 1_000_000,
+        reported: true,
+    };
+    for since in [-90_001, -3_601, -1, 0, 1, 3_601, 90_001] {
+        let stamp = Stamp {
+            source: 1,
+            timestamp: 1_000_000_u32.wrapping_add_signed(since),
+            mapping: Some(mapping),
+            arrived: mapping.ntp,
+        };
+        let start = begin(&stamp);
+        let mut line = Timeline::new(Kind::Video);
+        let place = line.place(1, stamp.timestamp, stamp.mapping, start, stamp.arrived);
+        assert_eq!(place, Some(0), "{since}");
+    }
+}
