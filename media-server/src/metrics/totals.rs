@@ -2,7 +2,7 @@
 //! sessions, and their text. Kept by the registry, written by `collect.rs`.
 
 use super::{write_histogram, write_series};
-use catalogue::families::{Family, find};
+use catalogue::families::{FAMILIES, Family};
 use media_core::cells::SessionCells;
 
 #[derive(Debug, Clone)]
@@ -17,10 +17,9 @@ const CONNECTION_TIME: &str = "media_ice_connection_time_milliseconds";
 
 impl Default for Totals {
     fn default() -> Self {
-        let buckets = find(CONNECTION_TIME).map_or(0, |family| family.buckets.len());
         Totals {
             candidates: 0,
-            connected_within: vec![0; buckets + 1],
+            connected_within: vec![0; connection_time().buckets.len() + 1],
             connection_millis: 0.0,
         }
     }
@@ -29,9 +28,11 @@ impl Default for Totals {
 impl Totals {
     pub fn add(&mut self, cells: &SessionCells) {
         self.candidates += u64::from(cells.candidates_added());
-        if let (Some(time), Some(family)) = (cells.connection_time(), find(CONNECTION_TIME)) {
+        if let Some(time) = cells.connection_time() {
             let millis = time.as_secs_f64() * 1e3;
-            let at = family.buckets.partition_point(|bound| *bound < millis);
+            let at = connection_time()
+                .buckets
+                .partition_point(|bound| *bound < millis);
             self.connected_within[at] += 1;
             self.connection_millis += millis;
         }
@@ -56,4 +57,10 @@ impl Totals {
         }
         true
     }
+}
+
+fn connection_time() -> &'static Family {
+    let mut families = FAMILIES.iter();
+    let family = families.find(|family| family.name == CONNECTION_TIME);
+    family.expect("the catalogue has it")
 }
