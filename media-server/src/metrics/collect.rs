@@ -239,8 +239,8 @@ fn write_session(text: &mut String, family: &Family, record: &Record, id: &str) 
             let labels = format!("{labels},state=\"{}\"", state.as_str());
             write_series(text, family.name, "", &labels, f64::from(state as u8));
         }
-        // Live figures end with the session: a closed one sends nothing at 30 frames a second.
-        _ if cells.ice_state() == IceState::Closed => {}
+        // Live figures end with the session: one that is over sends nothing at 30 frames a second.
+        _ if matches!(cells.ice_state(), IceState::Failed | IceState::Closed) => {}
         "media_video_frame_rate" => gauge(text, cells.frame_rate()),
         "media_video_bitrate_bps" => gauge(text, cells.bitrate_bps()),
         "media_bandwidth_estimate_bps" => gauge(text, cells.estimate_bps()),
