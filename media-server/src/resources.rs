@@ -7,6 +7,7 @@ use crate::cgroup;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 
 /// How often everything is looked at.
 pub const EVERY: Duration = Duration::from_secs(10);
@@ -69,6 +70,8 @@ impl Usage {
 pub async fn monitor(app: Arc<App>) {
     let mut monitor = Monitor::new(&app);
     let mut every = tokio::time::interval(EVERY);
+    // After a pause of the machine all looks that it missed would come at once, and show a span of no length.
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         monitor.look(&app, Instant::now());
@@ -222,6 +225,7 @@ fn cpu_of_stat(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::tests::app;
 
     #[test]
     fn the_limit_of_open_files_is_the_soft_one() {
@@ -239,6 +243,24 @@ mod tests {
         let stat = "7 (a b) c) S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 5 0 100 1 1";
         assert_eq!(cpu_of_stat(stat), Some(3.0));
         assert!(cpu_seconds().is_some() && resident_bytes().is_some_and(|b| b > 100_000));
+    }
+
+    #[tokio::test]
+    async fn a_leak_made_on_purpose_is_told_after_5_min() {
+        let app = app().await;
+        let mut monitor = Monitor::new(&app);
+        for _ in 0..200 {
+            tokio::spawn(std::future::pending::<()>());
+        }
+        let start = Instant::now();
+        let mut told = |seconds| {
+            monitor.look(&app, start + Duration::from_secs(seconds));
+            let text = app.metrics.render(|_, _, _| {});
+            text.contains("media_potential_goroutine_leak 1\n")
+        };
+        assert!(!told(0));
+        assert!(!told(290));
+        assert!(told(300));
     }
 
     #[test]
