@@ -6,9 +6,11 @@
 
 mod kinds;
 mod labels;
+mod promised;
 
 pub use kinds::*;
 pub use labels::*;
+pub use promised::*;
 
 /// One metric family.
 #[derive(Debug, Clone, Copy)]
@@ -688,6 +690,7 @@ mod tests {
                 none(),
             ),
         ];
+        assert_eq!(promised.each_ref().map(|(name, ..)| *name), PROMISED);
         for (name, kind, labels, buckets) in promised {
             let family = FAMILIES.iter().find(|family| family.name == name);
             let family = family.unwrap_or_else(|| panic!("{name} is gone"));

@@ -6,6 +6,7 @@ mod congestion;
 mod control;
 mod demo;
 mod device;
+mod figures;
 mod insecure;
 mod lipsync;
 mod networks;

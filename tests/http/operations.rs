@@ -125,60 +125,6 @@ async fn figures_of_the_process_are_true() {
     assert_eq!(read("media_drain_state"), 0.0);
 }
 
-/// CPU time of the process since its start, from `/proc`.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    // Fields 14 and 15, counted behind the name in parentheses; ticks of 1/100 s (USER_HZ).
-    let (_, fields) = stat.rsplit_once(')').expect("a name");
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    ticks
-        .map(|t| t.parse::<f64>().expect("a number"))
-        .sum::<f64>()
-        / 100.0
-}
-
-#[tokio::test]
-async fn the_cpu_ratio_is_what_the_kernel_counts() {
-    let server = MediaServer::open(&[]).await;
-    let started = Instant::now();
-    let ratio = async || {
-        server
-            .metrics()
-            .await
-            .value("media_cpu_usage_ratio", &[])
-            .unwrap_or(0.0)
-    };
-    // Busy until a whole span of 10 s between two looks was: then the figure stays between what the
-    // kernel counts for the process at its busiest and idlest second.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let (mut least, mut most) = (f64::MAX, 0.0_f64);
-    let mut figures = Vec::new();
-    while figures.len() < 3 {
-        let (cpu, at) = (cpu_seconds(server.pid()), Instant::now());
-        while at.elapsed() < Duration::from_secs(1) {
-            get(&server, "/api/v1/devices").await;
-        }
-        let share = (cpu_seconds(server.pid()) - cpu) / at.elapsed().as_secs_f64();
-        (least, most) = (least.min(share), most.max(share));
-        let figure = ratio().await;
-        if figures.last() != Some(&figure) {
-            figures.push(figure);
-        }
-        assert!(
-            started.elapsed() < 6 * PATIENCE,
-            "figures so far: {figures:?}"
-        );
-    }
-    // The first is 0 before any look, the second may hold idle time from before the requests.
-    let figure = figures[2];
-    let (low, high) = (least / cores * 0.8 - 0.01, most / cores * 1.2 + 0.01);
-    assert!(most > 0.02, "the requests cost something: {most}");
-    assert!(
-        (low..=high).contains(&figure),
-        "{figure} where /proc gives {low:.3} to {high:.3}: {figures:?}"
-    );
-}
-
 #[tokio::test]
 async fn requests_are_counted_by_their_template_and_while_they_run() {
     let server = MediaServer::open(&[]).await;

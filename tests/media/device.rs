@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use client::synthetic::FrameSource;
 use client::{Codec, Publisher, Resource};
 use tests::{MediaServer, wait_for};
+use tokio::time::MissedTickBehavior;
 
 use crate::media::{PATIENCE, Watching};
 
@@ -64,6 +65,8 @@ impl<'a> Device<'a> {
         };
         let sending = async {
             let mut tick = tokio::time::interval(self.pace);
+            // On a busy machine frames come later, not in bursts, which have jitter of their own.
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !self.stop.load(Relaxed) {
                 tick.tick().await;
                 self.send_frame().await;
@@ -210,7 +213,7 @@ pub async fn figure_is(
 }
 
 /// The session's label in metrics.
-fn session_id(resource: &Resource) -> String {
+pub fn session_id(resource: &Resource) -> String {
     let mut segments = resource.url.path_segments().expect("a URL with a path");
     segments.next_back().expect("a session").to_owned()
 }
