@@ -89,6 +89,8 @@ pub struct App {
     pub sockets: Sockets,
     /// Held from the look for a session whose name another takes until that one is admitted.
     pub naming: tokio::sync::Mutex<()>,
+    /// Held while `/metrics` is written.
+    pub scraping: Arc<tokio::sync::Mutex<()>>,
     pub events: Arc<Events>,
     pub recordings: Recordings,
     /// Key of the tags in ufrags.
@@ -252,6 +254,7 @@ impl Server {
             usage: Usage::default(),
             event_streams: EventStreams::new(connections.event_streams as usize),
             naming: tokio::sync::Mutex::default(),
+            scraping: Arc::default(),
             sockets: Sockets::new(connections.websockets),
             events: told,
             recordings,
@@ -486,6 +489,7 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::metrics::text::Format;
     use crate::registry::Protocol;
     use crate::registry::tests::record;
 
@@ -514,14 +518,14 @@ pub(crate) mod tests {
                 expire(&metrics, &registry, Duration::from_secs(30), now);
             }
             metrics
-                .render(|_, _, _| {})
+                .render(Format::Prometheus, |_| {})
                 .contains("media_sessions_created_total{device_id=\"cam\"} 0\n")
         };
         assert!(shown(1..60), "an hour into the session");
         registry.remove(record.id).expect("known");
-        assert_eq!(registry.ended().len(), 1);
+        assert_eq!(registry.with_series().len(), 1);
         assert!(shown(60..70), "some minutes after it");
-        assert!(registry.ended().is_empty(), "though nobody scraped");
+        assert!(registry.with_series().is_empty(), "though nobody scraped");
         assert!(!shown(70..90));
     }
 }

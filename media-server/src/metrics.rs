@@ -4,18 +4,23 @@
 //! go 15 min after their last change. What the crate `prometheus` does not do (announce an empty
 //! family, bound it, let its children expire) is most of this file, so it stands on its own. Knows
 //! nothing of sessions: `collect.rs` brings those at each scrape. Called from anywhere; recording
-//! costs a hash look-up and an atomic.
+//! costs two hash look-ups and an atomic.
 
 pub mod collect;
 pub mod http;
+pub mod sessions;
+pub mod text;
 pub mod totals;
+pub mod websocket;
 
 use catalogue::families::{FAMILIES, Family, Kind, Scope};
+use foldhash::fast::RandomState;
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use text::{Format, Lines};
 
 /// How long the series of a device stay after their last change.
 const DEVICE_SERIES_STAY: Duration = Duration::from_secs(15 * 60);
@@ -26,15 +31,17 @@ const FOLDED: &str = "media_metrics_series_folded_total";
 /// All families of the process.
 pub struct Metrics {
     families: Vec<Cells>,
-    by_name: HashMap<&'static str, usize>,
+    by_name: HashMap<&'static str, usize, RandomState>,
     max_series: usize,
     started: Instant,
+    /// Bytes of the last text: the next one is about as large, and growing to it would copy it often.
+    last_text: AtomicUsize,
 }
 
 struct Cells {
     family: &'static Family,
     /// By rendered labels, such as `device_id="cam-1",reason="drained"`.
-    children: RwLock<HashMap<String, Arc<Child>>>,
+    children: RwLock<HashMap<String, Arc<Child>, RandomState>>,
 }
 
 /// One series; of a histogram, all its series.
@@ -65,13 +72,14 @@ impl Metrics {
                 .collect(),
             max_series,
             started: Instant::now(),
+            last_text: AtomicUsize::new(0),
         }
     }
 
     /// Makes a series exist, at 0, so that its first increment shows in a rate.
     /// One that exists stays for as long again as if it had changed at `now`.
     pub fn touch(&self, name: &str, labels: &[&str], now: Instant) {
-        self.with(name, labels, now, |_, _| {});
+        self.with(name, labels, Some(now), |_, _| {});
     }
 
     /// Counts one.
@@ -81,19 +89,19 @@ impl Metrics {
 
     /// Adds to a counter or gauge.
     pub fn add(&self, name: &str, labels: &[&str], amount: f64) {
-        self.with(name, labels, Instant::now(), |child, _| child.add(amount));
+        self.with(name, labels, None, |child, _| child.add(amount));
     }
 
     /// Sets a gauge, or a counter whose total is kept elsewhere.
     pub fn set(&self, name: &str, labels: &[&str], value: f64) {
-        self.with(name, labels, Instant::now(), |child, _| {
+        self.with(name, labels, None, |child, _| {
             child.value.store(value.to_bits(), Relaxed);
         });
     }
 
     /// Adds an observation to a histogram.
     pub fn observe(&self, name: &str, labels: &[&str], value: f64) {
-        self.with(name, labels, Instant::now(), |child, family| {
+        self.with(name, labels, None, |child, family| {
             let at = family.buckets.partition_point(|bound| *bound < value);
             child.buckets[at].fetch_add(1, Relaxed);
             child.add(value);
@@ -115,16 +123,14 @@ impl Metrics {
         }
     }
 
-    /// The text of all families (Prometheus text format 0.0.4). `more` adds series of a family that
-    /// are not kept here; it gets the family, the label sets that it may still add, and the text.
-    pub fn render(&self, mut more: impl FnMut(&'static Family, usize, &mut String)) -> String {
-        let mut text = String::with_capacity(32 * 1024);
+    /// The text of all families. `more` adds series of a family that are not kept here.
+    pub fn render(&self, format: Format, mut more: impl FnMut(&mut Lines<'_>)) -> String {
+        let last = self.last_text.load(Relaxed);
+        let mut text = String::with_capacity(last + last / 8 + 32 * 1024);
         // The fold counter comes last in the catalogue's order or is rendered with what it has now;
         // a fold during this scrape shows in the next one.
         for cells in &self.families {
-            let family = cells.family;
-            let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
-            let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.as_str());
+            let mut lines = Lines::of(cells.family, format, &mut text);
             let children = cells
                 .children
                 .read()
@@ -132,38 +138,64 @@ impl Metrics {
             let mut sorted: Vec<_> = children.iter().collect();
             sorted.sort_by(|a, b| a.0.cmp(b.0));
             for (labels, child) in sorted {
-                child.write(family, labels, &mut text);
+                child.write(labels, &mut lines);
             }
-            let room = self.max_series.saturating_sub(children.len());
             drop(children);
-            more(family, room, &mut text);
+            more(&mut lines);
         }
+        text.push_str(format.end());
+        self.last_text.store(text.len(), Relaxed);
         text
     }
 
-    /// Counts label sets that a full family has folded or left out.
-    pub fn count_folded(&self, family: &str, count: usize) {
-        self.add(FOLDED, &[family], count as f64);
+    /// Sets how many label sets of a family whose series are not kept here were folded or left out.
+    pub fn set_folded(&self, family: &str, count: u64) {
+        self.set(FOLDED, &[family], count as f64);
     }
 
-    fn with(&self, name: &str, labels: &[&str], now: Instant, act: impl FnOnce(&Child, &Family)) {
+    fn with(
+        &self,
+        name: &str,
+        labels: &[&str],
+        now: Option<Instant>,
+        act: impl Fn(&Child, &Family),
+    ) {
+        thread_local! {
+            /// Of the labels that are looked for: made anew each time, it would be most of the cost.
+            static KEY: RefCell<String> = const { RefCell::new(String::new()) };
+        }
         let index = *self
             .by_name
             .get(name)
             .unwrap_or_else(|| unreachable!("{name} is in no catalogue"));
         let cells = &self.families[index];
-        let key = render_labels(cells.family.labels, labels);
-        let known = cells
-            .children
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        let Some(child) = known.or_else(|| self.insert(cells, key, labels)) else {
-            return;
+        let family = cells.family;
+        let act = |child: &Child| {
+            act(child, family);
+            // The others stay, so nobody asks when they changed; a clock costs as much as the rest.
+            if family.scope == Scope::Device {
+                let now = now.unwrap_or_else(Instant::now);
+                child.changed.store(self.millis(now), Relaxed);
+            }
         };
-        act(&child, cells.family);
-        child.changed.store(self.millis(now), Relaxed);
+        let unknown = KEY.with_borrow_mut(|key| {
+            key.clear();
+            push_labels(key, family.labels, labels);
+            let children = cells
+                .children
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            match children.get(key.as_str()) {
+                Some(child) => {
+                    act(child);
+                    None
+                }
+                None => Some(key.clone()),
+            }
+        });
+        if let Some(child) = unknown.and_then(|key| self.insert(cells, key, labels)) {
+            act(&child);
+        }
     }
 
     fn insert(&self, cells: &Cells, key: String, labels: &[&str]) -> Option<Arc<Child>> {
@@ -177,7 +209,7 @@ impl Metrics {
             key
         } else if family.kind == Kind::Gauge {
             drop(children);
-            self.count_folded(family.name, 1);
+            self.count(FOLDED, &[family.name]);
             return None;
         } else {
             folded_labels(family, labels)
@@ -188,7 +220,7 @@ impl Metrics {
             .clone();
         drop(children);
         if fold {
-            self.count_folded(family.name, 1);
+            self.count(FOLDED, &[family.name]);
         }
         Some(child)
     }
@@ -217,68 +249,51 @@ impl Child {
         });
     }
 
-    fn write(&self, family: &Family, labels: &str, text: &mut String) {
+    fn write(&self, labels: &str, lines: &mut Lines<'_>) {
         let value = f64::from_bits(self.value.load(Relaxed));
-        if family.kind != Kind::Histogram {
-            write_series(text, family.name, "", labels, value);
-            return;
+        match lines.family.kind {
+            Kind::Histogram => {
+                let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
+                lines.histogram(labels, counts, value);
+            }
+            Kind::Counter | Kind::Gauge => lines.value(labels, value),
         }
-        let counts: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
-        write_histogram(text, family, labels, &counts, value);
     }
-}
-
-/// Writes the series of a histogram. `counts` has one entry for each bucket and one for +Inf.
-pub fn write_histogram(text: &mut String, family: &Family, labels: &str, counts: &[u64], sum: f64) {
-    let comma = if labels.is_empty() { "" } else { "," };
-    let mut cumulative = 0;
-    let bounds = family
-        .buckets
-        .iter()
-        .map(ToString::to_string)
-        .chain(["+Inf".to_owned()]);
-    for (bound, count) in bounds.zip(counts) {
-        cumulative += count;
-        let _ = writeln!(
-            text,
-            "{}_bucket{{{labels}{comma}le=\"{bound}\"}} {cumulative}",
-            family.name
-        );
-    }
-    write_series(text, family.name, "_sum", labels, sum);
-    write_series(text, family.name, "_count", labels, cumulative as f64);
-}
-
-/// Writes one line.
-pub fn write_series(text: &mut String, name: &str, part: &str, labels: &str, value: f64) {
-    let _ = if labels.is_empty() {
-        writeln!(text, "{name}{part} {value}")
-    } else {
-        writeln!(text, "{name}{part}{{{labels}}} {value}")
-    };
 }
 
 /// `a="x",b="y"`, escaped.
 pub fn render_labels(names: &[&str], values: &[&str]) -> String {
-    assert_eq!(names.len(), values.len(), "a value for each of {names:?}");
     let mut text = String::new();
-    for (name, value) in names.iter().zip(values) {
-        if !text.is_empty() {
+    push_labels(&mut text, names, values);
+    text
+}
+
+fn push_labels(text: &mut String, names: &[&str], values: &[&str]) {
+    assert_eq!(names.len(), values.len(), "a value for each of {names:?}");
+    for (at, (name, value)) in names.iter().zip(values).enumerate() {
+        if at > 0 {
             text.push(',');
         }
         text.push_str(name);
         text.push_str("=\"");
-        for c in value.chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str("\\n"),
-                c => text.push(c),
-            }
+        if value.contains(['\\', '"', '\n']) {
+            push_escaped(text, value);
+        } else {
+            text.push_str(value);
         }
         text.push('"');
     }
-    text
+}
+
+fn push_escaped(text: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
+    }
 }
 
 /// The label set that a full family counts under: the unbounded label says `other`, the others stay.
@@ -305,7 +320,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        metrics.render(|_, _, _| {})
+        metrics.render(Format::Prometheus, |_| {})
     }
 
     #[test]
@@ -389,11 +404,11 @@ mod tests {
             }
             metrics.observe("media_http_duration_seconds", &[&method, &path], 1.0);
         }
-        let text = metrics.render(|family, room, text| {
-            if family.scope == Scope::Session {
-                for id in 0..=room {
+        let text = metrics.render(Format::Prometheus, |lines| {
+            if lines.family.scope == Scope::Session {
+                for id in 0..=cap {
                     let labels = render_labels(&["session_id"], &[&id.to_string()]);
-                    Child::new(family).write(family, &labels, text);
+                    Child::new(lines.family).write(&labels, lines);
                 }
             }
         });

@@ -1,29 +1,26 @@
 //! Which sessions exist: id → record, device → publisher and viewers.
 //!
 //! Owns admission (limits), superseding and the totals that metrics and the API show. Holds no media
-//! and waits for nothing: every call is a short lock of one of a few maps. Called by the API to admit
-//! and find, and by the app with the shards' events.
+//! and waits for nothing. Whoever looks for a session takes a lock of `sharded.rs`; one lock on devices
+//! makes admission and end a step each. Called by the API to admit and find, and by the app with the
+//! shards' events.
 
 mod protocol;
-
-use crate::devices::name_of;
-use crate::limits::Handshake;
-use crate::metrics::OTHER;
-use crate::metrics::totals::Totals;
-use media_core::cells::SessionCells;
-use media_core::ids::{IcePwd, SessionId, Ufrag};
-use media_core::negotiated::{Codec, Role};
-use media_core::sdp::{Bundle, Proposal};
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+mod record;
+pub(crate) mod sharded;
 
 pub use protocol::{Protocol, role_name};
+pub use record::{Ice, MediaLine, NewSession, Offered, Older, Record};
 
-/// Locks of the session map. Requests of different sessions rarely meet; more buys nothing on the
-/// two threads that serve HTTP.
-const SLOTS: usize = 16;
+use crate::metrics::totals::Totals;
+use media_core::ids::SessionId;
+use media_core::negotiated::{Codec, Role};
+use sharded::Sharded;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 /// Viewers that may wait for devices which are not there, of all devices together: each holds a session's
 /// memory for a minute at most.
 const MAX_WAITING: usize = 500;
@@ -31,220 +28,6 @@ const MAX_WAITING: usize = 500;
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Without media, control messages and requests about it a session has no use, though its peer is there.
 pub const INACTIVE_AFTER: Duration = Duration::from_secs(30 * 60);
-
-/// One session, as signalling knows it.
-#[derive(Debug)]
-pub struct Record {
-    pub id: SessionId,
-    pub protocol: Protocol,
-    /// The device's key, see `devices.rs`.
-    pub device: Arc<str>,
-    /// Who made it, where tokens are asked for.
-    pub subject: Option<String>,
-    /// When its POST came; of an offer of ours, the answer.
-    asked: Mutex<Instant>,
-    pub created: Instant,
-    pub created_at: SystemTime,
-    /// Held while an ICE restart is under way, so that of two at once the second sees the first.
-    pub ice: tokio::sync::Mutex<Ice>,
-    pub bundle: Bundle,
-    /// Where its video stands in the SDP, if it has some.
-    pub video: Option<MediaLine>,
-    /// Publisher: RIDs of its simulcast layers, in the order of its offer.
-    pub rids: Vec<Box<str>>,
-    /// What it may send, or is sent, in the order of preference.
-    pub codecs: Vec<Codec>,
-    /// What a session of the older API has beyond others.
-    pub older: Option<Older>,
-    pub cells: Arc<SessionCells>,
-    activity: Mutex<Activity>,
-    /// Its place among the set-ups, until it has keys or is gone.
-    handshake: Mutex<Option<Handshake>>,
-    connected: AtomicBool,
-    /// Set when its end was asked for: from then on nobody finds it.
-    ending: AtomicBool,
-    /// It came before its device, which has not come yet.
-    waiting: AtomicBool,
-}
-
-/// What the older API knows of a session.
-#[derive(Debug)]
-pub struct Older {
-    /// The `userId` that it was made with.
-    pub user: String,
-    /// What clients call it: its id, or that of the session whose place it took.
-    pub name: SessionId,
-    /// Subscriber: the name of the publisher that it was made for.
-    pub publisher: Option<SessionId>,
-    /// Our answer, to a client that offered: its WebSocket may ask for it once more.
-    pub answer: Option<String>,
-    /// Our offer, until its answer has come and the session is on its shard.
-    pub offered: tokio::sync::Mutex<Option<Box<Offered>>>,
-}
-
-/// An offer of ours, and what its session will be made with.
-#[derive(Debug)]
-pub struct Offered {
-    pub proposal: Proposal,
-    pub ufrag: Ufrag,
-    pub pwd: IcePwd,
-    pub may_control: bool,
-}
-
-/// When a session was last of use.
-#[derive(Debug)]
-struct Activity {
-    at: Instant,
-    /// Packets and messages until then.
-    seen: u64,
-}
-
-/// An m-line of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MediaLine {
-    pub index: usize,
-    pub mid: String,
-}
-
-impl MediaLine {
-    /// Whether it goes by that name: its index, or its MID.
-    pub fn is(&self, name: &str) -> bool {
-        self.mid == name || self.index.to_string() == name
-    }
-}
-
-/// The ICE generation of a session.
-#[derive(Debug)]
-pub struct Ice {
-    /// Value of the `ETag` header, with its quotes.
-    pub etag: String,
-    pub remote_ufrag: String,
-    pub remote_pwd: String,
-    /// Remote candidates of this generation that were counted.
-    pub candidates: u32,
-}
-
-/// What a record is made from.
-pub struct NewSession {
-    pub id: SessionId,
-    pub protocol: Protocol,
-    pub device: Arc<str>,
-    pub subject: Option<String>,
-    pub asked: Instant,
-    pub ice: Ice,
-    pub bundle: Bundle,
-    pub video: Option<MediaLine>,
-    pub rids: Vec<Box<str>>,
-    pub codecs: Vec<Codec>,
-    pub older: Option<Older>,
-    pub cells: Arc<SessionCells>,
-    pub handshake: Option<Handshake>,
-}
-
-impl Record {
-    pub fn new(new: NewSession) -> Record {
-        let created = Instant::now();
-        Record {
-            id: new.id,
-            protocol: new.protocol,
-            device: new.device,
-            subject: new.subject,
-            asked: Mutex::new(new.asked),
-            created,
-            created_at: SystemTime::now(),
-            ice: tokio::sync::Mutex::new(new.ice),
-            bundle: new.bundle,
-            video: new.video,
-            rids: new.rids,
-            codecs: new.codecs,
-            older: new.older,
-            cells: new.cells,
-            activity: Mutex::new(Activity {
-                at: created,
-                seen: 0,
-            }),
-            handshake: Mutex::new(new.handshake),
-            connected: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
-        }
-    }
-
-    pub fn role(&self) -> Role {
-        self.protocol.role()
-    }
-
-    /// What clients call its device.
-    pub fn device_name(&self) -> &str {
-        name_of(&self.device)
-    }
-
-    /// Whether its keys exist.
-    pub fn connected(&self) -> bool {
-        self.connected.load(Relaxed)
-    }
-
-    /// Value of its `device_id` label. A device that has not come has no series: names are easily made up.
-    pub fn device_label(&self) -> &str {
-        match self.waiting.load(Relaxed) {
-            true => OTHER,
-            false => &self.device,
-        }
-    }
-
-    /// Marks the end as asked for; `false` if somebody has done so before.
-    pub fn begin_ending(&self) -> bool {
-        !self.ending.swap(true, Relaxed)
-    }
-
-    /// Its set-up begins, later than it was admitted: with an answer that came at `asked`.
-    pub fn begin_handshake(&self, place: Handshake, asked: Instant) {
-        *lock(&self.handshake) = Some(place);
-        *lock(&self.asked) = asked;
-    }
-
-    /// How long the set-up takes by now. What a client did before it answered is no part of it.
-    pub fn setting_up(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(*lock(&self.asked))
-    }
-
-    /// Its set-up is over, or did not begin.
-    pub fn end_handshake(&self) {
-        lock(&self.handshake).take();
-    }
-
-    /// Whether it waits for the answer to our offer. One that is being dealt with has come.
-    pub fn is_unanswered(&self) -> bool {
-        let offered = self.older.as_ref().map(|older| older.offered.try_lock());
-        offered.is_some_and(|offered| offered.is_ok_and(|offered| offered.is_some()))
-    }
-
-    /// Notes a request about it.
-    pub fn called(&self, now: Instant) {
-        lock(&self.activity).at = now;
-    }
-
-    /// When it last had media, a control message or a request, as far as [`Self::look`] saw.
-    pub fn last_active(&self) -> SystemTime {
-        let at = lock(&self.activity).at;
-        self.created_at + at.saturating_duration_since(self.created)
-    }
-
-    /// Looks for media and messages since the last time; returns for how long there was nothing.
-    pub fn look(&self, now: Instant) -> Duration {
-        let seen = self.cells.packets() + self.cells.messages();
-        let mut activity = lock(&self.activity);
-        if std::mem::replace(&mut activity.seen, seen) != seen {
-            activity.at = now;
-        }
-        now.saturating_duration_since(activity.at)
-    }
-
-    /// Takes the mark back: the shard did not take the order, and the session lives on.
-    pub fn resume(&self) {
-        self.ending.store(false, Relaxed);
-    }
-}
 
 /// Why a session is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -284,38 +67,49 @@ pub struct DeviceView {
 /// All sessions of the process.
 #[derive(Debug)]
 pub struct Registry {
-    sessions: [Mutex<HashMap<SessionId, Arc<Record>>>; SLOTS],
+    sessions: Sharded<Arc<Record>>,
     devices: Mutex<HashMap<Arc<str>, Device>>,
     /// Sessions that have the name of another whose place they took.
     named: Mutex<HashMap<SessionId, SessionId>>,
     /// Ended sessions whose series are still shown.
     ended: Mutex<Vec<(Instant, Arc<Record>)>>,
-    /// Ended sessions that there was no room to remember.
-    forgotten: AtomicU64,
     /// What all ended sessions amount to. Changed under the lock of `devices`, as the session leaves.
-    totals_ended: Mutex<Totals>,
+    totals_ended: Mutex<EndedTotals>,
     publishers: AtomicU32,
     viewers: AtomicU32,
+    /// Sessions that have series, open ones and those of `ended`.
+    with_series: AtomicUsize,
+    /// Sessions that there were no series for, since the start.
+    folded: AtomicU64,
     max_sessions: u32,
     max_viewers: u32,
-    max_ended: usize,
+    max_with_series: usize,
+}
+
+/// Of ended sessions.
+#[derive(Debug, Default)]
+struct EndedTotals {
+    all: Totals,
+    folded: Totals,
 }
 
 impl Registry {
-    /// `max_ended` bounds the ended sessions that are remembered for their series.
-    pub fn new(max_sessions: u32, max_viewers: u32, max_ended: usize) -> Registry {
+    /// Of at most `max_with_series` sessions there are series: open ones, and ended ones until
+    /// [`Self::expire`].
+    pub fn new(max_sessions: u32, max_viewers: u32, max_with_series: usize) -> Registry {
         Registry {
-            sessions: std::array::from_fn(|_| Mutex::default()),
+            sessions: Sharded::default(),
             devices: Mutex::default(),
             named: Mutex::default(),
             ended: Mutex::default(),
-            forgotten: AtomicU64::new(0),
             totals_ended: Mutex::default(),
             publishers: AtomicU32::new(0),
             viewers: AtomicU32::new(0),
+            with_series: AtomicUsize::new(0),
+            folded: AtomicU64::new(0),
             max_sessions,
             max_viewers,
-            max_ended,
+            max_with_series,
         }
     }
 
@@ -367,14 +161,21 @@ impl Registry {
         if let Some(older) = record.older.as_ref().filter(|o| o.name != record.id) {
             lock(&self.named).insert(older.name, record.id);
         }
-        lock(self.slot(record.id)).insert(record.id, record.clone());
+        // Decided once, or its counts would move to and fro between its series and the others'.
+        if self.with_series.load(Relaxed) < self.max_with_series {
+            self.with_series.fetch_add(1, Relaxed);
+        } else {
+            record.folded.store(true, Relaxed);
+            self.folded.fetch_add(1, Relaxed);
+        }
+        self.sessions.insert(record.id, record.clone());
         Ok(superseded)
     }
 
     /// Puts a superseded publisher back: its successor could not be opened.
     pub fn reinstate(&self, old: Arc<Record>) {
         let mut devices = lock(&self.devices);
-        if !lock(self.slot(old.id)).contains_key(&old.id) {
+        if !self.sessions.contains(old.id) {
             return;
         }
         let device = devices.entry(old.device.clone()).or_default();
@@ -385,10 +186,9 @@ impl Registry {
 
     /// The session, unless its end was asked for.
     pub fn find(&self, id: SessionId) -> Option<Arc<Record>> {
-        lock(self.slot(id))
-            .get(&id)
+        self.sessions
+            .find(id)
             .filter(|record| !record.ending.load(Relaxed))
-            .cloned()
     }
 
     /// The session of the older API that clients call so.
@@ -437,7 +237,7 @@ impl Registry {
 
     /// Notes that a session's keys exist. Returns it the first time.
     pub fn connected(&self, id: SessionId) -> Option<Arc<Record>> {
-        let record = lock(self.slot(id)).get(&id).cloned()?;
+        let record = self.sessions.find(id)?;
         record.end_handshake();
         let first = !record.connected.swap(true, Relaxed);
         if record.role() == Role::Publisher {
@@ -461,7 +261,7 @@ impl Registry {
     /// Forgets a session that has ended, and remembers it for its series until [`Self::expire`].
     pub fn remove(&self, id: SessionId) -> Option<Arc<Record>> {
         let mut devices = lock(&self.devices);
-        let record = lock(self.slot(id)).remove(&id)?;
+        let record = self.sessions.find(id)?;
         record.ending.store(true, Relaxed);
         record.end_handshake();
         if let Some(older) = &record.older {
@@ -484,49 +284,69 @@ impl Registry {
                 devices.remove(&record.device);
             }
         }
-        lock(&self.totals_ended).add(&record.cells);
-        drop(devices);
-        let mut ended = lock(&self.ended);
-        if ended.len() < self.max_ended {
-            ended.push((Instant::now(), record.clone()));
+        let mut totals = lock(&self.totals_ended);
+        totals.all.add(&record.cells);
+        if record.is_folded() {
+            totals.folded.add(&record.cells);
         } else {
-            self.forgotten.fetch_add(1, Relaxed);
+            // Before it goes: a scrape finds it in one of the two, or in both.
+            lock(&self.ended).push((Instant::now(), record.clone()));
         }
+        self.sessions.remove(id);
         Some(record)
     }
 
     /// Forgets ended sessions that ended before `limit`.
     pub fn expire(&self, limit: Instant) {
-        lock(&self.ended).retain(|(at, _)| *at >= limit);
+        let mut ended = lock(&self.ended);
+        let before = ended.len();
+        ended.retain(|(at, _)| *at >= limit);
+        self.with_series.fetch_sub(before - ended.len(), Relaxed);
     }
 
     /// Open sessions, in no order.
     pub fn sessions(&self) -> Vec<Arc<Record>> {
-        self.sessions
-            .iter()
-            .flat_map(|slot| lock(slot).values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.sessions.values()
     }
 
-    /// Sessions that ended lately.
-    pub fn ended(&self) -> Vec<Arc<Record>> {
-        lock(&self.ended).iter().map(|(_, r)| r.clone()).collect()
+    /// Sessions that have series, open ones and those that ended lately, in the order of their ids.
+    pub fn with_series(&self) -> Vec<Arc<Record>> {
+        let mut records = self.sessions();
+        records.retain(|record| !record.is_folded());
+        records.extend(lock(&self.ended).iter().map(|(_, record)| record.clone()));
+        records.sort_unstable_by_key(|record| record.id);
+        records.dedup_by_key(|record| record.id);
+        records
     }
 
     /// What all sessions amount to, ended ones included: never less than the last time.
     pub fn session_totals(&self) -> Totals {
-        // Sessions come and go under this lock, so none is missed or seen twice.
-        let _still = lock(&self.devices);
-        let mut totals = lock(&self.totals_ended).clone();
-        self.sessions()
-            .iter()
-            .for_each(|record| totals.add(&record.cells));
-        totals
+        self.totals_with(|ended| &ended.all, |_| true)
     }
 
-    /// Ended sessions whose series could not be shown to their end.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten.load(Relaxed)
+    /// The same of those without series, and how many they are.
+    pub fn folded(&self) -> (u64, Totals) {
+        match self.folded.load(Relaxed) {
+            0 => (0, Totals::default()),
+            count => {
+                let totals = self.totals_with(|ended| &ended.folded, Record::is_folded);
+                (count, totals)
+            }
+        }
+    }
+
+    fn totals_with(
+        &self,
+        ended: impl Fn(&EndedTotals) -> &Totals,
+        counts: impl Fn(&Record) -> bool,
+    ) -> Totals {
+        // Sessions come and go under this lock, so none is missed or seen twice.
+        let _still = lock(&self.devices);
+        let mut totals = ended(&lock(&self.totals_ended)).clone();
+        let open = self.sessions();
+        let open = open.iter().filter(|record| counts(record));
+        open.for_each(|record| totals.add(&record.cells));
+        totals
     }
 
     /// Devices with a session, in the order of their names.
@@ -547,11 +367,6 @@ impl Registry {
     pub fn totals(&self) -> (u32, u32) {
         (self.publishers.load(Relaxed), self.viewers.load(Relaxed))
     }
-
-    fn slot(&self, id: SessionId) -> &Mutex<HashMap<SessionId, Arc<Record>>> {
-        // The last byte is random.
-        &self.sessions[usize::from(id.0[15]) % SLOTS]
-    }
 }
 
 fn waiting(devices: &HashMap<Arc<str>, Device>) -> usize {
@@ -566,9 +381,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::metrics::OTHER;
+    use media_core::cells::SessionCells;
+    use media_core::ids::{IcePwd, Ufrag};
     use media_core::negotiated::Kind;
-    use media_core::sdp::Proposed;
-    use std::time::Duration;
+    use media_core::sdp::{Bundle, Proposal, Proposed};
 
     pub(crate) fn record(n: u8, protocol: Protocol, device: &str) -> Arc<Record> {
         Arc::new(Record::new(NewSession {
@@ -821,15 +638,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ended_sessions_are_remembered_up_to_a_bound_and_expire() {
+    fn ended_sessions_have_series_until_they_expire() {
         let registry = Registry::new(10, 10, 2);
         for n in 1..=3 {
             let publisher = live(&registry, n, "cam");
+            assert_eq!(publisher.is_folded(), n == 3, "two have series");
             registry.remove(publisher.id).expect("known");
         }
-        assert_eq!(registry.ended().len(), 2);
-        assert_eq!(registry.forgotten(), 1);
+        assert_eq!(registry.with_series().len(), 2);
         registry.expire(Instant::now() + Duration::from_secs(1));
-        assert!(registry.ended().is_empty());
+        assert!(registry.with_series().is_empty());
+        assert!(
+            !live(&registry, 4, "cam").is_folded(),
+            "there is room again"
+        );
+    }
+
+    #[test]
+    fn a_session_without_series_counts_among_the_others_beyond_its_end() {
+        let registry = Registry::new(10, 10, 1);
+        let [shown, folded] = [1, 2].map(|n| live(&registry, n, &format!("cam-{n}")));
+        shown.cells.add_candidates(3);
+        folded.cells.add_candidates(2);
+        let others = || {
+            let (count, totals) = registry.folded();
+            (count, totals.candidates())
+        };
+        assert_eq!(others(), (1, 2));
+        registry.remove(shown.id).expect("known");
+        registry.expire(Instant::now() + Duration::from_secs(1));
+        assert!(folded.is_folded(), "though there is room now");
+        assert_eq!(others(), (1, 2));
+        registry.remove(folded.id).expect("known");
+        assert_eq!(others(), (1, 2), "a counter never goes down");
+        assert_eq!(registry.session_totals().candidates(), 5);
     }
 }

@@ -7,6 +7,7 @@
 mod conformance;
 mod crowd;
 mod events;
+mod exposition;
 mod extensions;
 mod identity;
 mod limits;

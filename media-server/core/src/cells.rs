@@ -209,6 +209,18 @@ impl SessionCells {
         self.messages.store(messages, Relaxed);
     }
 
+    /// As if a connected session had each figure, of about that size.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn note_figures(&self, size: f64) {
+        self.set_ice_state(IceState::Connected);
+        self.set_connection_time(Duration::from_millis(50));
+        self.set_rates(size, size * 1e3);
+        self.set_loss(Some(size / 1e6));
+        self.set_rtt(Duration::from_secs_f64(size / 1e3));
+        self.set_jitter(size / 1e3);
+        self.set_estimate(size as u64);
+    }
+
     pub(crate) fn set_ice_state(&self, state: IceState) {
         self.ice_state.store(state as u8, Relaxed);
     }

@@ -3,8 +3,9 @@
 
 use crate::app::App;
 use crate::metrics::collect;
+use crate::metrics::text::Format;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -32,15 +33,24 @@ pub fn operations() -> Router<Arc<App>> {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/load", get(load))
-        .route(
-            "/metrics",
-            get(async |State(app): State<Arc<App>>| {
-                (
-                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-                    collect::scrape(&app),
-                )
-            }),
-        )
+        .route("/metrics", get(metrics))
+}
+
+/// Everything, in the format that is asked for. Never compressed: it is large with thousands of sessions
+/// alone, and compressing it then would take a core for longer than making it.
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::preferred(&accept.join(","));
+    // One at a time: each holds the whole text.
+    let place = app.scraping.clone().lock_owned().await;
+    // Off the threads that answer requests: with 10 000 sessions the others would wait for it.
+    let text = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        collect::scrape(&app, format)
+    });
+    let text = text.await.expect("a scrape does not panic");
+    ([(header::CONTENT_TYPE, format.content_type())], text)
 }
 
 /// Live: the runtime runs (it answers) and no shard hangs. Never a matter of load, because the end of

@@ -3,59 +3,57 @@
 //! Reads the registry and the shards' cells; changes nothing but gauges and totals. Called by the
 //! handler of `/metrics`.
 
-use super::totals::Totals;
-use super::{Metrics, render_labels, write_series};
+use super::sessions::{self, Session};
+use super::text::Format;
+use super::{Metrics, OTHER, render_labels};
 use crate::app::App;
 use crate::auth::jwks;
 use crate::events::queue::Dropped;
-use crate::registry::{Record, role_name};
+use crate::registry::role_name;
 use crate::shard::{Bound, Outcome};
-use catalogue::families::{Family, Scope};
-use media_core::cells::{Drop, Forgotten, IceState, KeyframeCause, Served, VideoLimit};
+use catalogue::families::{FAMILIES, Scope};
+use media_core::cells::{Drop, Forgotten, KeyframeCause, Served, VideoLimit};
 use media_core::negotiated::Role;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// The text of `/metrics`.
-pub fn scrape(app: &App) -> String {
+/// The text of `/metrics`. Takes a while with thousands of sessions, and waits for nothing.
+pub fn scrape(app: &App, format: Format) -> String {
     let metrics = &app.metrics;
     set_totals(app, metrics);
     set_shards(app, metrics);
     set_recordings(app, metrics);
-    let policy = app.config.series;
-    if let Some(limit) = Instant::now().checked_sub(policy.session_grace) {
+    if !app.config.series.per_session {
+        let totals = app.registry.session_totals();
+        return metrics.render(format, |lines| totals.write(lines, ""));
+    }
+    if let Some(limit) = Instant::now().checked_sub(app.config.series.session_grace) {
         app.registry.expire(limit);
     }
-    let mut records = app.registry.sessions();
-    records.extend(app.registry.ended());
-    records.sort_by_key(|record| record.id);
-    let totals = (!policy.per_session).then(|| app.registry.session_totals());
-    let mut folded = Vec::new();
-    let text = metrics.render(|family, room, text| {
-        if family.scope == Scope::Session {
-            let (own, rest) = records.split_at(room.min(records.len()));
-            if policy.per_session {
-                for record in own {
-                    let id = record.id.to_string();
-                    write_session(text, family, record, &id);
-                }
-                if !rest.is_empty() {
-                    folded.push((family.name, rest.len()));
-                    let mut sum = Totals::default();
-                    rest.iter().for_each(|record| sum.add(&record.cells));
-                    sum.write(text, family, &render_labels(&["session_id"], &["other"]));
-                }
-            }
-            if let Some(totals) = &totals {
-                totals.write(text, family, "");
+    let (folded, others) = app.registry.folded();
+    if folded > 0 {
+        for family in FAMILIES.iter().filter(|f| f.scope == Scope::Session) {
+            metrics.set_folded(family.name, folded);
+        }
+    }
+    let records = app.registry.with_series();
+    let sessions: Vec<Session<'_>> = records
+        .iter()
+        .map(|record| Session {
+            labels: render_labels(&["session_id"], &[&record.id.to_string()]),
+            cells: &record.cells,
+        })
+        .collect();
+    let other = render_labels(&["session_id"], &[OTHER]);
+    metrics.render(format, |lines| {
+        if lines.family.scope == Scope::Session {
+            sessions::write(lines, &sessions);
+            if folded > 0 {
+                others.write(lines, &other);
             }
         }
-    });
-    for (family, count) in folded {
-        metrics.count_folded(family, count);
-    }
-    text
+    })
 }
 
 fn set_totals(app: &App, metrics: &Metrics) {
@@ -90,8 +88,6 @@ fn set_totals(app: &App, metrics: &Metrics) {
     let candidates = app.addresses.current();
     let addresses: HashSet<_> = candidates.iter().map(|c| c.address).collect();
     metrics.set("media_advertised_addresses", &[], addresses.len() as f64);
-    let forgotten = app.registry.forgotten() as f64;
-    metrics.set("media_bound_hits_total", &["ended_sessions"], forgotten);
     for bound in [
         "http_connections",
         "event_streams",
@@ -216,37 +212,5 @@ fn set_recordings(app: &App, metrics: &Metrics) {
         ("lost", &counts.gaps_lost),
     ] {
         metrics.set("media_recording_gaps_total", &[cause], of(count));
-    }
-}
-
-/// Writes the series of one family for one session.
-fn write_session(text: &mut String, family: &Family, record: &Record, id: &str) {
-    let labels = render_labels(&["session_id"], &[id]);
-    let gauge = |text: &mut String, value: Option<f64>| {
-        if let Some(value) = value {
-            write_series(text, family.name, "", &labels, value);
-        }
-    };
-    let cells = &record.cells;
-    let mut own = Totals::default();
-    own.add(cells);
-    if own.write(text, family, &labels) {
-        return;
-    }
-    match family.name {
-        "media_ice_connection_state" => {
-            let state = cells.ice_state();
-            let labels = format!("{labels},state=\"{}\"", state.as_str());
-            write_series(text, family.name, "", &labels, f64::from(state as u8));
-        }
-        // Live figures end with the session: one that is over sends nothing at 30 frames a second.
-        _ if matches!(cells.ice_state(), IceState::Failed | IceState::Closed) => {}
-        "media_video_frame_rate" => gauge(text, cells.frame_rate()),
-        "media_video_bitrate_bps" => gauge(text, cells.bitrate_bps()),
-        "media_bandwidth_estimate_bps" => gauge(text, cells.estimate_bps()),
-        "media_packet_loss_ratio" => gauge(text, cells.loss_ratio()),
-        "media_rtt_milliseconds" => gauge(text, cells.rtt().map(|t| t.as_secs_f64() * 1e3)),
-        "media_jitter_milliseconds" => gauge(text, cells.jitter().map(|t| t.as_secs_f64() * 1e3)),
-        other => unreachable!("{other} has session scope and no source"),
     }
 }

@@ -339,7 +339,9 @@ mod tests {
         assert_eq!(app.limiter.handshakes.in_flight(), 0);
         assert!(record.is_unanswered(), "another may be tried");
         let refused = r#"media_setup_total{role="viewer",protocol="session",result="refused"} 1"#;
-        let shown = app.metrics.render(|_, _, _| {});
+        let shown = app
+            .metrics
+            .render(crate::metrics::text::Format::Prometheus, |_| {});
         assert!(shown.contains(refused), "{shown}");
     }
 

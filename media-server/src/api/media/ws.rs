@@ -15,6 +15,7 @@ use crate::api::whip::check_grant;
 use crate::api::{Names, Pairs, authorize, check_rate, device_name};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::metrics::websocket::{Direction, measure};
 use crate::registry::Protocol;
 use crate::sockets::SocketPlace;
 use axum::extract::State;
@@ -216,7 +217,8 @@ async fn run(
         answers,
     };
     let counts = app.clone();
-    let written = move |kind: &str, bytes| count(&counts, kind, "outbound", bytes);
+    let written =
+        move |kind: &str, bytes| measure(&counts.metrics, kind, Direction::Outbound, bytes);
     let mut writing = tokio::spawn(write(sink, queued, answered, written));
     if !session.is_empty() {
         dialect.join(&app, &session, &mut outbox).await;
@@ -262,7 +264,7 @@ async fn read<E: Error>(
         let kind = dialect.handle(app, &bytes, outbox).await;
         // Pongs were not read meanwhile.
         deadline += begun.elapsed();
-        count(app, kind, "inbound", bytes.len());
+        measure(&app.metrics, kind, Direction::Inbound, bytes.len());
     }
 }
 
@@ -340,13 +342,6 @@ async fn write(
             written(kind, bytes);
         }
     }
-}
-
-fn count(app: &App, kind: &str, direction: &str, bytes: usize) {
-    app.metrics
-        .count("media_websocket_messages_total", &[kind, direction]);
-    app.metrics
-        .observe("media_websocket_message_size_bytes", &[kind], bytes as f64);
 }
 
 /// What is sent to a client.
