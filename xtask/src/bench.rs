@@ -5,6 +5,7 @@
 //! minutes and builds Go, and its times mean something only on a machine that does nothing else.
 
 mod flame;
+mod metrics;
 mod page;
 mod results;
 mod scenarios;
@@ -13,7 +14,7 @@ mod stages;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -27,7 +28,8 @@ use servers::{OURS, Places, Running, Server};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to run [default: all loads]: names of loads, or `stages` for instruction counts by stage
+    /// What to run [default: all loads]: names of loads, `stages` for instruction counts by stage, or `metrics`
+    /// for what figures cost
     names: Vec<String>,
     /// Servers to run beside ours, by their names in bench/servers.toml [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -48,6 +50,7 @@ pub struct Args {
 }
 
 pub const STAGES: &str = "stages";
+pub const METRICS: &str = "metrics";
 
 impl Args {
     /// Those names, or all loads; once on every server, with nothing written into the page.
@@ -74,14 +77,31 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             println!("{:<12} {}", scenario.name, scenario.about);
         }
         println!("{STAGES:<12} instructions a packet by stage of the fast path, by callgrind");
+        println!(
+            "{METRICS:<12} what figures and the registry cost, and a server with 10 000 sessions"
+        );
         return Ok(());
     }
-    let (scenarios, stages) = chosen(&args.names)?;
+    let scenarios = chosen(&args.names)?;
+    let wanted = |name: &str| args.names.iter().any(|wanted| wanted == name);
     let servers = servers(args.servers.as_deref())?;
     let folder = sh::target()?.join("bench");
     std::fs::create_dir_all(&folder)?;
     let target = build()?;
-    if stages {
+    if wanted(METRICS) {
+        let load_before = load_average();
+        let tables = metrics::measure(&target)?;
+        println!("\n{tables}");
+        if args.write {
+            let body = format!(
+                "{}; commit {}.\n\n```console\n$ cargo xtask bench metrics\n```\n\n{tables}",
+                machine(&load_before),
+                commit()
+            );
+            page::write(METRICS, &body)?;
+        }
+    }
+    if wanted(STAGES) {
         let table = stages::count(&target, &folder)?;
         println!("\n{table}");
         if args.write {
@@ -124,19 +144,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The loads of those names, and whether the stages are among them.
-fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Scenario>, bool)> {
+/// The loads of those names.
+fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     for name in names {
         ensure!(
-            name == STAGES || ALL.iter().any(|scenario| scenario.name == name),
+            [STAGES, METRICS].contains(&name.as_str()) || ALL.iter().any(|s| s.name == name),
             "there is no benchmark {name}; `cargo xtask bench --list` names them"
         );
     }
     let scenarios = ALL
         .iter()
-        .filter(|s| names.is_empty() || names.iter().any(|name| name == s.name))
-        .collect();
-    Ok((scenarios, names.iter().any(|name| name == STAGES)))
+        .filter(|s| names.is_empty() || names.iter().any(|name| name == s.name));
+    Ok(scenarios.collect())
 }
 
 /// Ours and the wanted others.
@@ -179,6 +198,14 @@ impl Ours {
     /// # Errors
     /// If it can't be built or started.
     pub fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, &[])
+    }
+
+    /// The same, with flags beside those that it has in each benchmark.
+    ///
+    /// # Errors
+    /// As those of [`Self::start`].
+    pub fn start_with(name: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = sh::target()?.join("bench");
         std::fs::create_dir_all(&folder)?;
         let places = Places {
@@ -188,6 +215,7 @@ impl Ours {
         };
         let ours = servers(Some(&[]))?;
         let server = ours.first().context("ours is always there")?;
+        let server = server.clone().with(flags);
         let running = server.start(&places, &folder.join(format!("{name}.log")))?;
         Ok(Self {
             running,
@@ -210,6 +238,28 @@ impl Ours {
         &self.running.whip
     }
 
+    /// Where it answers HTTP.
+    pub fn http(&self) -> anyhow::Result<SocketAddr> {
+        let authority = self.whip().split('/').nth(2).unwrap_or_default();
+        authority
+            .parse()
+            .with_context(|| format!("{authority} is no address"))
+    }
+
+    /// Begins a load with those flags, which lasts until it is dropped; what it says is kept under that name.
+    ///
+    /// # Errors
+    /// If the tool can't be started.
+    pub fn begin(&self, name: &str, flags: &[&str]) -> anyhow::Result<Load> {
+        let said = std::fs::File::create(self.folder.join(format!("{name}.log")))?;
+        let mut tool = tool(&self.running, &self.places);
+        tool.args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said);
+        Ok(Load(tool.spawn().context("can't start the load tool")?))
+    }
+
     /// Loads it with those flags and returns the report, which is kept under that name.
     ///
     /// # Errors
@@ -226,6 +276,43 @@ impl Ours {
     }
 }
 
+/// A load that runs; dropped, it is cut off.
+pub struct Load(Child);
+
+impl Load {
+    /// Takes the cores away from it until [`Self::go_on`].
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP")
+    }
+
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let pid = self.0.id().to_string();
+        sh::output(Command::new("kill").args(["-s", signal, &pid])).map(drop)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // Both calls are harmless once it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The load tool, for that server.
+fn tool(running: &Running, places: &Places) -> Command {
+    let mut tool = Command::new(places.target.join("media-load"));
+    tool.args(["--whip", &running.whip, "--whep", &running.whep])
+        .arg("--jwt-hmac-file")
+        .arg(&places.key)
+        .env_remove("MEDIA_LOAD_TOKEN");
+    tool
+}
+
 /// Gives a running server one load; the report is kept in `folder`.
 fn load(
     running: &Running,
@@ -236,13 +323,9 @@ fn load(
     limit: Duration,
 ) -> anyhow::Result<Value> {
     let report = folder.join(format!("{name}.json"));
-    let mut load = Command::new(places.target.join("media-load"));
-    load.args(["--whip", &running.whip, "--whep", &running.whep])
-        .arg("--jwt-hmac-file")
-        .arg(&places.key)
-        .args(["--server-pid", &running.pid().to_string()])
-        .args(flags)
-        .env_remove("MEDIA_LOAD_TOKEN");
+    let mut load = tool(running, places);
+    load.args(["--server-pid", &running.pid().to_string()])
+        .args(flags);
     finish(&mut load, &report, limit)?;
     Ok(serde_json::from_str(&std::fs::read_to_string(&report)?)?)
 }
@@ -427,14 +510,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_choose_loads_and_stages_and_none_chooses_all_loads() {
+    fn names_choose_loads_and_none_chooses_all_loads() {
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
-        let (all, stages) = chosen(&[]).expect("nothing to be wrong");
-        assert_eq!((all.len(), stages), (ALL.len(), false));
-        let (some, stages) = chosen(&names(&["wave", "stages"])).expect("known");
-        assert_eq!((some.len(), some[0].name, stages), (1, "wave", true));
-        let (none, stages) = chosen(&names(&["stages"])).expect("known");
-        assert!(none.is_empty() && stages);
+        assert_eq!(chosen(&[]).expect("nothing to be wrong").len(), ALL.len());
+        let some = chosen(&names(&["wave", "stages"])).expect("known");
+        assert_eq!((some.len(), some[0].name), (1, "wave"));
+        assert!(
+            chosen(&names(&["stages", "metrics"]))
+                .expect("known")
+                .is_empty()
+        );
         assert!(chosen(&names(&["waves"])).is_err());
     }
 

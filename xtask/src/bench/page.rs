@@ -61,6 +61,8 @@ mod tests {
                 scenario.name
             );
         }
-        assert!(replaced(&page, "stages", "").is_ok());
+        for name in ["stages", "metrics"] {
+            assert!(replaced(&page, name, "").is_ok(), "{name}");
+        }
     }
 }

@@ -140,7 +140,7 @@ fn at_least(bound: f64, times: Option<f64>) -> String {
 }
 
 /// The same, where there is a bound if what it comes from was measured.
-fn at_most(goal: &str, ours: Option<f64>, bound: Option<f64>) -> String {
+pub fn at_most(goal: &str, ours: Option<f64>, bound: Option<f64>) -> String {
     match ours.zip(bound) {
         None => format!("{goal}: not measured"),
         Some((ours, bound)) => format!("{goal}: {}", met(ours <= bound)),

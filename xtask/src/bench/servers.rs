@@ -81,6 +81,15 @@ impl Server {
         only.is_none_or(|only| only.iter().any(|name| name == scenario))
     }
 
+    /// The same with more flags.
+    pub fn with(mut self, flags: &[&str]) -> Self {
+        for flag in flags {
+            self.line.start.push(' ');
+            self.line.start.push_str(flag);
+        }
+        self
+    }
+
     /// Whether it is built from `bench/pion-sfu`.
     pub fn is_pion(&self) -> bool {
         self.line.start.contains("{pion-sfu}")
