@@ -3,9 +3,10 @@
 //! the load tool and nftables counted.
 //!
 //! It runs in a network namespace of its own, where nftables drop at random. Called by people and by
-//! the long gate.
+//! the long gate. With `--sessions` it is `turnover.rs` instead.
 
 mod accounts;
+mod turnover;
 
 use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -25,6 +26,10 @@ pub struct Args {
     /// Seconds that viewers come and go
     #[arg(long, value_name = "N", default_value_t = 1_800)]
     seconds: u32,
+    /// Instead, so many sessions are opened and closed as fast as a small machine does it; whether series and
+    /// memory are as before
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    sessions: Option<u32>,
     /// In the namespace already
     #[arg(long, hide = true)]
     inside: bool,
@@ -34,7 +39,18 @@ impl Default for Args {
     fn default() -> Self {
         Self {
             seconds: 1_800,
+            sessions: None,
             inside: false,
+        }
+    }
+}
+
+impl Args {
+    /// The sessions of the long gate.
+    pub fn turnover() -> Self {
+        Self {
+            sessions: Some(50_000),
+            ..Self::default()
         }
     }
 }
@@ -54,6 +70,9 @@ const GROWTH: f64 = 0.1;
 /// # Errors
 /// With everything that is not as it should be.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(sessions) = args.sessions {
+        return turnover::run(sessions);
+    }
     if args.inside {
         return inside(args.seconds);
     }

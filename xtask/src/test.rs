@@ -176,9 +176,12 @@ mod tests {
             "GStreamer",
             "broker",
             "recordings",
+            "sockets",
             "soak",
+            "turnover",
             "bench",
             "bench stages",
+            "bench metrics",
             "fuzz",
         ];
         assert_eq!(long[whole.len()..], more);

@@ -43,12 +43,20 @@ pub fn stages() -> Vec<Stage> {
             run: |_, _| soak::run(&soak::Args::default()),
         },
         Stage {
+            name: "turnover",
+            run: |_, _| soak::run(&soak::Args::turnover()),
+        },
+        Stage {
             name: "bench",
             run: |_, _| bench::run(bench::Args::named(&[])),
         },
         Stage {
             name: "bench stages",
             run: |_, _| bench::run(bench::Args::named(&[bench::STAGES])),
+        },
+        Stage {
+            name: "bench metrics",
+            run: |_, _| bench::run(bench::Args::named(&[bench::METRICS])),
         },
         Stage {
             name: "fuzz",
