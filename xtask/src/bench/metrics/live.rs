@@ -32,6 +32,8 @@ const TURNS: usize = 3;
 const SECONDS: u64 = 8;
 /// When the tool that measures has its sessions, and a moment before it begins to measure.
 const JOINED: Duration = Duration::from_millis(4_800);
+/// From then until the measurement is over: scrapes beyond it would meet the crowd.
+const MEASURED: Duration = Duration::from_secs(SECONDS + 1);
 /// For the checks of all sessions, which the tools send every few seconds.
 const RECOVERED: Duration = Duration::from_secs(8);
 /// More than twice as often as a Prometheus that is in a hurry.
@@ -79,12 +81,18 @@ pub fn measure(ours: &Ours) -> anyhow::Result<Live> {
         let name = format!("metrics-alone-{turn}");
         alone.push(media(ours, &crowd, &name, || Ok(()))?.0);
         let name = format!("metrics-scraped-{turn}");
-        let (times, seen) = while_scraped(ours, || media(ours, &crowd, &name, || Ok(())))?;
-        scraped.push(times.0);
+        let (times, seen) = media(ours, &crowd, &name, || {
+            let ((), seen) = while_scraped(ours, || {
+                std::thread::sleep(MEASURED);
+                Ok(())
+            })?;
+            Ok(seen)
+        })?;
+        scraped.push(times);
         scrapes.extend(seen);
     }
-    let ((_, busy), seen) = while_scraped(ours, || {
-        media(ours, &crowd, "metrics-health", || {
+    let (_, (busy, seen)) = media(ours, &crowd, "metrics-health", || {
+        while_scraped(ours, || {
             Ok([1, 32].map(|connections| health(address, connections)))
         })
     })?;
