@@ -120,9 +120,9 @@ fn h264(payload: &[u8]) -> Option<(u16, u16)> {
     if set.first()? & 0x1f != SPS {
         return None;
     }
-    // Sizes stand within the first bytes; where a scaling list comes before them, nobody needs them.
+    // Sizes stand within the first bytes, unless scaling lists come before them.
     let mut plain = Vec::with_capacity(64);
-    for byte in set.iter().skip(1).take(64) {
+    for byte in set.iter().skip(1).take(1024) {
         // Emulation prevention (§7.4.1).
         if *byte != 3 || !plain.ends_with(&[0, 0]) {
             plain.push(*byte);
@@ -145,7 +145,12 @@ fn h264(payload: &[u8]) -> Option<(u16, u16)> {
         bits.golomb()?;
         bits.read(1)?;
         if bits.read(1)? == 1 {
-            return None;
+            let lists = if chroma == 3 { 12 } else { 8 };
+            for list in 0..lists {
+                if bits.read(1)? == 1 {
+                    skip_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
         }
     }
     bits.golomb()?;
@@ -192,6 +197,27 @@ fn h264(payload: &[u8]) -> Option<(u16, u16)> {
             unit_y,
         )?,
     ))
+}
+
+/// ITU-T H.264 §7.3.2.1.1.1.
+fn skip_scaling_list(bits: &mut Bits, entries: u32) -> Option<()> {
+    let (mut last, mut next) = (8, 8);
+    for _ in 0..entries {
+        if next != 0 {
+            // Signed Exp-Golomb (§9.1.1): odd numbers are positive.
+            let code = i64::from(bits.golomb()?);
+            let delta = if code % 2 == 1 {
+                (code + 1) / 2
+            } else {
+                -code / 2
+            };
+            next = (last + delta).rem_euclid(256);
+        }
+        if next != 0 {
+            last = next;
+        }
+    }
+    Some(())
 }
 
 /// A sequence header OBU at the start of the packet (AV1 §5.5.1, AV1 RTP §4.4).
@@ -308,6 +334,35 @@ mod tests {
         let aggregated = [&[0x78, 0, 2, 0x09, 0xf0, 0, 15][..], &set, &[0, 1, 0x68]].concat();
         assert_eq!(picture_size(&H264, &aggregated), Some((640, 360)));
         assert_eq!(picture_size(&H264, &[0x65, 1, 2, 3]), None);
+    }
+
+    #[test]
+    fn an_h264_parameter_set_names_its_size_behind_scaling_lists() {
+        // High profile, level 3.1; 4:2:0 of 8 bits with scaling lists: one of 16 entries, of which the
+        // first is 9 and the second the end, and one of 64 that all stay at 8.
+        let mut bits = format!("{:08b}{:08b}{:08b}", 100, 0, 31);
+        bits += "1";
+        bits += "010"; // 4:2:0
+        bits += "110"; // two depths, and no bypass
+        bits += "1";
+        bits += "1";
+        bits += "010"; // +1
+        bits += "000010011"; // -9: the list ends
+        bits += "00000"; // no other of 16
+        bits += "1";
+        bits += &"1".repeat(64);
+        bits += "0";
+        bits += "1"; // frame numbers of 4 bits
+        bits += "011"; // order by frame number
+        bits += "010"; // one reference
+        bits += "0";
+        bits += &format!("{:013b}", 80); // 80 columns of 16
+        bits += &format!("{:011b}", 45); // 45 rows of 16
+        bits += "110000000000";
+        let eights = bits.as_bytes().chunks(8);
+        let set = eights.map(|b| b.iter().fold(0u8, |v, c| v << 1 | (c - b'0')));
+        let set: Vec<u8> = [0x67].into_iter().chain(set).collect();
+        assert_eq!(picture_size(&H264, &set), Some((1280, 720)));
     }
 
     #[test]
