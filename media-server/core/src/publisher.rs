@@ -1,6 +1,7 @@
 //! A publisher's session: opens what the device sends and hands it on at once; reports on it and
 //! asks it for keyframes and for what was lost.
 
+mod device_clock;
 mod feedback;
 mod missing;
 mod stream;
@@ -21,6 +22,7 @@ use crate::rtp::{self, keyframe, red};
 use crate::session::{Credentials, Received, Session, SessionConfig, Transport};
 use crate::srtp::{OpenError, Opener};
 use crate::stats::{Loss, Rates};
+use device_clock::DeviceClock;
 pub use feedback::Wanted;
 use feedback::{Arrivals, Limit};
 use std::sync::Arc;
@@ -49,8 +51,7 @@ pub struct Publisher {
     ssrc: u32,
     first_source: u64,
     next_source: u64,
-    /// Our clock less the device's, in NTP units; one for all tracks, or they would drift apart.
-    clock_offset: Option<u64>,
+    device_clock: DeviceClock,
     arrivals: Arrivals,
     /// If the device takes REMB.
     limit: Option<Limit>,
@@ -75,7 +76,7 @@ impl Publisher {
             // Sources of different sessions differ in their upper bits.
             first_source: (id as u64) << 8,
             next_source: (id as u64) << 8,
-            clock_offset: None,
+            device_clock: DeviceClock::default(),
             arrivals: Arrivals::default(),
             limit: config.negotiated.remb.then(Limit::default),
             tick: None,
@@ -283,7 +284,8 @@ impl Publisher {
         batch.push(now, packet);
         // Until the device has reported, arrival stands for sending.
         let mapping = &mut batch.mappings[kind_index(kind)];
-        if !repairs && (mapping.is_none_or(|m| m.source != source) || self.clock_offset.is_none()) {
+        let mapped = mapping.is_some_and(|m| m.source == source) && self.device_clock.is_known();
+        if !repairs && !mapped {
             let ntp = self.transport.clock.ntp(now);
             *mapping = Some(TimeMapping {
                 source,
@@ -390,10 +392,12 @@ impl Publisher {
                     return;
                 };
                 stream.sender_report = Some((compact(ntp), now));
-                let offset = *self.clock_offset.get_or_insert(ntp_now.wrapping_sub(ntp));
+                let Some(ntp) = self.device_clock.handle_report(ntp_now, ntp) else {
+                    return;
+                };
                 let mapping = TimeMapping {
                     source: stream.source,
-                    ntp: ntp.wrapping_add(offset),
+                    ntp,
                     timestamp,
                     reported: true,
                 };
