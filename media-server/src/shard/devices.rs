@@ -20,7 +20,7 @@ const UNUSED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Device {
-    /// The publisher whose media goes out: the one that connected last.
+    /// The publisher whose media goes out: the one that connected last. Changed by [`Self::set_publisher`].
     pub(super) publisher: Option<Index>,
     /// The shard of the publisher, if it is another.
     pub(super) remote_publisher: Option<u8>,
@@ -57,6 +57,15 @@ impl Device {
                 // Nothing comes from the other shard any more.
                 self.clear();
             }
+        }
+    }
+
+    /// Another session is its publisher here from now on, or none, which recordings are told.
+    pub(super) fn set_publisher(&mut self, publisher: Option<Index>) {
+        let before = std::mem::replace(&mut self.publisher, publisher);
+        if before.is_some() != publisher.is_some() {
+            let taps = self.taps.iter();
+            taps.for_each(|tap| tap.set_publisher(publisher.is_some()));
         }
     }
 
@@ -294,6 +303,25 @@ mod tests {
         device.subscribers = 1 << 2;
         device.watched(at(130));
         assert!(!device.is_idle(at(200)), "watched on another shard");
+    }
+
+    #[test]
+    fn a_recording_knows_whether_its_device_publishes_on_any_shard() {
+        let (tap, tapping) = crate::shard::tap();
+        let [mut here, mut there] = [(), ()].map(|()| Device {
+            taps: vec![tap.clone()],
+            ..Device::default()
+        });
+        assert!(!tapping.has_publisher());
+        here.set_publisher(Some(1));
+        here.set_publisher(Some(2));
+        // It comes to another shard before it leaves this one.
+        there.set_publisher(Some(1));
+        here.set_publisher(None);
+        here.set_publisher(None);
+        assert!(tapping.has_publisher());
+        there.set_publisher(None);
+        assert!(!tapping.has_publisher());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The shard offers batches and never waits: what finds no room is left out, which the writer is told
 //! with the next batch. Nor does it wake the writer, which looks by itself: that would cost a system call
-//! for every batch. The other way there is one wish: a keyframe.
+//! for every batch. Beside them it is told whether the device publishes: one whose picture does not move may
+//! send nothing for long. The other way there is one wish: a keyframe.
 
 use media_core::media::MediaBatch;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ struct Shared {
     gap: AtomicBool,
     gaps: AtomicU64,
     keyframe_wanted: AtomicBool,
+    /// Shards that have a publisher of the device: for a moment two, while one takes over from another.
+    publishers: AtomicUsize,
 }
 
 /// Both ends.
@@ -86,6 +89,15 @@ impl Tap {
         self.shared.keyframe_wanted.swap(false, Relaxed)
     }
 
+    /// Notes that this shard has a publisher of the device from now on, or no more.
+    pub(super) fn set_publisher(&self, there: bool) {
+        let publishers = &self.shared.publishers;
+        match there {
+            true => publishers.fetch_add(1, Relaxed),
+            false => publishers.fetch_sub(1, Relaxed),
+        };
+    }
+
     /// Whether both are of one recording.
     pub(super) fn is(&self, other: &Tap) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
@@ -104,6 +116,11 @@ impl Tapping {
     /// Asks the device for a keyframe, with the next media that comes of it.
     pub fn want_keyframe(&self) {
         self.shared.keyframe_wanted.store(true, Relaxed);
+    }
+
+    /// Whether the device publishes.
+    pub fn has_publisher(&self) -> bool {
+        self.shared.publishers.load(Relaxed) > 0
     }
 
     /// How often the writer did not keep up.

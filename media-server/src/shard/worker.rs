@@ -299,7 +299,7 @@ impl State {
                 device.publishers = device.publishers.saturating_sub(1);
                 last_publisher = device.publishers == 0;
                 if device.publisher == Some(index) {
-                    device.publisher = None;
+                    device.set_publisher(None);
                     device.clear();
                     self.set_publisher_live(now, &entry.device, false);
                     self.notify_others(Notice::Publisher {
@@ -365,7 +365,7 @@ impl State {
                 let entry = self.devices.make(&device);
                 if live {
                     // The newest wins; the registry closes the other.
-                    entry.publisher = None;
+                    entry.set_publisher(None);
                     entry.remote_publisher = Some(shard);
                     entry.clear();
                 } else if entry.remote_publisher == Some(shard) {
@@ -483,7 +483,7 @@ impl State {
         if entry.role == Role::Publisher {
             let device = entry.device.clone();
             let known = self.devices.make(&device);
-            known.publisher = Some(index);
+            known.set_publisher(Some(index));
             known.remote_publisher = None;
             known.clear();
             known.watched(now);

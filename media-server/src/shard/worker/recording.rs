@@ -26,17 +26,24 @@ impl State {
         let known = self.devices.make(device);
         let layer = known.best_layer();
         let mut codec = None;
+        let mut starts = true;
         if known.publisher.is_some() {
+            tap.set_publisher(true);
             let ring = &known.rings[usize::from(layer)];
             let batches = ring.batches();
             let packets = batches.last().map(|batch| batch.packets());
             let video = packets.and_then(|p| p.iter().find(|p| p.kind == Kind::Video));
             codec = video.map(|packet| packet.codec.clone());
-            if ring.start(now).is_some() {
+            starts = ring.start(now).is_some();
+            if starts {
                 batches.iter().for_each(|batch| tap.offer(batch, layer));
             }
         }
         known.taps.push(tap);
+        if !starts {
+            // The writer's own wish would wait for media, and a picture that does not move brings none.
+            self.request_keyframe(now, device, layer, KeyframeCause::Recording);
+        }
         codec
     }
 
