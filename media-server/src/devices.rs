@@ -15,6 +15,11 @@ pub fn name_of(key: &str) -> &str {
     key.rsplit_once('/').map_or(key, |(_, name)| name)
 }
 
+/// The tenant that the device of a key belongs to, where there are tenants.
+pub fn tenant_of(key: &str) -> Option<&str> {
+    key.rsplit_once('/').map(|(tenant, _)| tenant)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +38,7 @@ mod tests {
     fn a_device_is_called_the_same_with_and_without_a_tenant() {
         assert_eq!(name_of("cam-1"), "cam-1");
         assert_eq!(name_of("acme/cam-1"), "cam-1");
+        assert_eq!(tenant_of("cam-1"), None);
+        assert_eq!(tenant_of("acme/cam-1"), Some("acme"));
     }
 }

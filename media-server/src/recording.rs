@@ -3,6 +3,7 @@
 //! Owns the folder and a thread for each recording. A shard gives media into a tap and never waits (see
 //! `shard/tap.rs`); the thread puts it together and writes. Called by the API, and by the app at the end.
 
+mod active;
 mod container;
 mod depacketize;
 mod frame;
@@ -17,11 +18,13 @@ mod timeline;
 mod webm;
 mod writer;
 
+pub use active::Active;
 pub use container::Format;
+pub use recorder::Wanted;
 pub use store::{Note, State};
 
-use crate::clock::rfc3339;
 use crate::config::{Config, RecordingConfig};
+use crate::devices::tenant_of;
 use crate::events::Events;
 use crate::registry::Record;
 use crate::shard::{MailboxError, Shards, Tap, tap};
@@ -34,13 +37,19 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
-use store::Store;
-use tokio::sync::watch;
+use std::time::{Duration, Instant, SystemTime};
+use store::{Recovered, Store};
+use tokio::sync::oneshot;
 use writer::Writer;
 
 /// Recordings at once. Each is a thread, and some MiB while the disk is slow.
 const MOST: usize = 64;
+/// Of one device, and of one tenant: it leaves room for others.
+const MOST_OF_DEVICE: usize = 4;
+const MOST_OF_TENANT: usize = 32;
+/// How often what was written is brought to the disk: what a power cut takes at most, with a second or two
+/// that were not written yet. The writer does not wait for it.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop is waited for: a slow disk has time to take what is still in memory.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -49,16 +58,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub enum StartError {
     #[error("recording is off: the server was started without --recording-dir")]
     Off,
-    #[error("{MOST} recordings are under way, which is the most")]
-    Busy,
-    #[error("recordings take {used} of {limit} bytes; delete some")]
-    Full { used: u64, limit: u64 },
+    #[error("{most} recordings of {of} are under way, which is the most")]
+    Busy { most: usize, of: &'static str },
+    #[error("recordings take all of their {limit} bytes; delete some")]
+    Full { limit: u64 },
     #[error("the device sends {}, which {} does not hold", codec_name(.codec), .format.as_str())]
     Format { codec: Codec, format: Format },
     #[error("unsupported codec: {asked}")]
     UnknownCodec { asked: String },
     #[error("the device sends {}, not {asked}", codec_name(.codec))]
-    Codec { codec: Codec, asked: String },
+    Codec { codec: Codec, asked: &'static str },
     #[error("{0}")]
     Shard(#[from] MailboxError),
     #[error("failed to write to the recording folder: {0}")]
@@ -77,32 +86,7 @@ pub struct FolderError {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub session: Arc<Record>,
-    /// `None`: by the codec.
-    pub format: Option<Format>,
-    /// Name of the only codec that will do, if one was named.
-    pub codec: Option<String>,
-    pub max: Option<Duration>,
-}
-
-/// A recording under way, or just ended.
-pub struct Active {
-    pub id: SessionId,
-    session: Arc<Record>,
-    started: SystemTime,
-    note: Mutex<Note>,
-    over: watch::Sender<bool>,
-}
-
-impl Active {
-    /// The key of its device, see `devices.rs`.
-    pub fn device(&self) -> &Arc<str> {
-        &self.session.device
-    }
-
-    /// What is known of it now.
-    pub fn note(&self) -> Note {
-        lock(&self.note).clone()
-    }
+    pub wanted: Wanted,
 }
 
 /// Totals of the process, for metrics.
@@ -155,11 +139,20 @@ impl Recordings {
                     source,
                 };
                 let store = Store::open(path).map_err(error)?;
-                let left = store.recover(ordinal).map_err(error)?;
-                if left > 0 {
+                let Recovered {
+                    cut_short,
+                    nameless,
+                } = store.recover(ordinal).map_err(error)?;
+                if cut_short > 0 {
                     tracing::warn!(
-                        recordings = left,
+                        recordings = cut_short,
                         "recordings were cut short by an end without notice"
+                    );
+                }
+                if nameless > 0 {
+                    tracing::warn!(
+                        recordings = nameless,
+                        "nobody knows whose recordings these are; an administrator can delete them"
                     );
                 }
                 Some(Arc::new(Inner {
@@ -177,47 +170,23 @@ impl Recordings {
         Ok(Recordings { inner, counts })
     }
 
-    /// Starts a recording.
+    /// Starts a recording. A caller that waits no longer leaves none behind, which nobody would know.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left of it.
     pub async fn start(&self, request: Request, random: [u8; 16]) -> Result<Note, StartError> {
-        let inner = self.inner.as_ref().ok_or(StartError::Off)?;
-        let id = SessionId::new(inner.ordinal, 0, random);
-        let (tap, tapping) = tap();
-        let started = SystemTime::now();
-        let active = Arc::new(Active {
-            id,
-            session: request.session.clone(),
-            started,
-            note: Mutex::new(first_note(id, &request, started)),
-            over: watch::Sender::new(false),
-        });
-        {
-            let mut all = lock(&inner.active);
-            if all.len() >= MOST {
-                return Err(StartError::Busy);
-            }
-            all.insert(id, active.clone());
-        }
-        let begun = inner.begin(&active, &request, &tap).await;
-        let begun = begun.and_then(|recorder| {
-            let writer = Writer::new(inner.clone(), active.clone(), recorder, tapping);
-            writer.spawn().map_err(StartError::Disk)
-        });
-        if let Err(error) = begun {
-            active.end(inner);
-            inner.shards.end_recording(active.device(), &tap).await;
-            inner.blocking(move |inner| inner.store.remove(id)).await?;
-            return Err(error);
-        }
-        tracing::info!(recording = %id, device = %active.device(), "recording started");
-        let (inner, recorded) = (inner.clone(), active.clone());
+        let inner = self.inner.clone().ok_or(StartError::Off)?;
+        let (reply, answer) = oneshot::channel();
         tokio::spawn(async move {
-            recorded.is_over().await;
-            inner.shards.end_recording(recorded.device(), &tap).await;
+            let begun = inner.start(request, random).await;
+            if let Err(Ok(active)) = reply.send(begun) {
+                inner.delete(active.id).await.unwrap_or_else(|error| {
+                    tracing::warn!(recording = %active.id, %error, "a recording that nobody waited for is left");
+                });
+            }
         });
-        Ok(active.note())
+        let begun = answer.await.expect("starting a recording does not panic");
+        begun.map(|active| active.note())
     }
 
     /// A recording under way.
@@ -276,48 +245,115 @@ impl Recordings {
         inner.blocking(move |inner| inner.store.read(id)).await
     }
 
-    /// Deletes a recording; one that is under way is ended first.
+    /// Deletes a recording; one that is under way is ended first. It happens too if nobody waits for it.
     ///
     /// # Errors
     /// Whatever the disk says.
     pub async fn delete(&self, id: SessionId) -> io::Result<()> {
-        if let Some(active) = self.active(id) {
-            self.stop(&active).await;
+        let inner = self.inner.clone().ok_or(io::ErrorKind::NotFound)?;
+        tokio::spawn(async move { inner.delete(id).await }).await?
+    }
+
+    /// Deletes recordings that ended before `limit`, if their device is one of `mine`; returns how many. It
+    /// happens too if nobody waits for it.
+    ///
+    /// # Errors
+    /// Whatever the disk says, if it let none be deleted.
+    pub async fn cleanup(
+        &self,
+        limit: SystemTime,
+        mine: impl Fn(&str) -> bool + Send + 'static,
+    ) -> io::Result<usize> {
+        match &self.inner {
+            None => Ok(0),
+            Some(inner) => {
+                let inner = inner.clone();
+                inner
+                    .blocking(move |inner| inner.cleanup(limit, mine))
+                    .await
+            }
         }
-        let inner = self.inner.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        inner
-            .blocking(move |inner| {
-                inner.store.remove(id)?;
-                inner.measure().map(drop)
-            })
-            .await
     }
 
     /// All recordings on the disk that have ended.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub async fn all_ended(&self) -> io::Result<Vec<(Note, SystemTime)>> {
+    pub async fn all_ended(&self) -> io::Result<Vec<Note>> {
         let Some(inner) = &self.inner else {
             return Ok(Vec::new());
         };
         inner
             .blocking(|inner| {
-                let mut all = inner.store.list()?;
-                all.retain(|stored| !lock(&inner.active).contains_key(&stored.id));
-                let note = |s: store::Stored| Some((inner.store.find(s.id)?, s.modified));
-                Ok(all.into_iter().filter_map(note).collect())
+                let all = inner.store.list()?.into_iter().map(|stored| stored.id);
+                let ended = all.filter(|id| !inner.is_active(*id));
+                Ok(ended.filter_map(|id| inner.store.find(id)).collect())
             })
             .await
     }
 }
 
 impl Inner {
+    async fn start(
+        self: &Arc<Self>,
+        request: Request,
+        random: [u8; 16],
+    ) -> Result<Arc<Active>, StartError> {
+        let id = SessionId::new(self.ordinal, 0, random);
+        let (tap, tapping) = tap();
+        let active = Arc::new(Active::new(id, &request));
+        self.admit(&active)?;
+        let begun = self.begin(&active, request.wanted, &tap).await;
+        let begun = begun.and_then(|recorder| {
+            let writer = Writer::new(self.clone(), active.clone(), recorder, tapping);
+            writer.spawn().map_err(StartError::Disk)
+        });
+        if let Err(error) = begun {
+            active.end(self);
+            self.shards.end_recording(active.device(), &tap).await;
+            self.blocking(move |inner| inner.store.remove(id)).await?;
+            return Err(error);
+        }
+        tracing::info!(recording = %id, device = %active.device(), "recording started");
+        tokio::spawn(self.clone().attend(active.clone(), tap));
+        Ok(active)
+    }
+
+    /// Takes a recording among those under way, if there may be one more.
+    fn admit(&self, active: &Arc<Active>) -> Result<(), StartError> {
+        let mut all = lock(&self.active);
+        let device = active.device();
+        let others = all.values().map(|other| other.device());
+        let same_tenant = |other: &&Arc<str>| {
+            let tenant = tenant_of(device);
+            tenant.is_some() && tenant == tenant_of(other)
+        };
+        for (count, most, of) in [
+            (others.clone().count(), MOST, "the server"),
+            (
+                others.clone().filter(|other| *other == device).count(),
+                MOST_OF_DEVICE,
+                "the device",
+            ),
+            (
+                others.filter(same_tenant).count(),
+                MOST_OF_TENANT,
+                "the tenant",
+            ),
+        ] {
+            if count >= most {
+                return Err(StartError::Busy { most, of });
+            }
+        }
+        all.insert(active.id, active.clone());
+        Ok(())
+    }
+
     /// What may fail of a start, but the thread.
     async fn begin(
         self: &Arc<Self>,
         active: &Arc<Active>,
-        request: &Request,
+        wanted: Wanted,
         tap: &Tap,
     ) -> Result<Recorder, StartError> {
         let limit = self.config.size_limit;
@@ -327,24 +363,106 @@ impl Inner {
                 let used = inner.measure()?;
                 if used < limit {
                     inner.store.note(id, &note)?;
+                    inner.store.sync(id)?;
                 }
                 Ok(used)
             })
             .await?;
         if used >= limit {
-            return Err(StartError::Full { used, limit });
+            return Err(StartError::Full { limit });
         }
+        let begun = Instant::now();
         let codec = self.shards.record(active.device(), tap).await?;
         if let Some(codec) = codec {
-            check(&codec, request)?;
-            let format = request.format.unwrap_or(Format::of(&codec));
+            check(&codec, wanted)?;
+            let format = wanted.format.unwrap_or(Format::of(&codec));
             lock(&active.note).format = format.as_str().to_owned();
         }
-        let max = match (request.max, self.config.max) {
+        let max = match (wanted.max, self.config.max) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        Ok(Recorder::new(self.shards.clock(), request.format, max))
+        let wanted = Wanted { max, ..wanted };
+        Ok(Recorder::new(self.shards.clock(), begun, wanted))
+    }
+
+    /// Brings to the disk what the writer writes, and takes the tap away once it is over.
+    async fn attend(self: Arc<Self>, active: Arc<Active>, tap: Tap) {
+        let id = active.id;
+        while tokio::time::timeout(SYNC_EVERY, active.is_over())
+            .await
+            .is_err()
+        {
+            let synced = self.blocking(move |inner| inner.store.sync(id)).await;
+            if let Err(error) = synced {
+                tracing::warn!(recording = %id, %error, "a recording is not safe from a power cut");
+            }
+        }
+        self.shards.end_recording(active.device(), &tap).await;
+    }
+
+    async fn delete(self: &Arc<Self>, id: SessionId) -> io::Result<()> {
+        let active = lock(&self.active).get(&id).cloned();
+        if let Some(active) = active {
+            active.ask_to_stop();
+            let over = tokio::time::timeout(STOP_WITHIN, active.is_over()).await;
+            if over.is_err() {
+                // The disk takes nothing now, and takes all of it and a note in the end.
+                let inner = self.clone();
+                tokio::spawn(async move {
+                    active.is_over().await;
+                    inner.remove(id).await.unwrap_or_else(|error| {
+                        tracing::warn!(recording = %id, %error, "a recording was deleted and is still there");
+                    });
+                });
+            }
+        }
+        self.remove(id).await
+    }
+
+    async fn remove(self: &Arc<Self>, id: SessionId) -> io::Result<()> {
+        self.blocking(move |inner| {
+            let freed = inner.store.remove(id)?;
+            let less = |used: u64| Some(used.saturating_sub(freed));
+            // It never says no.
+            let _ = inner.used.fetch_update(Relaxed, Relaxed, less);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits for the disk. The folder is looked through once, whatever there is to delete.
+    fn cleanup(&self, limit: SystemTime, mine: impl Fn(&str) -> bool) -> io::Result<usize> {
+        let (mut deleted, mut used, mut failed) = (0, 0, None);
+        for stored in self.store.list()? {
+            let due = stored.modified < limit
+                && !self.is_active(stored.id)
+                && self
+                    .store
+                    .find(stored.id)
+                    .is_some_and(|note| mine(&note.device_id));
+            if !due {
+                used += stored.bytes;
+            } else if let Err(error) = self.store.remove(stored.id) {
+                used += stored.bytes;
+                failed = Some(error);
+            } else {
+                deleted += 1;
+            }
+        }
+        self.used.store(used, Relaxed);
+        match failed {
+            Some(error) if deleted == 0 => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "some recordings could not be deleted");
+                Ok(deleted)
+            }
+            None => Ok(deleted),
+        }
+    }
+
+    fn is_active(&self, id: SessionId) -> bool {
+        lock(&self.active).contains_key(&id)
     }
 
     /// Does what waits for the disk where that delays nobody.
@@ -371,74 +489,12 @@ impl Inner {
     }
 }
 
-impl Active {
-    /// Name of its file, as far as its format is known.
-    fn file_name(&self) -> String {
-        store::name(self.id, &lock(&self.note).format)
-    }
-
-    /// The writer looks for it by itself.
-    fn ask_to_stop(&self) {
-        let state = &mut lock(&self.note).state;
-        if *state == State::Recording {
-            *state = State::Stopping;
-        }
-    }
-
-    async fn is_over(&self) {
-        // An error would mean that the sender is gone, and that is in here.
-        let _ = self.over.subscribe().wait_for(|over| *over).await;
-    }
-
-    /// From now on it is found on the disk alone.
-    fn end(&self, inner: &Inner) {
-        lock(&inner.active).remove(&self.id);
-        self.over.send_replace(true);
-    }
-
-    /// Whether somebody asked for its end.
-    fn is_stopping(&self) -> bool {
-        lock(&self.note).state == State::Stopping
-    }
-}
-
-fn first_note(id: SessionId, request: &Request, started: SystemTime) -> Note {
-    Note {
-        id: id.to_string(),
-        session_id: request.session.id.to_string(),
-        device_id: request.session.device.to_string(),
-        state: State::Recording,
-        format: request.format.unwrap_or(Format::WebM).as_str().to_owned(),
-        file_size: 0,
-        duration_seconds: 0.0,
-        width: 0,
-        height: 0,
-        frame_rate: 0.0,
-        bitrate: 0,
-        started_at: rfc3339(started),
-        stopped_at: None,
-        frames_written: 0,
-        reason: None,
-    }
-}
-
 /// Whether a device that sends this can be recorded as asked.
-fn check(codec: &Codec, request: &Request) -> Result<(), StartError> {
-    if let Some(asked) = request
-        .codec
-        .as_ref()
-        .filter(|asked| *asked != codec_name(codec))
-    {
-        return Err(StartError::Codec {
-            codec: codec.clone(),
-            asked: asked.clone(),
-        });
-    }
-    match request.format {
-        Some(format) if !format.holds(codec) => Err(StartError::Format {
-            codec: codec.clone(),
-            format,
-        }),
+fn check(codec: &Codec, wanted: Wanted) -> Result<(), StartError> {
+    let codec = codec.clone();
+    match (wanted.codec, wanted.format) {
+        (Some(asked), _) if asked != codec_name(&codec) => Err(StartError::Codec { codec, asked }),
+        (_, Some(format)) if !format.holds(&codec) => Err(StartError::Format { codec, format }),
         _ => Ok(()),
     }
 }
@@ -460,3 +516,6 @@ fn codec_name(codec: &Codec) -> &'static str {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

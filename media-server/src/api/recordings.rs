@@ -11,7 +11,7 @@ use super::{Names, Pairs, check_rate, device_name, read_body};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::devices::name_of;
-use crate::recording::{Active, CODECS, Format, Note, Request, State as RecordingState};
+use crate::recording::{Active, CODECS, Format, Note, Request, State as RecordingState, Wanted};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -70,6 +70,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "RecordingStats"),
             (401, "RecordingError"),
+            (429, "RecordingError"),
             (500, "RecordingError"),
         ],
         handler: || get(stats),
@@ -83,6 +84,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "CleanedRecordings"),
             (401, "RecordingError"),
+            (429, "RecordingError"),
             (500, "RecordingError"),
         ],
         handler: || post(cleanup),
@@ -146,15 +148,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
+/// What is `null` is not there, as it always was.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Start {
-    session_id: String,
-    device_id: String,
-    format: String,
-    codec: String,
-    /// Seconds; 0 is no limit but the server's.
-    max_duration: u64,
+    session_id: Option<String>,
+    device_id: Option<String>,
+    format: Option<String>,
+    codec: Option<String>,
+    /// Seconds; 0 and less is no limit but the server's.
+    max_duration: Option<i64>,
 }
 
 /// A recording as clients see it.
@@ -187,24 +190,27 @@ async fn start(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> A
     check_rate(&app, &principal).map_err(RecordingError::Rate)?;
     let body = read_body(body).await.map_err(invalid)?;
     let asked = read(&body)?;
-    let device = principal.key_of(device_name(&asked.device_id).map_err(invalid)?);
+    let (id, name) = (
+        asked.session_id.unwrap_or_default(),
+        asked.device_id.unwrap_or_default(),
+    );
+    let device = principal.key_of(device_name(&name).map_err(invalid)?);
     if !principal.may_record(&device) {
         app.metrics.count("media_auth_failures_total", &["grant"]);
-        let device = asked.device_id;
-        return Err(RecordingError::Forbidden { device });
+        return Err(RecordingError::Forbidden { device: name });
     }
-    let session = asked.session_id.parse().ok();
+    let session = id.parse().ok();
     let session = session.and_then(|id: SessionId| app.registry.find(id));
     let Some(session) = session.filter(|record| record.device == device) else {
-        let id = asked.session_id;
         return Err(RecordingError::NoSession { id });
     };
-    let request = Request {
-        session,
-        format: format(&asked.format)?,
-        codec: codec(&asked.codec)?,
-        max: (asked.max_duration > 0).then(|| Duration::from_secs(asked.max_duration)),
+    let max = u64::try_from(asked.max_duration.unwrap_or_default()).unwrap_or_default();
+    let wanted = Wanted {
+        format: format(&asked.format.unwrap_or_default())?,
+        codec: codec(&asked.codec.unwrap_or_default())?,
+        max: (max > 0).then(|| Duration::from_secs(max)),
     };
+    let request = Request { session, wanted };
     let note = app.recordings.start(request, app.random()).await?;
     Ok(shown(note))
 }
@@ -220,7 +226,7 @@ fn read(body: &[u8]) -> Result<Start, RecordingError> {
         ("SessionID", &asked.session_id),
         ("DeviceID", &asked.device_id),
     ] {
-        if value.is_empty() {
+        if value.as_ref().is_none_or(String::is_empty) {
             return Err(RecordingError::Invalid(format!(
                 "Key: 'StartRecordingRequest.{field}' Error:Field validation for '{field}' failed on the 'required' tag"
             )));
@@ -243,7 +249,7 @@ fn format(asked: &str) -> Result<Option<Format>, RecordingError> {
     found.map(Some).ok_or_else(unknown)
 }
 
-fn codec(asked: &str) -> Result<Option<String>, RecordingError> {
+fn codec(asked: &str) -> Result<Option<&'static str>, RecordingError> {
     if asked.is_empty() {
         return Ok(None);
     }
@@ -251,7 +257,7 @@ fn codec(asked: &str) -> Result<Option<String>, RecordingError> {
         .into_iter()
         .find(|codec| codec.eq_ignore_ascii_case(asked));
     match found {
-        Some(codec) => Ok(Some(codec.to_owned())),
+        Some(codec) => Ok(Some(codec)),
         None => Err(RecordingError::Start(
             crate::recording::StartError::UnknownCodec {
                 asked: asked.chars().take(20).collect(),
@@ -300,6 +306,7 @@ async fn delete(
 
 async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
+    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
     let active: Vec<Note> = active(&app, &principal)
         .map(|active| active.note())
         .collect();
@@ -308,8 +315,8 @@ async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
         .all_ended()
         .await
         .map_err(RecordingError::Read)?;
-    let ended = ended.into_iter().map(|(note, _)| note);
     let mut all: Vec<Note> = ended
+        .into_iter()
         .filter(|note| principal.may_record(&note.device_id))
         .collect();
     all.extend(active.iter().cloned());
@@ -326,28 +333,14 @@ async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
 /// Deletes what ended so many days ago.
 async fn cleanup(State(app): State<Arc<App>>, query: Pairs, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
+    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
     let days = query.first(DAYS.name).and_then(|days| days.parse().ok());
     let days: u64 = days.filter(|days| *days > 0).unwrap_or(CLEANUP_DAYS);
     let limit = SystemTime::now().checked_sub(DAY.saturating_mul(days.min(36_500) as u32));
-    let ended = app
-        .recordings
-        .all_ended()
-        .await
-        .map_err(RecordingError::Cleanup)?;
-    let mut deleted = 0;
-    for (note, modified) in ended {
-        let old = limit.is_some_and(|limit| modified < limit);
-        if let (true, Ok(id)) = (
-            old && principal.may_record(&note.device_id),
-            note.id.parse(),
-        ) {
-            app.recordings
-                .delete(id)
-                .await
-                .map_err(RecordingError::Cleanup)?;
-            deleted += 1;
-        }
-    }
+    let limit = limit.unwrap_or(SystemTime::UNIX_EPOCH);
+    let mine = move |device: &str| principal.may_record(device);
+    let deleted = app.recordings.cleanup(limit, mine).await;
+    let deleted = deleted.map_err(RecordingError::Cleanup)?;
     Ok(Json(json!({"deleted": deleted, "maxAgeDays": days})))
 }
 

@@ -83,11 +83,12 @@ impl Container {
         }
     }
 
-    /// The next part. `next` are the frames that follow, as far as there are any.
-    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame]) -> Vec<u8> {
+    /// The next part. `next` are the frames that follow, as far as there are any; `end` is where the file
+    /// ends, in microseconds, if this is its last part.
+    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame], end: Option<u64>) -> Vec<u8> {
         match self {
             Container::WebM(webm) => webm.fragment(frames),
-            Container::Mp4(mp4) => mp4.fragment(frames, next),
+            Container::Mp4(mp4) => mp4.fragment(frames, next, end),
         }
     }
 

@@ -67,8 +67,9 @@ impl Mp4 {
         (mp4, header)
     }
 
-    /// A fragment. `next` tells how long its last frames last.
-    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame]) -> Vec<u8> {
+    /// A fragment. `next` tells how long its last frames last; `end` is where the file ends, in
+    /// microseconds, if this is the last one: the last picture is shown until then.
+    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame], end: Option<u64>) -> Vec<u8> {
         let Some(first) = frames.first() else {
             return Vec::new();
         };
@@ -88,7 +89,9 @@ impl Mp4 {
         for kind in [Kind::Video, Kind::Audio] {
             if let Some(first) = of(kind).next() {
                 let after = next.iter().find(|frame| frame.kind == kind);
-                let entries = self.entries(kind, of(kind).collect(), after);
+                let end = end.filter(|_| kind == Kind::Video);
+                let end = end.map(|end| end * u64::from(clock_rate(kind)) / 1_000_000);
+                let entries = self.entries(kind, of(kind).collect(), after, end);
                 runs.push((kind, first.time, entries, data.len()));
                 of(kind).for_each(|frame| data.extend_from_slice(&frame.data));
             }
@@ -114,13 +117,16 @@ impl Mp4 {
         kind: Kind,
         frames: Vec<&Frame>,
         after: Option<&Frame>,
+        end: Option<u64>,
     ) -> Vec<TrunEntry> {
         let mut usual = usual_ticks(kind);
         let follows = frames.iter().skip(1).copied().chain(after).map(Some);
         let follows = follows.chain(std::iter::repeat(None));
         let mut entries = Vec::with_capacity(frames.len());
         for (frame, next) in frames.iter().zip(follows) {
-            let ticks = next.map_or(usual, |next| next.time.saturating_sub(frame.time));
+            let until = next.map(|next| next.time);
+            let until = until.or(end.filter(|end| *end > frame.time + usual));
+            let ticks = until.map_or(usual, |until| until.saturating_sub(frame.time));
             usual = ticks;
             self.ends[track_index(kind)] = frame.time + ticks;
             entries.push(TrunEntry {
@@ -381,9 +387,9 @@ mod tests {
     fn a_finished_file_differs_from_one_under_way_in_durations_and_the_index_alone() {
         let (mut mp4, mut bytes) = Mp4::new(&tracks(H264));
         let (first, second) = (frames(0), frames(1));
-        bytes.extend(mp4.fragment(&first, &second));
+        bytes.extend(mp4.fragment(&first, &second, None));
         let at = bytes.len() as u64;
-        bytes.extend(mp4.fragment(&second, &[]));
+        bytes.extend(mp4.fragment(&second, &[], None));
         let unfinished = read(&bytes);
         let finished = read(&apply(bytes.clone(), mp4.finish(2_000_000)));
         assert_eq!(finished.len(), unfinished.len() + 1);
@@ -405,7 +411,7 @@ mod tests {
     fn samples_lie_where_their_run_says_and_last_until_the_next() {
         let (mut mp4, _) = Mp4::new(&tracks(H264));
         let (first, second) = (frames(0), frames(1));
-        let bytes = mp4.fragment(&first, &second);
+        let bytes = mp4.fragment(&first, &second, None);
         let atoms = read(&bytes);
         let Any::Moof(moof) = &atoms[0] else {
             panic!("{atoms:?}");
@@ -422,5 +428,17 @@ mod tests {
             let ticks: u32 = run.samples.iter().filter_map(|entry| entry.duration).sum();
             assert_eq!(ticks, clock_rate(kind), "a second");
         }
+    }
+
+    #[test]
+    fn the_last_picture_lasts_until_the_file_ends() {
+        let (mut mp4, mut bytes) = Mp4::new(&tracks(H264));
+        bytes.extend(mp4.fragment(&frames(0), &[], Some(5_000_000)));
+        let finished = read(&apply(bytes, mp4.finish(5_000_000)));
+        let Any::Moov(moov) = &finished[1] else {
+            panic!("{finished:?}");
+        };
+        assert_eq!(moov.trak[0].mdia.mdhd.duration, 5 * 90_000);
+        assert_eq!(moov.trak[1].mdia.mdhd.duration, 48_000);
     }
 }

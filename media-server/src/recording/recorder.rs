@@ -3,37 +3,62 @@
 //! Told the time and given batches, it gives bytes to append; it opens nothing and waits for nothing.
 //! The writer's thread owns one for each recording.
 
+use super::codec_name;
 use super::container::{Container, Ending, Format};
 use super::depacketize::Picture;
 use super::frame::{Frame, Tracks, VideoTrack};
 use super::mp4::usual_ticks;
 use super::order::{Held, Next, Order};
-use super::timeline::Timeline;
+use super::timeline::{MOST_OFF_MS, Timeline};
 use media_core::clock::WallClock;
 use media_core::media::{MediaBatch, TimeMapping, clock_rate};
 use media_core::negotiated::{Codec, Kind};
 use media_core::rtp::red;
+use media_core::rtp::size::picture_size;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Media of one fragment: what a crash loses at most, but for what is still on its way through here.
 const FRAGMENT: u64 = 1_000_000;
-/// A keyframe begins a fragment of its own after so much, so that the index knows it.
-const SHORT_FRAGMENT: u64 = 500_000;
+/// A keyframe begins a fragment, so that the index knows it, unless one did just before: a device may send
+/// nothing else.
+const INDEX_EVERY: u64 = 100_000;
 /// A kind of media that is behind the other by more is not waited for: longer than a lost packet is.
 const STALLED: u64 = 2_000_000;
 /// How often a keyframe is asked for while one is needed.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A device that was away for so long does not come back: as long as its viewers wait for it.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+/// How long a first picture is waited for.
+const PICTURE_WITHIN: Duration = Duration::from_secs(30);
+/// What a device sends is in its place after so much: a second for a lost packet, and one to get here.
+const LATE: Duration = Duration::from_secs(2);
+
+/// What is asked of a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// `None`: by the codec.
+    pub format: Option<Format>,
+    /// Name of the only codec that will do, if one was named.
+    pub codec: Option<&'static str>,
+    pub max: Option<Duration>,
+}
 
 /// Why a file can't go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It is as long as it may be.
     MaxDuration,
+    /// The device was not there for too long.
+    Gone,
+    /// No picture came that it could begin with.
+    NoPicture,
     /// The device went over to another codec, which this file can't hold.
     CodecChanged,
     /// The format that was asked for does not hold what the device sends.
     Format(Codec, Format),
+    /// The device sends another codec than the one that was asked for.
+    Codec(Codec, &'static str),
 }
 
 /// What came of it so far.
@@ -50,9 +75,12 @@ pub struct Progress {
 /// See the module.
 pub struct Recorder {
     clock: WallClock,
-    /// The format asked for, if one was.
-    wanted: Option<Format>,
+    wanted: Wanted,
     max_micros: u64,
+    /// When it was asked for.
+    begun: Instant,
+    /// Since when the device is away.
+    gone: Option<Instant>,
     orders: [Order; 2],
     timelines: [Timeline; 2],
     picture: Option<Picture>,
@@ -61,9 +89,11 @@ pub struct Recorder {
     /// Packets are skipped up to the end of a picture that has lost some; its timestamp, once one came.
     skipping: bool,
     skipped: Option<u32>,
+    /// The device marks the last packet of a picture.
+    marks: bool,
     needs_keyframe: bool,
     asked: Option<Instant>,
-    /// Wall-clock time (NTP) of the first picture, and when it was there.
+    /// Wall-clock time (NTP) that the file begins at, and when its first picture was there.
     start: Option<u64>,
     began: Option<Instant>,
     first: Option<VideoTrack>,
@@ -75,6 +105,8 @@ pub struct Recorder {
     newest: [Option<u64>; 2],
     /// All before it has been given out.
     given: u64,
+    /// Time of the last keyframe that began a fragment.
+    indexed: Option<u64>,
     container: Option<Container>,
     progress: Progress,
     ended: Option<End>,
@@ -90,17 +122,22 @@ struct Stamp {
 }
 
 impl Recorder {
-    pub fn new(clock: WallClock, wanted: Option<Format>, max: Option<Duration>) -> Recorder {
+    /// Of a recording that was begun then.
+    pub fn new(clock: WallClock, begun: Instant, wanted: Wanted) -> Recorder {
+        let max = wanted.max.map(|max| u64::try_from(max.as_micros()));
         Recorder {
             clock,
             wanted,
-            max_micros: max.map_or(u64::MAX, |max| max.as_micros() as u64),
+            max_micros: max.and_then(Result::ok).unwrap_or(u64::MAX),
+            begun,
+            gone: None,
             orders: Default::default(),
             timelines: [Timeline::new(Kind::Audio), Timeline::new(Kind::Video)],
             picture: None,
             under_way: None,
             skipping: false,
             skipped: None,
+            marks: false,
             needs_keyframe: true,
             asked: None,
             start: None,
@@ -110,6 +147,7 @@ impl Recorder {
             pending: Vec::new(),
             newest: [None; 2],
             given: 0,
+            indexed: None,
             container: None,
             progress: Progress::default(),
             ended: None,
@@ -133,8 +171,14 @@ impl Recorder {
             }
             self.lose_picture();
         }
+        // Of what came before it is asked for, pictures alone are of use.
+        let early = batch.arrived().is_some_and(|at| at < self.begun);
         for (index, packet) in batch.packets().iter().enumerate() {
-            if packet.kind == Kind::Video && packet.layer != layer {
+            let left_out = match packet.kind {
+                Kind::Video => packet.layer != layer,
+                Kind::Audio => early,
+            };
+            if left_out {
                 continue;
             }
             self.heard |= packet.kind == Kind::Audio && self.container.is_none();
@@ -143,7 +187,7 @@ impl Recorder {
                 let first = order.source().is_none();
                 order.follow(packet.source);
                 if packet.kind == Kind::Video && !first {
-                    self.lose_picture();
+                    self.begin_anew();
                     self.skipping = false;
                 }
             }
@@ -153,9 +197,32 @@ impl Recorder {
         self.handle_timeout(now);
     }
 
+    /// Notes whether the device is there, which it also is while it has nothing to send.
+    pub fn handle_device(&mut self, now: Instant, there: bool) {
+        self.gone = (!there).then(|| self.gone.unwrap_or(now));
+    }
+
     /// Gives up what was waited for long enough. Called every few milliseconds.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.drain(now, false);
+        if self.ended.is_none() {
+            self.ended = self.over(now);
+        }
+    }
+
+    /// Why it ends now though nothing came that would end it.
+    fn over(&self, now: Instant) -> Option<End> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.gone.is_some_and(|gone| since(gone) > GONE_AFTER) {
+            return Some(End::Gone);
+        }
+        match (self.began, self.wanted.max) {
+            (None, _) if since(self.begun) > PICTURE_WITHIN => Some(End::NoPicture),
+            (Some(began), Some(max)) if since(began) > max.saturating_add(LATE) => {
+                Some(End::MaxDuration)
+            }
+            _ => None,
+        }
     }
 
     fn drain(&mut self, now: Instant, end: bool) {
@@ -195,7 +262,7 @@ impl Recorder {
         // Nothing from before comes any more.
         let complete = *newest.filter(|at| !stalled(at)).min()?;
         let count = self.fragment_len(complete)?;
-        Some(self.give(count))
+        Some(self.give(count, None))
     }
 
     /// Whether it is time to say which tracks there are. The first picture may be one from the cache, with
@@ -208,17 +275,20 @@ impl Recorder {
 
     /// Frames of the next fragment, if all of them are there.
     fn fragment_len(&self, complete: u64) -> Option<usize> {
-        let start = self.pending.first()?.micros();
+        let first = self.pending.first()?;
+        let start = first.micros();
+        let indexed = is_keyframe(first).then_some(start).or(self.indexed);
         let ends = |frame: &Frame| {
-            let length = frame.micros() - start;
-            let indexed = frame.kind == Kind::Video && frame.key;
-            length >= FRAGMENT || indexed && length >= SHORT_FRAGMENT
+            let at = frame.micros();
+            let due = || indexed.is_none_or(|last| at >= last + INDEX_EVERY);
+            at >= start + FRAGMENT || is_keyframe(frame) && due()
         };
-        let count = self.pending.iter().position(ends)?;
+        let count = 1 + self.pending.iter().skip(1).position(ends)?;
         (self.pending[count].micros() <= complete).then_some(count)
     }
 
-    fn give(&mut self, count: usize) -> Vec<u8> {
+    /// `end` is where the file ends, if these are its last frames.
+    fn give(&mut self, count: usize, end: Option<u64>) -> Vec<u8> {
         let Some(video) = &self.first else {
             return Vec::new();
         };
@@ -229,7 +299,7 @@ impl Recorder {
                 video: video.clone(),
                 audio: self.heard,
             };
-            let format = self.wanted.unwrap_or(Format::of(&video.codec));
+            let format = self.wanted.format.unwrap_or(Format::of(&video.codec));
             let (container, header) = Container::new(format, &tracks);
             bytes = header;
             container
@@ -238,16 +308,36 @@ impl Recorder {
             fragment.retain(|frame| frame.kind == Kind::Video);
         }
         self.given = fragment.last().map_or(self.given, Frame::micros);
-        bytes.extend(container.fragment(&fragment, &self.pending));
+        let first = fragment.first().filter(|frame| is_keyframe(frame));
+        self.indexed = first.map(Frame::micros).or(self.indexed);
+        bytes.extend(container.fragment(&fragment, &self.pending, end));
         bytes
     }
 
     /// Ends the file: the last bytes, and what goes over others. `None` if there never was a picture.
     pub fn finish(&mut self, now: Instant) -> Option<(Vec<u8>, Ending)> {
+        let gaps = self.progress.gaps;
         self.drain(now, true);
-        self.finish_picture(now);
-        let bytes = self.give(self.pending.len());
-        let ending = self.container.as_mut()?.finish(self.progress.micros);
+        // What is missing now may be on its way, and is not lost.
+        self.progress.gaps = gaps;
+        if !self.marks {
+            self.finish_picture(now);
+        }
+        if let (Some(start), None) = (self.start, self.gone) {
+            // Nothing came for long because nothing moved: the last picture stands for it.
+            let since = self.clock.ntp(now).saturating_sub(start);
+            let until = ((u128::from(since) * 1_000_000) >> 32) as u64;
+            if until > self.progress.micros + FRAGMENT {
+                self.progress.micros = until.min(self.max_micros);
+            }
+        }
+        let end = self.progress.micros;
+        let mut bytes = Vec::new();
+        while let Some(count) = self.fragment_len(u64::MAX) {
+            bytes.extend(self.give(count, None));
+        }
+        bytes.extend(self.give(self.pending.len(), Some(end)));
+        let ending = self.container.as_mut()?.finish(end);
         Some((bytes, ending))
     }
 
@@ -258,7 +348,7 @@ impl Recorder {
     /// The format of the file, once that is settled.
     pub fn format(&self) -> Option<Format> {
         let by_codec = || Some(Format::of(&self.first.as_ref()?.codec));
-        self.wanted.or_else(by_codec)
+        self.wanted.format.or_else(by_codec)
     }
 
     /// Why the file can't go on, once that is so.
@@ -270,6 +360,12 @@ impl Recorder {
         let packet = held.packet();
         if !self.fits(&packet.codec) {
             return;
+        }
+        let payload = held.payload();
+        self.marks |= packet.marker;
+        // The first of a keyframe says its size: whatever was lost before it is not missed.
+        if packet.starts_keyframe && picture_size(&packet.codec, payload).is_some() {
+            self.skipping = false;
         }
         if self.skipping {
             let same = *self.skipped.get_or_insert(packet.timestamp) == packet.timestamp;
@@ -289,7 +385,6 @@ impl Recorder {
         let picture = self
             .picture
             .get_or_insert_with(|| Picture::new(packet.codec.clone()));
-        let payload = held.payload();
         let useless = self.needs_keyframe && !picture.is_key() && !packet.starts_keyframe;
         if !payload.is_empty() && !useless && picture.push(payload, packet.starts_keyframe).is_err()
         {
@@ -305,7 +400,14 @@ impl Recorder {
     /// Whether the file can hold a picture of that codec; if not, it ends.
     fn fits(&mut self, codec: &Codec) -> bool {
         let same = |a: &Codec, b: &Codec| std::mem::discriminant(a) == std::mem::discriminant(b);
-        if let Some(format) = self.wanted.filter(|format| !format.holds(codec)) {
+        let Wanted {
+            format,
+            codec: named,
+            ..
+        } = self.wanted;
+        if let Some(named) = named.filter(|named| *named != codec_name(codec)) {
+            self.ended = Some(End::Codec(codec.clone(), named));
+        } else if let Some(format) = format.filter(|format| !format.holds(codec)) {
             self.ended = Some(End::Format(codec.clone(), format));
         }
         let known = self.picture.as_ref().map(Picture::codec);
@@ -332,18 +434,25 @@ impl Recorder {
         }
     }
 
-    /// What there is of the picture under way is of no use, nor is what follows up to a keyframe.
+    /// Some of the device's video is missing.
     fn lose_picture(&mut self) {
+        self.progress.gaps += u64::from(self.begin_anew());
+    }
+
+    /// What there is of the picture under way is of no use, nor is what follows up to a keyframe. Returns
+    /// whether what would have followed was.
+    fn begin_anew(&mut self) -> bool {
         if let Some(picture) = &mut self.picture {
             picture.drop_rest();
         }
         self.under_way = None;
         self.skipping = true;
         self.skipped = None;
-        if !std::mem::replace(&mut self.needs_keyframe, true) {
-            self.progress.gaps += 1;
+        let went_on = !std::mem::replace(&mut self.needs_keyframe, true);
+        if went_on {
             self.asked = None;
         }
+        went_on
     }
 
     fn finish_picture(&mut self, now: Instant) {
@@ -369,7 +478,7 @@ impl Recorder {
             });
         }
         if self.start.is_none() {
-            self.start = Some(begin(&stamp));
+            self.start = Some(wall_time(&stamp).max(self.clock.ntp(self.begun)));
             self.began = Some(now);
         }
         self.add(Kind::Video, stamp, key, data);
@@ -397,7 +506,11 @@ impl Recorder {
             arrived,
         } = stamp;
         let line = &mut self.timelines[at];
-        let Some(time) = line.place(source, timestamp, mapping, start, arrived) else {
+        // Others depend on a picture: one from before the start, or whose place has been given out, comes
+        // as soon as it can.
+        let given = u128::from(self.given) * u128::from(clock_rate(kind));
+        let least = (kind == Kind::Video).then(|| given.div_ceil(1_000_000) as i64);
+        let Some(time) = line.place(source, timestamp, mapping, start, arrived, least) else {
             return;
         };
         let frame = Frame {
@@ -427,12 +540,16 @@ impl Recorder {
     }
 }
 
+fn is_keyframe(frame: &Frame) -> bool {
+    frame.kind == Kind::Video && frame.key
+}
+
 /// The wall-clock time that a picture stands for.
-fn begin(stamp: &Stamp) -> u64 {
+fn wall_time(stamp: &Stamp) -> u64 {
     let of_source = stamp
         .mapping
         .filter(|mapping| mapping.source == stamp.source);
-    of_source.map_or(stamp.arrived, |mapping| {
+    let reported = of_source.map(|mapping| {
         let since = i64::from(
             stamp
                 .timestamp
@@ -442,7 +559,11 @@ fn begin(stamp: &Stamp) -> u64 {
         // Down, for a newer report too: a tick later, and the first picture would be from before the start.
         let since = (i128::from(since) << 32).div_euclid(i128::from(clock_rate(Kind::Video)));
         mapping.ntp.wrapping_add_signed(since as i64)
-    })
+    });
+    let off = |ntp: &u64| ntp.wrapping_sub(stamp.arrived).cast_signed().unsigned_abs();
+    let most = (MOST_OFF_MS.unsigned_abs() << 32) / 1_000;
+    let believed = reported.filter(|ntp| off(ntp) <= most);
+    believed.unwrap_or(stamp.arrived)
 }
 
 fn kind_index(kind: Kind) -> usize {

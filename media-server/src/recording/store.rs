@@ -5,6 +5,7 @@
 //! wait for the disk: they come from writers' threads, and from tokio's for blocking work.
 
 use super::container::Format;
+use crate::clock::rfc3339;
 use media_core::ids::SessionId;
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -58,6 +59,38 @@ pub struct Note {
     pub reason: Option<String>,
 }
 
+impl Note {
+    /// Of a file that nothing is known of but when it was written last.
+    fn nameless(id: SessionId, modified: SystemTime) -> Note {
+        Note {
+            id: id.to_string(),
+            session_id: String::new(),
+            device_id: String::new(),
+            state: State::Failed,
+            format: String::new(),
+            file_size: 0,
+            duration_seconds: 0.0,
+            width: 0,
+            height: 0,
+            frame_rate: 0.0,
+            bitrate: 0,
+            started_at: rfc3339(modified),
+            stopped_at: None,
+            frames_written: 0,
+            reason: None,
+        }
+    }
+}
+
+/// What a process before this one left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Recordings that were under way.
+    pub cut_short: u64,
+    /// Files whose note is gone, and with it whose they are.
+    pub nameless: u64,
+}
+
 /// A file of media that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
@@ -68,7 +101,7 @@ pub struct Stored {
 
 /// See the module.
 pub struct Store {
-    dir: OwnedFd,
+    dir: File,
 }
 
 impl Store {
@@ -80,7 +113,7 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let flags = OFlag::O_DIRECTORY.bits();
         let dir = File::options().read(true).custom_flags(flags).open(path)?;
-        let store = Store { dir: dir.into() };
+        let store = Store { dir };
         let probe = ".writable";
         store.open_file(probe, OFlag::O_WRONLY | OFlag::O_CREAT)?;
         store.unlink(probe)?;
@@ -111,47 +144,66 @@ impl Store {
         Err(last)
     }
 
-    /// Writes down what is known of a recording.
+    /// Writes down what is known of a recording; returns the note's file.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub fn note(&self, id: SessionId, note: &Note) -> io::Result<()> {
+    pub fn note(&self, id: SessionId, note: &Note) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT;
         let file = self.open_file(&name(id, NOTE_ENDING), flags)?;
         let mut bytes = serde_json::to_vec(note)?;
         bytes.resize(bytes.len().max(NOTE), b' ');
-        file.write_all_at(&bytes, 0)
+        file.write_all_at(&bytes, 0)?;
+        Ok(file)
     }
 
     /// What is known of a recording, if there is one.
     pub fn find(&self, id: SessionId) -> Option<Note> {
-        let file = self
-            .open_file(&name(id, NOTE_ENDING), OFlag::O_RDONLY)
-            .ok()?;
-        let mut bytes = Vec::with_capacity(NOTE);
-        file.take(4 * NOTE as u64).read_to_end(&mut bytes).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        self.read_note(id).ok()?
     }
 
-    /// Deletes a recording; `false` if there is none.
+    /// `None` if there is no note, or one that can't be read: the power was cut before all of it was written.
+    fn read_note(&self, id: SessionId) -> io::Result<Option<Note>> {
+        let file = match self.open_file(&name(id, NOTE_ENDING), OFlag::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut bytes = Vec::with_capacity(NOTE);
+        file.take(4 * NOTE as u64).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// Waits until the disk has what was written of a recording, and that it is there.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub fn remove(&self, id: SessionId) -> io::Result<bool> {
-        let mut found = false;
-        // The note last: as long as it is there, what is left can be found and deleted again.
-        for ending in Format::ALL
-            .map(Format::as_str)
-            .into_iter()
-            .chain([NOTE_ENDING])
-        {
-            match self.unlink(&name(id, ending)) {
-                Ok(()) => found = true,
+    pub fn sync(&self, id: SessionId) -> io::Result<()> {
+        for ending in endings() {
+            match self.open_file(&name(id, ending), OFlag::O_RDONLY) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened?.sync_data()?,
+            }
+        }
+        self.dir.sync_all()
+    }
+
+    /// Deletes a recording; returns how many bytes that frees.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn remove(&self, id: SessionId) -> io::Result<u64> {
+        let mut freed = 0;
+        for ending in endings() {
+            let name = name(id, ending);
+            let bytes = self.open_file(&name, OFlag::O_RDONLY);
+            let bytes = bytes.and_then(|file| Ok(file.metadata()?.len()));
+            match self.unlink(&name) {
+                Ok(()) => freed += bytes.unwrap_or(0),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok(freed)
     }
 
     /// All recordings with a note or a file.
@@ -183,29 +235,61 @@ impl Store {
         Ok(stored.into_values().collect())
     }
 
-    /// Marks as failed what a process of this ordinal left as under way: it was killed.
+    /// Marks as failed what a process of this ordinal left as under way: it was killed. A file whose note
+    /// is gone has one again, or it would take its place for ever.
     ///
     /// # Errors
     /// Whatever the disk says.
-    pub fn recover(&self, ordinal: u16) -> io::Result<u64> {
-        let mut found = 0;
-        for stored in self.list()?.iter().filter(|s| s.id.ordinal() == ordinal) {
-            let Some(mut note) = self.find(stored.id) else {
+    pub fn recover(&self, ordinal: u16) -> io::Result<Recovered> {
+        let mut recovered = Recovered::default();
+        for Stored { id, .. } in self
+            .list()?
+            .into_iter()
+            .filter(|s| s.id.ordinal() == ordinal)
+        {
+            let file = match self.read(id) {
+                Ok((file, format)) => Some((file.metadata()?, format)),
+                Err(_) => None,
+            };
+            let Ok(noted) = self.read_note(id) else {
+                // Somebody put something else there.
                 continue;
             };
-            if matches!(note.state, State::Recording | State::Stopping) {
-                note.state = State::Failed;
-                note.file_size = self
-                    .read(stored.id)
-                    .and_then(|(f, _)| f.metadata())
-                    .map_or(0, |m| m.len());
-                note.reason =
-                    Some("the server ended without notice; what was written plays".to_owned());
-                self.note(stored.id, &note)?;
-                found += 1;
+            let (mut note, reason) = match (noted, &file) {
+                (Some(note), _) if !matches!(note.state, State::Recording | State::Stopping) => {
+                    continue;
+                }
+                (Some(note), _) => {
+                    recovered.cut_short += 1;
+                    (
+                        note,
+                        "the server ended without notice; what was written plays",
+                    )
+                }
+                (None, Some((meta, _))) => {
+                    recovered.nameless += 1;
+                    let note = Note::nameless(id, meta.modified()?);
+                    (note, "its note was lost; what was written plays")
+                }
+                (None, None) => {
+                    self.remove(id)?;
+                    continue;
+                }
+            };
+            note.state = State::Failed;
+            note.reason = Some(reason.to_owned());
+            if let Some((meta, format)) = &file {
+                note.file_size = meta.len();
+                note.format = format.as_str().to_owned();
+                note.stopped_at = Some(rfc3339(meta.modified()?));
+            }
+            let written = self.note(id, &note)?;
+            if let Some((meta, _)) = file {
+                // It is as old as what was recorded, not as this start.
+                written.set_modified(meta.modified()?)?;
             }
         }
-        Ok(found)
+        Ok(recovered)
     }
 
     fn open_file(&self, name: &str, flags: OFlag) -> io::Result<File> {
@@ -225,6 +309,13 @@ impl Store {
     }
 }
 
+/// Of all files of a recording. The note last: as long as it is there, what is left can be found and
+/// deleted again.
+fn endings() -> impl Iterator<Item = &'static str> {
+    let formats = Format::ALL.map(Format::as_str).into_iter();
+    formats.chain([NOTE_ENDING])
+}
+
 /// The name of a recording's file.
 pub(super) fn name(id: SessionId, ending: &str) -> String {
     format!("{id}.{ending}")
@@ -242,6 +333,7 @@ mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
+    use std::time::{Duration, UNIX_EPOCH};
 
     struct Folder(PathBuf);
 
@@ -307,8 +399,8 @@ mod tests {
         let path = folder.0.join(format!("{id}.webm"));
         let mode = path.metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(store.remove(id).expect("writable"));
-        assert!(!store.remove(id).expect("writable"));
+        assert_eq!(store.remove(id).expect("writable"), 5 + NOTE as u64);
+        assert_eq!(store.remove(id).expect("writable"), 0);
         assert!(store.list().expect("readable").is_empty());
     }
 
@@ -328,13 +420,50 @@ mod tests {
         let folder = Folder::new("left");
         let store = Store::open(&folder.0).expect("a folder");
         let [mine, other] = [7, 8].map(|ordinal| SessionId::new(ordinal, 0, [ordinal as u8; 16]));
+        let yesterday = UNIX_EPOCH + Duration::from_secs(1_769_860_800);
         for id in [mine, other] {
-            store.create(id, Format::Mp4).expect("room");
+            let mut file = store.create(id, Format::Mp4).expect("room");
+            file.write_all(b"media").expect("room");
+            file.set_modified(yesterday).expect("it is ours");
             store.note(id, &note(id, State::Recording)).expect("room");
         }
-        assert_eq!(store.recover(7).expect("readable"), 1);
-        assert_eq!(store.find(mine).map(|n| n.state), Some(State::Failed));
+        let left = Recovered {
+            cut_short: 1,
+            nameless: 0,
+        };
+        assert_eq!(store.recover(7).expect("readable"), left);
+        let found = store.find(mine).expect("its note");
+        assert_eq!(found.state, State::Failed);
+        assert_eq!((found.format.as_str(), found.file_size), ("mp4", 5));
+        assert_eq!(found.stopped_at.as_deref(), Some("2026-01-31T12:00:00Z"));
+        let listed = store.list().expect("readable");
+        let mine = listed.iter().find(|stored| stored.id == mine);
+        assert_eq!(mine.map(|stored| stored.modified), Some(yesterday));
         assert_eq!(store.find(other).map(|n| n.state), Some(State::Recording));
-        assert_eq!(store.recover(7).expect("readable"), 0);
+        assert_eq!(store.recover(7).expect("readable"), Recovered::default());
+    }
+
+    #[test]
+    fn a_file_without_its_note_is_found_again_and_a_note_of_nothing_is_not_kept() {
+        let folder = Folder::new("nameless");
+        let store = Store::open(&folder.0).expect("a folder");
+        let [gone, cut, nothing] = [1, 2, 3].map(|n| SessionId::new(7, 0, [n; 16]));
+        store.create(gone, Format::WebM).expect("room");
+        store.create(cut, Format::Mp4).expect("room");
+        for id in [cut, nothing] {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT;
+            let name = name(id, NOTE_ENDING);
+            store.open_file(&name, flags).expect("room");
+        }
+        let left = Recovered {
+            cut_short: 0,
+            nameless: 2,
+        };
+        assert_eq!(store.recover(7).expect("readable"), left);
+        for (id, format) in [(gone, "webm"), (cut, "mp4")] {
+            let note = store.find(id).expect("a note");
+            assert_eq!((note.state, note.format.as_str()), (State::Failed, format));
+        }
+        assert_eq!(store.list().expect("readable").len(), 2);
     }
 }

@@ -19,7 +19,7 @@ const JUMP_MS: i64 = 1_000;
 /// Reports that are looked at: one or five seconds of a device each. Four of them may be wrong.
 const REPORTS: usize = 9;
 /// A report that puts a packet so far from its arrival is wrong.
-const MOST_OFF_MS: i64 = 10_000;
+pub const MOST_OFF_MS: i64 = 10_000;
 
 /// See the module.
 pub struct Timeline {
@@ -54,7 +54,8 @@ impl Timeline {
     }
 
     /// Time of a frame in the file, in ticks, above all before it; `None` if it is from before the start.
-    /// `start` and `arrived` are wall-clock times (NTP) of the start and of the frame's arrival.
+    /// `start` and `arrived` are wall-clock times (NTP) of the start and of the frame's arrival. One that
+    /// others depend on can't be left out: it has a time of no less than `least`.
     pub fn place(
         &mut self,
         source: u64,
@@ -62,6 +63,7 @@ impl Timeline {
         mapping: Option<TimeMapping>,
         start: u64,
         arrived: u64,
+        least: Option<i64>,
     ) -> Option<u64> {
         let by_arrival = self.ticks(start, arrived);
         let said = mapping
@@ -92,7 +94,9 @@ impl Timeline {
         } else if report.is_some() && off.abs() > self.millis(TOLERANCE_MS) {
             self.shift += off.signum() * self.millis(STEP_MS);
         }
-        let place = u64::try_from(self.run + self.shift).ok()?;
+        let place = self.run + self.shift;
+        let place = least.map_or(place, |least| place.max(least));
+        let place = u64::try_from(place).ok()?;
         let step = self.millis(STEP_MS).unsigned_abs();
         let place = self.last.map_or(place, |last| place.max(last + step));
         self.last = Some(place);
@@ -153,7 +157,8 @@ mod tests {
     #[test]
     fn time_follows_timestamps_and_is_drawn_to_what_reports_say() {
         let mut line = Timeline::new(Kind::Audio);
-        let mut at = |n: u32, mapping| line.place(1, 1_000 + 960 * n, mapping, START, ntp(20));
+        let mut at =
+            |n: u32, mapping| line.place(1, 1_000 + 960 * n, mapping, START, ntp(20), None);
         assert_eq!(at(0, later(0, 16)), Some(6_000));
         assert_eq!(at(1, later(1, 17)), Some(6_960), "8 ms are let alone");
         assert_eq!(at(2, later(2, 20)), Some(7_920), "one says more");
@@ -206,7 +211,7 @@ mod tests {
             };
             let report = later(128 * second, 16 + late);
             let arrived = ntp(20 + u64::from(128 * second));
-            let place = line.place(1, 1_000 + 960 * n, report, START, arrived);
+            let place = line.place(1, 1_000 + 960 * n, report, START, arrived, None);
             assert_eq!(place, Some(6_000 + 960 * u64::from(n)), "frame {n}");
         }
     }
@@ -221,7 +226,7 @@ mod tests {
                 timestamp: 960 * n,
                 reported: false,
             };
-            line.place(1, 960 * n, Some(by_arrival), START, ntp(parts))
+            line.place(1, 960 * n, Some(by_arrival), START, ntp(parts), None)
         };
         assert_eq!(at(0, 0), Some(0));
         assert_eq!(at(1, 60), Some(960), "half a second late");
@@ -233,18 +238,21 @@ mod tests {
         let mut line = Timeline::new(Kind::Video);
         let first = u32::MAX - 1_499;
         let at = |line: &mut Timeline, timestamp, arrived| {
-            line.place(1, timestamp, mapping(first, 0), START, ntp(arrived))
+            line.place(1, timestamp, mapping(first, 0), START, ntp(arrived), None)
         };
         assert_eq!(at(&mut line, first, 0), Some(0));
         assert_eq!(at(&mut line, 1_500, 33), Some(3_000));
         // Nor does what arrives late hide it, where there is no report.
         let mut line = Timeline::new(Kind::Video);
-        assert_eq!(line.place(1, first, None, START, ntp(0)), Some(0));
-        assert_eq!(line.place(1, 1_500, None, START, ntp(33)), Some(3_000));
+        assert_eq!(line.place(1, first, None, START, ntp(0), None), Some(0));
+        assert_eq!(
+            line.place(1, 1_500, None, START, ntp(33), None),
+            Some(3_000)
+        );
     }
 
     #[test]
-    fn what_is_from_before_the_start_has_no_time() {
+    fn what_is_from_before_the_start_has_no_time_or_the_first_ones() {
         let mut line = Timeline::new(Kind::Audio);
         let before = Some(TimeMapping {
             source: 1,
@@ -252,15 +260,23 @@ mod tests {
             timestamp: 0,
             reported: true,
         });
-        assert_eq!(line.place(1, 960, before, START, START - (1 << 32)), None);
-        assert_eq!(line.place(1, 48_000, before, START, START), Some(0));
+        let mut at = |timestamp: u32, least: Option<i64>| {
+            let arrived = START - (1 << 32) + (u64::from(timestamp) << 32) / 48_000;
+            line.place(1, timestamp, before, START, arrived, least)
+        };
+        assert_eq!(at(960, None), None);
+        assert_eq!(at(1_920, Some(0)), Some(0));
+        assert_eq!(at(2_880, Some(0)), Some(48));
+        assert_eq!(at(48_000 + 960, Some(0)), Some(960));
+        assert_eq!(at(48_000 + 1_920, Some(5_000)), Some(5_000));
     }
 
     #[test]
     fn a_report_that_is_absurd_is_not_believed() {
         let mut line = Timeline::new(Kind::Video);
         let absurd = mapping(0, 10_000_000);
-        assert_eq!(line.place(1, 0, absurd, START, ntp(8)), Some(5_625));
-        assert_eq!(line.place(1, 9_000, absurd, START, ntp(16)), Some(14_625));
+        let mut at = |timestamp, parts| line.place(1, timestamp, absurd, START, ntp(parts), None);
+        assert_eq!(at(0, 8), Some(5_625));
+        assert_eq!(at(9_000, 16), Some(14_625));
     }
 }

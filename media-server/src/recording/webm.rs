@@ -65,7 +65,7 @@ impl WebM {
         (webm, header)
     }
 
-    /// A cluster. Its frames are in the order of their times, and span less than half a minute.
+    /// A cluster. Its frames are in the order of their times, and span no more than 32 s.
     pub fn fragment(&mut self, frames: &[Frame]) -> Vec<u8> {
         let Some(first) = frames.first() else {
             return Vec::new();
@@ -80,7 +80,8 @@ impl WebM {
                 Kind::Video => (VIDEO, frame.key),
                 Kind::Audio => (AUDIO, true),
             };
-            let at = (frame.micros() / 1_000).saturating_sub(start) as i16;
+            let at = (frame.micros() / 1_000).saturating_sub(start);
+            let at = i16::try_from(at).expect("a cluster is about a second long");
             SimpleBlock::new_uncheked(&frame.data, track, at, false, None, false, key).into()
         }));
         let cluster = element(Tag::Cluster(Master::Full(children)));

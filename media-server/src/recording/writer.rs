@@ -5,7 +5,7 @@
 
 use super::recorder::{End, Recorder};
 use super::store::State;
-use super::{Active, Format, Inner, codec_name, lock};
+use super::{Active, Format, Inner, StartError, lock};
 use crate::clock::rfc3339;
 use crate::shard::Tapping;
 use std::fs::File;
@@ -17,14 +17,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How often it looks: some packets of 20 ms fit many times into the tap.
 const TURN: Duration = Duration::from_millis(20);
-/// A device that sends nothing for so long is gone: as long as its viewers wait for it.
-const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// How often the note says how far it is: what a crash leaves is told from that.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+const UNNOTED: &str = "the end of a recording could not be written down";
+const NO_PICTURE: &str = "the device sent no picture that a file could begin with";
 
 /// Why a recording ended, where nobody asked for it.
 #[derive(Debug)]
 enum Over {
     Asked,
-    Silent,
     File(End),
     Quota,
     Disk(io::Error),
@@ -33,26 +34,32 @@ enum Over {
 impl Over {
     fn state(&self) -> State {
         match self {
-            Over::Asked | Over::Silent | Over::File(End::MaxDuration | End::CodecChanged) => {
+            Over::Asked | Over::File(End::MaxDuration | End::CodecChanged | End::Gone) => {
                 State::Completed
             }
-            Over::File(End::Format(..)) | Over::Quota | Over::Disk(_) => State::Failed,
+            Over::File(End::NoPicture | End::Format(..) | End::Codec(..))
+            | Over::Quota
+            | Over::Disk(_) => State::Failed,
         }
     }
 
     fn reason(&self) -> Option<String> {
         match self {
             Over::Asked => None,
-            Over::Silent => Some("the device was gone for 30 s".to_owned()),
+            Over::File(End::Gone) => Some("the device was gone for 30 s".to_owned()),
+            Over::File(End::NoPicture) => Some(format!("{NO_PICTURE} for 30 s")),
             Over::File(End::MaxDuration) => Some("it was as long as it may be".to_owned()),
             Over::File(End::CodecChanged) => {
                 Some("the device went over to another codec".to_owned())
             }
-            Over::File(End::Format(codec, format)) => Some(format!(
-                "the device sends {}, which {} does not hold",
-                codec_name(codec),
-                format.as_str()
-            )),
+            Over::File(End::Format(codec, format)) => {
+                let (codec, format) = (codec.clone(), *format);
+                Some(StartError::Format { codec, format }.to_string())
+            }
+            Over::File(End::Codec(codec, asked)) => {
+                let (codec, asked) = (codec.clone(), *asked);
+                Some(StartError::Codec { codec, asked }.to_string())
+            }
             Over::Quota => Some("recordings take as much as they may".to_owned()),
             Over::Disk(error) if error.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full".to_owned())
@@ -71,7 +78,8 @@ pub(super) struct Writer {
     /// Made with the first bytes: its name tells the format, which the codec may decide.
     file: Option<File>,
     written: u64,
-    heard: Instant,
+    /// When the note was written last.
+    noted: Instant,
     /// Gaps that were counted.
     lost: u64,
     overflowed: u64,
@@ -91,7 +99,7 @@ impl Writer {
             tapping,
             file: None,
             written: 0,
-            heard: Instant::now(),
+            noted: Instant::now(),
             lost: 0,
             overflowed: 0,
         }
@@ -107,6 +115,7 @@ impl Writer {
     }
 
     fn run(mut self) {
+        let _ends = Ends(self.inner.clone(), self.active.clone());
         let (events, session) = (&self.inner.events, &self.active.session);
         events.recording_started(session, &self.active.file_name());
         let over = loop {
@@ -116,7 +125,6 @@ impl Writer {
             std::thread::sleep(TURN);
         };
         self.end(over);
-        self.active.end(&self.inner);
     }
 
     /// Takes and writes what there is; says why it is over, once it is.
@@ -124,10 +132,11 @@ impl Writer {
         let stopping = self.active.is_stopping();
         let now = Instant::now();
         while let Some(tapped) = self.tapping.next() {
-            self.heard = now;
             self.recorder
                 .handle_batch(now, &tapped.batch, tapped.layer, tapped.after_gap);
         }
+        let there = self.tapping.has_publisher();
+        self.recorder.handle_device(now, there);
         self.recorder.handle_timeout(now);
         if self.recorder.poll_keyframe(now) {
             self.tapping.want_keyframe();
@@ -145,11 +154,20 @@ impl Writer {
         if let Some(end) = self.recorder.ended() {
             return Some(Over::File(end.clone()));
         }
-        match (stopping, now.duration_since(self.heard) > SILENT_AFTER) {
-            (true, _) => Some(Over::Asked),
-            (_, true) => Some(Over::Silent),
-            _ => None,
+        if stopping {
+            return Some(Over::Asked);
         }
+        if now >= self.noted + NOTE_EVERY {
+            self.noted = now;
+            return self.note().err().map(Over::Disk);
+        }
+        None
+    }
+
+    /// Writes down what is known of it.
+    fn note(&self) -> io::Result<()> {
+        let note = self.active.note();
+        self.inner.store.note(self.active.id, &note).map(drop)
     }
 
     /// Completes the file, as far as the disk lets it, and writes down how it ended.
@@ -169,10 +187,7 @@ impl Writer {
         let (mut state, mut reason) = (over.state(), over.reason());
         if !had_picture && state == State::Completed {
             state = State::Failed;
-            reason = Some(match over {
-                Over::Silent => "the device sent no picture for 30 s".to_owned(),
-                _ => "the device sent no picture that a file could begin with".to_owned(),
-            });
+            reason = Some(NO_PICTURE.to_owned());
         }
         let (id, counts) = (self.active.id, &self.inner.counts);
         let note = {
@@ -186,8 +201,9 @@ impl Writer {
             State::Completed => counts.completed.fetch_add(1, Relaxed),
             _ => counts.failed.fetch_add(1, Relaxed),
         };
-        if let Err(error) = self.inner.store.note(id, &note) {
-            tracing::warn!(recording = %id, %error, "the end of a recording could not be written down");
+        let written = self.note();
+        if let Err(error) = written.and_then(|()| self.inner.store.sync(id)) {
+            tracing::warn!(recording = %id, %error, "{UNNOTED}");
         }
         tracing::info!(
             recording = %id,
@@ -219,6 +235,7 @@ impl Writer {
             let format = self.recorder.format().unwrap_or(Format::WebM);
             lock(&self.active.note).format = format.as_str().to_owned();
             self.file = Some(self.inner.store.create(self.active.id, format)?);
+            self.note()?;
         }
         let file = self.file.as_ref().expect("it was made above");
         if let Err(error) = file.write_all_at(bytes, self.written) {
@@ -259,5 +276,27 @@ impl Writer {
         note.frames_written = progress.pictures;
         note.frame_rate = (per_second(progress.pictures as f64) * 10.0).round() / 10.0;
         note.bitrate = per_second(self.written as f64 * 8.0) as u64;
+    }
+}
+
+/// Ends a recording with its thread, also where that panics: nothing waits for it in vain.
+struct Ends(Arc<Inner>, Arc<Active>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let Ends(inner, active) = self;
+        if std::thread::panicking() {
+            let note = {
+                let mut note = lock(&active.note);
+                note.state = State::Failed;
+                note.reason = Some("a fault of the server ended it".to_owned());
+                note.clone()
+            };
+            inner.counts.failed.fetch_add(1, Relaxed);
+            if let Err(error) = inner.store.note(active.id, &note) {
+                tracing::warn!(recording = %active.id, %error, "{UNNOTED}");
+            }
+        }
+        active.end(inner);
     }
 }

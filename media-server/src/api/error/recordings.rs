@@ -93,7 +93,7 @@ impl RecordingError {
     fn limit(&self) -> Option<&'static str> {
         match self {
             RecordingError::Rate(error) => error.limit(),
-            RecordingError::Start(StartError::Busy) => Some("recordings"),
+            RecordingError::Start(StartError::Busy { .. }) => Some("recordings"),
             _ => None,
         }
     }

@@ -16,11 +16,18 @@ struct Device {
 
 impl Device {
     fn new(max: Option<Duration>) -> Device {
+        Device::wanted(Wanted {
+            max,
+            ..Wanted::default()
+        })
+    }
+
+    fn wanted(wanted: Wanted) -> Device {
         let start = Instant::now();
         // The wall clock of the batches, whose timestamps are 0 at the start.
         let unix = Duration::from_secs((ZERO >> 32) - 2_208_988_800);
         Device {
-            recorder: Recorder::new(WallClock::new(start, unix), None, max),
+            recorder: Recorder::new(WallClock::new(start, unix), start, wanted),
             start,
             millis: 0,
             written: Vec::new(),
@@ -192,12 +199,139 @@ fn a_device_that_goes_over_to_another_codec_ends_the_file() {
 }
 
 #[test]
-fn a_format_that_does_not_hold_what_comes_is_an_end_without_a_file() {
+fn a_format_that_does_not_hold_what_comes_and_another_codec_are_an_end_without_a_file() {
+    for (format, codec, end) in [
+        (
+            Some(Format::Mp4),
+            None,
+            End::Format(Codec::Vp8, Format::Mp4),
+        ),
+        (None, Some("H264"), End::Codec(Codec::Vp8, "H264")),
+    ] {
+        let mut device = Device::wanted(Wanted {
+            format,
+            codec,
+            max: None,
+        });
+        device.run(1_000, &[0], &[]);
+        assert_eq!(device.recorder.ended(), Some(&end));
+        let now = device.now();
+        assert!(device.recorder.finish(now).is_none());
+    }
+}
+
+/// Duration in milliseconds that a file says of itself.
+fn length(file: &[u8]) -> f64 {
+    let mut file = file;
+    let mut tags = WebmIterator::new(&mut file, &[]);
+    let duration = tags.find_map(|tag| match tag.expect("well-formed") {
+        Tag::Duration(duration) => Some(duration),
+        _ => None,
+    });
+    duration.expect("a finished file")
+}
+
+#[test]
+fn what_came_before_the_start_is_shown_at_once_and_takes_nothing_of_the_length() {
+    let mut device = Device::new(Some(Duration::from_secs(10)));
+    // Ten minutes ago: a keyframe, two pictures and a word.
+    let (start, unix) = (
+        device.start,
+        Duration::from_secs((ZERO >> 32) - 2_208_988_800),
+    );
+    let begun = start + Duration::from_secs(600);
+    let wanted = device.recorder.wanted;
+    device.recorder = Recorder::new(WallClock::new(start, unix), begun, wanted);
+    let picture = |n| video(start, n, n as u32 * 90_000, &[0x10, 0x11, 0, 0]);
+    let early = [
+        keyframe(start, 0, 0),
+        sound(start, 9, 0),
+        picture(1),
+        picture(2),
+    ];
+    device.millis = 600_000;
+    early.iter().for_each(|batch| device.give(batch));
+    for n in 0..125 {
+        let now = device.now();
+        let timestamp = (device.millis * 90) as u32;
+        device.give(&video(now, 3 + n, timestamp, &[0x10, 0x11, 0, 0]));
+        device.give(&sound(now, 1_000 + 2 * n, (device.millis * 48) as u32));
+        device.millis += 20;
+        let now = device.now();
+        device.give(&sound(now, 1_001 + 2 * n, (device.millis * 48) as u32));
+        device.millis += 20;
+    }
+    assert_eq!(device.recorder.ended(), None);
+    let progress = device.recorder.progress();
+    assert!(
+        (4_900_000..=5_100_000).contains(&progress.micros),
+        "{progress:?}"
+    );
+    let frames = frames(&device.finish());
+    let at_once = frames.iter().filter(|(track, at)| *track == 1 && *at < 10);
+    assert_eq!(at_once.count(), 4, "{frames:?}");
+    assert!(frames.is_sorted_by_key(|(_, at)| *at), "{frames:?}");
+    let sounds = frames.iter().filter(|(track, _)| *track == 2);
+    assert!((249..=250).contains(&sounds.count()), "none from before");
+}
+
+#[test]
+fn a_picture_that_does_not_move_is_recorded_to_the_end() {
     let mut device = Device::new(None);
-    device.recorder.wanted = Some(Format::Mp4);
-    device.run(1_000, &[0], &[]);
-    let end = End::Format(Codec::Vp8, Format::Mp4);
-    assert_eq!(device.recorder.ended(), Some(&end));
+    device.give(&keyframe(device.now(), 0, 0));
+    for _ in 0..90 {
+        device.millis += 1_000;
+        device.recorder.handle_device(device.now(), true);
+        device.look();
+    }
+    assert_eq!(device.recorder.ended(), None);
+    let picture = video(device.now(), 1, 90 * 90_000, &[0x10, 0x11, 0, 0]);
+    device.give(&picture);
+    device.millis += 5_000;
+    let file = device.finish();
+    assert_eq!(frames(&file), [(1, 0), (1, 90_000)]);
+    assert!((length(&file) - 95_000.0).abs() < 0.01);
+}
+
+#[test]
+fn a_picture_that_does_not_move_ends_when_it_is_as_long_as_it_may_be() {
+    let mut device = Device::new(Some(Duration::from_secs(60)));
+    device.give(&keyframe(device.now(), 0, 0));
+    device.millis = 62_000;
+    device.look();
+    assert_eq!(device.recorder.ended(), None);
+    device.millis += 20;
+    device.look();
+    assert_eq!(device.recorder.ended(), Some(&End::MaxDuration));
+    assert_eq!(length(&device.finish()), 60_000.0);
+}
+
+#[test]
+fn a_device_may_be_away_for_half_a_minute() {
+    let mut device = Device::new(None);
+    device.run(2_000, &[0], &[]);
+    for (there, after, end) in [
+        (false, 30_000, None),
+        (true, 1_000, None),
+        (false, 30_000, None),
+        (false, 1, Some(End::Gone)),
+    ] {
+        let now = device.now();
+        device.recorder.handle_device(now, there);
+        device.millis += after;
+        device.look();
+        assert_eq!(device.recorder.ended(), end.as_ref(), "{there}, {after} ms");
+    }
+    assert_eq!(length(&device.finish()), 2_000.0, "up to where it went");
+}
+
+#[test]
+fn without_a_picture_there_is_an_end_after_half_a_minute() {
+    let mut device = Device::new(Some(Duration::from_secs(60)));
+    device.run(30_000, &[], &(0..1_000).collect::<Vec<_>>());
+    assert_eq!(device.recorder.ended(), None);
+    device.run(100, &[], &(0..1_000).collect::<Vec<_>>());
+    assert_eq!(device.recorder.ended(), Some(&End::NoPicture));
     let now = device.now();
     assert!(device.recorder.finish(now).is_none());
 }
@@ -217,9 +351,148 @@ fn the_first_picture_is_at_the_start_also_where_a_newer_report_came() {
             mapping: Some(mapping),
             arrived: mapping.ntp,
         };
-        let start = begin(&stamp);
+        let start = wall_time(&stamp);
         let mut line = Timeline::new(Kind::Video);
-        let place = line.place(1, stamp.timestamp, stamp.mapping, start, stamp.arrived);
+        let place = line.place(
+            1,
+            stamp.timestamp,
+            stamp.mapping,
+            start,
+            stamp.arrived,
+            None,
+        );
         assert_eq!(place, Some(0), "{since}");
     }
+}
+
+#[test]
+fn a_picture_whose_end_did_not_come_is_not_in_the_file() {
+    for (marked, pictures) in [(true, 25), (false, 26)] {
+        let mut device = Device::new(None);
+        for n in 0..25 {
+            let packet = media_core::media::MediaPacket {
+                marker: marked,
+                starts_keyframe: n == 0,
+                ..packet(Kind::Video, n, n as u32 * 3_600)
+            };
+            let payload = [
+                0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 7,
+            ];
+            let batch = crate::recording::testing::batch(device.now(), packet, &payload);
+            device.give(&batch);
+            device.millis += 40;
+        }
+        let cut = media_core::media::MediaPacket {
+            marker: false,
+            ..packet(Kind::Video, 25, 25 * 3_600)
+        };
+        let cut = crate::recording::testing::batch(device.now(), cut, &[0x10, 0x11, 0, 0]);
+        device.give(&cut);
+        let frames = frames(&device.finish());
+        assert_eq!(frames.len(), pictures, "marked: {marked}");
+    }
+}
+
+#[test]
+fn the_index_knows_each_keyframe_wherever_sound_lies_between() {
+    let mut device = Device::new(None);
+    for n in 0..60 {
+        // 3 ms after the second the first time, then 5 ms, and sound 4 ms after it.
+        let late = if n == 0 { 3 } else { 5 };
+        for ms in 0..1_000u64 {
+            device.millis = n * 1_000 + ms;
+            let now = device.now();
+            if ms == late {
+                device.give(&keyframe(now, n * 25, (device.millis * 90) as u32));
+            } else if ms > late && (ms - late).is_multiple_of(40) {
+                let seq = n * 25 + (ms - late) / 40;
+                let timestamp = (device.millis * 90) as u32;
+                device.give(&video(now, seq, timestamp, &[0x10, 0x11, 0, 0]));
+            }
+            if ms % 20 == 4 {
+                device.give(&sound(now, n * 50 + ms / 20, (device.millis * 48) as u32));
+            }
+        }
+    }
+    let file = device.finish();
+    let mut bytes = &file[..];
+    let tags = WebmIterator::new(&mut bytes, &[]);
+    let cues = tags
+        .filter(|tag| matches!(tag, Ok(Tag::CueTime(_))))
+        .count();
+    assert_eq!(cues, 60);
+}
+
+#[test]
+fn pictures_far_apart_that_are_there_at_once_stand_in_their_order() {
+    let mut device = Device::new(None);
+    device.give(&keyframe(device.now(), 0, 0));
+    for (seq, second) in [(1, 20), (2, 40)] {
+        device.millis = second * 1_000;
+        let picture = video(
+            device.now(),
+            seq,
+            second as u32 * 90_000,
+            &[0x10, 0x11, 0, 0],
+        );
+        let now = device.now();
+        device.recorder.handle_batch(now, &picture, 0, false);
+    }
+    assert_eq!(frames(&device.finish()), [(1, 0), (1, 20_000), (1, 40_000)]);
+}
+
+#[test]
+fn a_picture_behind_sound_that_was_given_out_is_shown_late_and_not_left_out() {
+    let mut device = Device::new(None);
+    device.run(3_000, &[0], &[]);
+    let still: Vec<u64> = (75..1_000).collect();
+    device.run(5_000, &[], &still);
+    assert!(device.recorder.given > 6_000_000);
+    // It was taken half a second before it came.
+    let picture = video(device.now(), 75, 7_500 * 90 - 90_000, &[0x10, 0x11, 0, 0]);
+    device.give(&picture);
+    let frames = frames(&device.finish());
+    assert!(frames.is_sorted_by_key(|(_, at)| *at), "{frames:?}");
+    let pictures = frames.iter().filter(|(track, _)| *track == 1);
+    assert_eq!(pictures.count(), 76);
+}
+
+#[test]
+fn a_keyframe_right_behind_a_gap_is_where_it_goes_on() {
+    let mut device = Device::new(None);
+    device.run(4_000, &[0, 26], &[25]);
+    assert_eq!(device.recorder.progress().gaps, 1);
+    let frames = frames(&device.finish());
+    assert_eq!(frames.iter().filter(|(track, _)| *track == 1).count(), 99);
+}
+
+#[test]
+fn what_is_on_its_way_at_the_end_is_not_lost() {
+    let mut device = Device::new(None);
+    device.run(2_000, &[0], &[48]);
+    let now = device.now();
+    device.recorder.finish(now).expect("there was a picture");
+    assert_eq!(device.recorder.progress().gaps, 0);
+}
+
+#[test]
+fn a_layer_that_takes_over_is_no_gap() {
+    let mut device = Device::new(None);
+    device.run(2_000, &[0], &[]);
+    let other = media_core::media::MediaPacket {
+        source: 7,
+        ..packet(Kind::Video, 0, 0)
+    };
+    let batch = crate::recording::testing::batch(device.now(), other, &[0x10, 0x11, 0, 0]);
+    device.give(&batch);
+    assert_eq!(device.recorder.progress().gaps, 0);
+    assert!(device.recorder.needs_keyframe);
+}
+
+#[test]
+fn a_length_beyond_all_numbers_is_none() {
+    let most = Duration::from_secs(18_446_744_073_710);
+    let mut device = Device::new(Some(most));
+    device.run(2_000, &[0], &[]);
+    assert_eq!(device.recorder.ended(), None);
 }

@@ -1,0 +1,159 @@
+//! Recordings whose clients hang up, whose disk is stuck, and how many of them there may be.
+
+use super::*;
+use crate::config::RecordingConfig;
+use crate::registry::Protocol;
+use crate::registry::tests::record;
+use crate::shard::ShardConfig;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Folder {
+    fn files(&self) -> usize {
+        std::fs::read_dir(&self.0).expect("a folder").count()
+    }
+}
+
+fn recordings(name: &str) -> (Recordings, Arc<Inner>, Folder) {
+    let name = format!("media-server-recordings-{name}-{}", std::process::id());
+    let folder = Folder(std::env::temp_dir().join(name));
+    let _ = std::fs::remove_dir_all(&folder.0);
+    let (shards, _) = Shards::start(ShardConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        shards: 2,
+        tcp_connections: 10,
+        ufrag_key: [7; 16],
+        cache_bytes: 1 << 20,
+        video_kbps: 12_000,
+        idle_publisher_kbps: None,
+    })
+    .expect("starts");
+    let inner = Arc::new(Inner {
+        store: Store::open(&folder.0).expect("a folder"),
+        shards,
+        events: Arc::default(),
+        ordinal: 0,
+        config: RecordingConfig {
+            dir: folder.0.clone(),
+            size_limit: 1 << 30,
+            max: None,
+        },
+        counts: Arc::default(),
+        active: Mutex::default(),
+        used: AtomicU64::new(0),
+    });
+    let recordings = Recordings {
+        inner: Some(inner.clone()),
+        counts: inner.counts.clone(),
+    };
+    (recordings, inner, folder)
+}
+
+fn request(device: &str) -> Request {
+    Request {
+        session: record(1, Protocol::Whip, device),
+        wanted: Wanted::default(),
+    }
+}
+
+fn active(device: &str, number: u8) -> Arc<Active> {
+    let id = SessionId::new(0, 0, [number; 16]);
+    Arc::new(Active::new(id, &request(device)))
+}
+
+/// Lets other tasks run until it is so.
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_nobody_waits_for_leaves_no_recording() {
+    let (recordings, inner, folder) = recordings("hang-up");
+    {
+        let mut start = pin!(recordings.start(request("cam-1"), [1; 16]));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(start.as_mut().poll(&mut context).is_pending(), "the disk");
+        until("it starts", || !recordings.all_active().is_empty()).await;
+    }
+    until("it ends", || recordings.all_active().is_empty()).await;
+    until("nothing is left", || folder.files() == 0).await;
+    inner.shards.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_is_deleted_while_its_disk_is_stuck_does_not_come_back() {
+    let (recordings, inner, folder) = recordings("stuck");
+    let stuck = active("cam-1", 1);
+    inner.admit(&stuck).expect("there is room");
+    inner.store.note(stuck.id, &stuck.note()).expect("room");
+    recordings.delete(stuck.id).await.expect("writable");
+    assert_eq!(folder.files(), 0);
+    // The disk goes on, and takes what the writer had for it.
+    inner.store.note(stuck.id, &stuck.note()).expect("room");
+    stuck.end(&inner);
+    until("it is gone", || folder.files() == 0).await;
+    assert!(recordings.ended(stuck.id).await.is_none());
+}
+
+#[tokio::test]
+async fn a_device_and_a_tenant_leave_places_for_others() {
+    let (_recordings, inner, _folder) = recordings("places");
+    let mut number = 0;
+    let mut starts = |device: &str| {
+        number += 1;
+        inner
+            .admit(&active(device, number))
+            .map_err(|error| match error {
+                StartError::Busy { of, .. } => of,
+                other => panic!("{other}"),
+            })
+    };
+    for _ in 0..MOST_OF_DEVICE {
+        assert_eq!(starts("acme/cam-1"), Ok(()));
+    }
+    assert_eq!(starts("acme/cam-1"), Err("the device"));
+    for n in MOST_OF_DEVICE..MOST_OF_TENANT {
+        assert_eq!(starts(&format!("acme/other-{n}")), Ok(()));
+    }
+    assert_eq!(starts("acme/one-more"), Err("the tenant"));
+    for n in 0..MOST - MOST_OF_TENANT {
+        assert_eq!(starts(&format!("of-no-tenant-{n}")), Ok(()));
+    }
+    assert_eq!(starts("globex/cam-1"), Err("the server"));
+}
+
+#[tokio::test]
+async fn a_cleanup_of_many_looks_through_the_folder_once() {
+    let (recordings, inner, _folder) = recordings("many");
+    for n in 0..4_000u32 {
+        let mut random = [0; 16];
+        random[..4].copy_from_slice(&n.to_be_bytes());
+        let id = SessionId::new(0, 0, random);
+        let device = ["cam-1", "cam-2"][n as usize % 2];
+        let note = Active::new(id, &request(device)).note();
+        inner.store.note(id, &note).expect("room");
+    }
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let began = Instant::now();
+    let deleted = recordings.cleanup(later, |device| device == "cam-1").await;
+    // Once for each, it would open six million files.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(deleted.expect("writable"), 2_000);
+    let left = recordings.all_ended().await.expect("readable");
+    assert_eq!(left.len(), 2_000);
+    assert_eq!(inner.measure().expect("readable"), 2_000 * 1_024);
+}
