@@ -50,7 +50,8 @@ pub async fn download(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let wanted = text(header::RANGE).filter(|_| same);
+    // A range is of a GET alone (RFC 9110 §14.2).
+    let wanted = text(header::RANGE).filter(|_| same && method == Method::GET);
     let (status, range) = match wanted.and_then(|wanted| range(wanted, len)) {
         None => (StatusCode::OK, (0, len)),
         Some(Some((start, end))) => (StatusCode::PARTIAL_CONTENT, (start, end)),
@@ -92,9 +93,10 @@ fn disposition(note: &Note, format: Format) -> String {
     format!("attachment; filename={device}_{day}_{time}_{id}.{ending}")
 }
 
+/// The comparison is the weak one (RFC 9110 §13.1.2): a proxy may have weakened the tag.
 fn matches_any(tags: &str, etag: &str) -> bool {
-    tags.split(',')
-        .any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag)
+    let mut tags = tags.split(',').map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// Start and end of the bytes that a header asks for; the inner `None` if there are none such. What is
@@ -153,6 +155,14 @@ mod tests {
             disposition(&note, Format::WebM),
             "attachment; filename=cam-1_20260131_120000_01234567.webm"
         );
+    }
+
+    #[test]
+    fn a_tag_is_known_again_also_weakened() {
+        for tags in ["*", "\"a\"", "\"b\", \"a\"", "W/\"a\""] {
+            assert!(matches_any(tags, "\"a\""), "{tags}");
+        }
+        assert!(!matches_any("W/\"b\", a", "\"a\""));
     }
 
     #[test]
