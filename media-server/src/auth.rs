@@ -13,7 +13,8 @@ use crate::outbound::{self, OutboundError};
 use clap::ValueEnum;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -62,15 +63,32 @@ struct Claims {
     sub: String,
     iss: String,
     aud: Audience,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "whole_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
     exp: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "whole_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
     iat: Option<u64>,
+    /// [`Grants`], where they count.
     #[serde(default)]
-    media: Grants,
+    media: Value,
     /// The tenant is in one of them.
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+/// A time, which may have a fraction (NumericDate, RFC 7519 §2).
+fn whole_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<f64>::deserialize(deserializer)? {
+        Some(seconds) if seconds < 0.0 => Err(D::Error::custom("a time before 1970")),
+        seconds => Ok(seconds.map(|seconds| seconds as u64)),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,8 +347,8 @@ impl Authorizer {
         jwt.check_lifetime(&claims)?;
         Ok(Principal {
             tenant: jwt.tenant(&claims)?,
+            grants: jwt.grants(&claims)?,
             subject: Some(claims.sub),
-            grants: claims.media,
             everything: !jwt.config.enforce_grants,
         })
     }
@@ -396,6 +414,15 @@ impl Jwt {
         Ok(())
     }
 
+    /// Where they don't count, the claim may be somebody else's, of any shape.
+    fn grants(&self, claims: &Claims) -> Result<Grants, AuthError> {
+        match Option::<Grants>::deserialize(&claims.media) {
+            Ok(grants) => Ok(grants.unwrap_or_default()),
+            Err(_) if self.config.enforce_grants => Err(AuthError::Claims),
+            Err(_) => Ok(Grants::default()),
+        }
+    }
+
     fn tenant(&self, claims: &Claims) -> Result<Option<String>, AuthError> {
         let Some(claim) = &self.config.tenant_claim else {
             return Ok(None);
@@ -454,19 +481,20 @@ pub fn mint(config: &JwtConfig, holder: Holder, ttl: Duration) -> Result<String,
         others.insert(claim.clone(), tenant.into());
     }
     let now = unix_now();
+    let media = Grants {
+        publish: granted(Grant::Publish),
+        view: granted(Grant::View),
+        control: granted(Grant::Control),
+        record: granted(Grant::Record),
+        admin: holder.grants.contains(&Grant::Admin),
+    };
     let claims = Claims {
         sub: holder.subject.to_owned(),
         iss: config.issuer.clone(),
         aud: Audience::One(config.audience.clone()),
         exp: Some(now + ttl.min(MAX_LIFETIME).as_secs()),
         iat: Some(now),
-        media: Grants {
-            publish: granted(Grant::Publish),
-            view: granted(Grant::View),
-            control: granted(Grant::Control),
-            record: granted(Grant::Record),
-            admin: holder.grants.contains(&Grant::Admin),
-        },
+        media: serde_json::to_value(media).map_err(|e| KeyError::Sign(e.to_string()))?,
         others,
     };
     let keys = read_keys(config.hmac.as_ref().ok_or(KeyError::None)?)?;

@@ -260,6 +260,39 @@ fn every_wrong_token_is_refused_for_its_reason() {
 }
 
 #[test]
+fn times_may_have_a_fraction() {
+    let now = unix_now() as f64;
+    for (exp, iat, wanted) in [
+        (now + 600.5, now - 0.25, Ok(())),
+        (now - 60.5, now - 3_600.5, Err(AuthError::Expired)),
+        (now + 100_000.5, now, Err(AuthError::Lifetime)),
+        (now + 600.0, -1.5, Err(AuthError::Claims)),
+    ] {
+        let mut claims = claims();
+        claims["exp"] = exp.into();
+        claims["iat"] = iat.into();
+        let token = signed(&claims, Algorithm::HS256);
+        assert_eq!(check(&token).map(drop), wanted, "{exp}, {iat}");
+    }
+}
+
+#[test]
+fn a_claim_media_of_somebody_elses_counts_for_nothing_where_grants_do_not() {
+    for media in [serde_json::json!("tv"), serde_json::json!({"publish": 1})] {
+        let mut claims = claims();
+        claims["media"] = media;
+        let token = signed(&claims, Algorithm::HS256);
+        assert_eq!(check(&token), Err(AuthError::Claims));
+        let config = JwtConfig {
+            enforce_grants: false,
+            ..config()
+        };
+        let principal = check_with(config, &token).expect("a valid token");
+        assert!(principal.may_publish("x"));
+    }
+}
+
+#[test]
 fn a_missing_or_odd_header_is_told_apart() {
     let authorizer = Authorizer::new(Some(config()), None).expect("a key");
     let check = |header| block_on(authorizer.check(header));
