@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::{
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Client, StatusCode, Url, header};
 use serde::Deserialize;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -27,7 +27,8 @@ const FETCH_EVERY: Duration = Duration::from_secs(600);
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// Tokens with unknown keys, which anybody can make, cause no more than one request in this time.
 const UNKNOWN_EVERY: Duration = Duration::from_secs(5);
-/// How long a request waits for the set that may have its key: longer than a fetch takes.
+/// How long a request waits for the set that may have its key, from when it is asked for: longer than a
+/// fetch takes.
 const WAIT: Duration = Duration::from_secs(6);
 /// How long the last good set is used while the provider can't be asked.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -92,6 +93,8 @@ pub struct Jwks {
     url: Url,
     client: Client,
     last_good: RwLock<Option<Fetched>>,
+    /// The last set had no key.
+    was_empty: AtomicBool,
     /// A token named a key that is not known.
     wanted: Notify,
     /// When the last fetch ended, however it did; `None` before the first.
@@ -118,13 +121,14 @@ impl Jwks {
             url,
             client,
             last_good: RwLock::new(None),
+            was_empty: AtomicBool::new(false),
             wanted: Notify::new(),
             ended: watch::Sender::new(None),
             outcomes: Default::default(),
         }
     }
 
-    /// The key that a token names. One that is not known is fetched, if that was not tried a moment ago.
+    /// The key that a token names. One that is not known is fetched; if a fetch has just been, after a moment.
     ///
     /// # Errors
     /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set.
@@ -134,11 +138,8 @@ impl Jwks {
         }
         let mut ended = self.ended.subscribe();
         self.wanted.notify_one();
-        let last = *ended.borrow_and_update();
-        if last.is_none_or(|at| at.elapsed() >= UNKNOWN_EVERY) {
-            // Too late is as good as no change: the key is unknown.
-            let _ = tokio::time::timeout(WAIT, ended.changed()).await;
-        }
+        // Too late is as good as no change: the key is unknown.
+        let _ = tokio::time::timeout(UNKNOWN_EVERY + WAIT, ended.changed()).await;
         self.known(id, algorithm)?.ok_or(AuthError::Signature)
     }
 
@@ -195,20 +196,28 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Outcome {
-        match self.ask().await {
-            Ok(keys) => {
-                let new = Fetched {
-                    keys,
-                    at: Instant::now(),
-                };
-                *self
-                    .last_good
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(new);
-                Outcome::Ok
+        let asked = self.ask().await;
+        self.take(asked)
+    }
+
+    fn take(&self, asked: Result<Vec<Key>, Outcome>) -> Outcome {
+        let (keys, outcome) = match asked {
+            Ok(keys) => (keys, Outcome::Ok),
+            // Once may be a mistake; whoever says so again has taken all of them back.
+            Err(Outcome::Empty) if self.was_empty.swap(true, Relaxed) => {
+                (Vec::new(), Outcome::Empty)
             }
-            Err(outcome) => outcome,
+            Err(outcome) => return outcome,
+        };
+        if outcome == Outcome::Ok {
+            self.was_empty.store(false, Relaxed);
         }
+        let at = Instant::now();
+        *self
+            .last_good
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Fetched { keys, at });
+        outcome
     }
 
     async fn ask(&self) -> Result<Vec<Key>, Outcome> {
@@ -349,6 +358,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn keys_are_gone_when_their_provider_says_twice_that_it_has_none() {
+        let jwks = jwks();
+        let set = || parse(json!({"keys": [ed("a")]}).to_string().as_bytes());
+        let none = || parse(br#"{"keys":[]}"#);
+        for (asked, outcome, known) in [
+            (set(), Outcome::Ok, true),
+            (none(), Outcome::Empty, true),
+            (set(), Outcome::Ok, true),
+            (none(), Outcome::Empty, true),
+            (Err(Outcome::Unreachable), Outcome::Unreachable, true),
+            (none(), Outcome::Empty, false),
+            (set(), Outcome::Ok, true),
+        ] {
+            assert_eq!(jwks.take(asked), outcome);
+            assert_eq!(jwks.key("a", Algorithm::EdDSA).await.is_ok(), known);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_key_is_waited_for_right_after_a_fetch_that_did_not_have_it() {
+        let jwks = jwks();
+        has(&jwks, Instant::now());
+        let (found, ()) = tokio::join!(jwks.key("b", Algorithm::EdDSA), async {
+            tokio::time::sleep(UNKNOWN_EVERY).await;
+            jwks.take(parse(json!({"keys": [ed("b")]}).to_string().as_bytes()));
+            jwks.ended.send_replace(Some(Instant::now()));
+        });
+        assert!(found.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_key_is_good_for_its_own_algorithm_alone() {
         let jwks = jwks();
         has(&jwks, Instant::now());
@@ -373,8 +413,8 @@ mod tests {
         };
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(60) {
-            for _ in 0..20 {
-                let found = jwks.key("guess", Algorithm::EdDSA).await;
+            let guesses = (0..20).map(|_| jwks.key("guess", Algorithm::EdDSA));
+            for found in futures::future::join_all(guesses).await {
                 assert_eq!(found.err(), Some(AuthError::NoKeys));
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
