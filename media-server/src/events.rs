@@ -33,7 +33,7 @@ pub enum EventsError {
     },
     #[error("{path} is empty")]
     Empty { path: PathBuf },
-    #[error("what follows whsec_ in {path} is not base64")]
+    #[error("what follows whsec_ in {path} is not base64 of 24 bytes or more")]
     Base64 { path: PathBuf },
     #[error(
         "the broker's URL is not right; write it as amqps://user:password@broker.example.com/vhost"

@@ -18,6 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the secret begins with where the rest is base64, as the libraries for Standard Webhooks want it.
 const PREFIX: &str = "whsec_";
+/// Bytes of such a secret that they ask for: anybody could sign with none.
+const LEAST: usize = 24;
 
 pub struct Webhook {
     config: WebhookConfig,
@@ -80,9 +82,13 @@ fn signature(key: &hmac::Key, message: &Message, timestamp: u64) -> String {
 fn key(path: &Path) -> Result<hmac::Key, EventsError> {
     let text = secret(path)?;
     let bytes = match text.strip_prefix(PREFIX) {
-        Some(encoded) => STANDARD.decode(encoded).map_err(|_| EventsError::Base64 {
-            path: path.to_owned(),
-        })?,
+        Some(encoded) => STANDARD
+            .decode(encoded)
+            .ok()
+            .filter(|secret| secret.len() >= LEAST)
+            .ok_or_else(|| EventsError::Base64 {
+                path: path.to_owned(),
+            })?,
         None => text.into_bytes(),
     };
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
@@ -92,6 +98,22 @@ fn key(path: &Path) -> Result<hmac::Key, EventsError> {
 mod tests {
     use super::*;
     use tokio::time::Instant;
+
+    #[test]
+    fn a_secret_that_says_it_is_one_has_24_bytes_at_least() {
+        let name = format!("media-server-webhook-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        for (secret, taken) in [
+            (format!("{PREFIX}{}", STANDARD.encode([7; 24])), true),
+            (format!("{PREFIX}{}", STANDARD.encode([7; 23])), false),
+            (PREFIX.to_owned(), false),
+            (format!("{PREFIX}no base64"), false),
+        ] {
+            std::fs::write(&path, &secret).expect("room");
+            assert_eq!(key(&path).is_ok(), taken, "{secret}");
+        }
+        std::fs::remove_file(&path).expect("it is ours");
+    }
 
     #[test]
     fn a_signature_is_as_in_the_specification() {
