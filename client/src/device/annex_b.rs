@@ -81,6 +81,11 @@ impl Splitter {
         }
     }
 
+    /// Whether more than zeros has come, which stand before some streams.
+    pub fn has_begun(&self) -> bool {
+        self.state != State::Start
+    }
+
     /// Whether a pause turned out to be in the middle of a unit, since this was last asked.
     pub fn was_torn(&mut self) -> bool {
         std::mem::take(&mut self.torn)
