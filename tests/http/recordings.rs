@@ -45,7 +45,8 @@ async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
     assert_eq!(opened.status(), 201);
     let location = location(&opened);
     let session = location.rsplit('/').next().expect("an id");
-    let wanted = Some(body(session, "cam-1", json!({})));
+    let nothing = json!({"format": null, "codec": null, "maxDuration": -1});
+    let wanted = Some(body(session, "cam-1", nothing));
     let (mine, other) = (
         server.token("cam-1", "record"),
         server.token("cam-2", "record"),

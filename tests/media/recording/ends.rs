@@ -1,0 +1,78 @@
+//! What becomes of recordings whose server is killed, and whose device sends nothing or is gone.
+
+use std::time::{Duration, Instant};
+
+use client::Codec;
+use serde_json::json;
+use tests::process::TempDir;
+use tests::recordings::{becomes, id, lasts, start, stop};
+use tests::{MediaServer, ffmpeg, wait_for};
+
+use super::sender::Sender;
+use super::{recording_server, same_length};
+use crate::media::{PATIENCE, metric_becomes, publish};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_leaves_an_mp4_too_and_says_what_it_is() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let args = ["--recording-dir", &path];
+    let mut server = MediaServer::demo_with(&args).await;
+    let recording = start(&server, "demo", json!({})).await;
+    // The note is written each 5 s.
+    lasts(&server, &recording, 6.0).await;
+    server.process().signal("KILL");
+    wait_for("the server to be gone", PATIENCE, || {
+        let ended = server.process().ended();
+        async move { ended.ok_or("still there") }
+    })
+    .await;
+    let file = folder.path().join(format!("{}.mp4", id(&recording)));
+    ffmpeg::decode(&file);
+    let server = MediaServer::open(&args).await;
+    let left = becomes(&server, &recording, "the recording to be found", |_| true).await;
+    assert_eq!(
+        (&left["state"], &left["format"], &left["width"]),
+        (&json!("failed"), &json!("mp4"), &json!(1280)),
+        "{left}"
+    );
+    assert!(left["durationSeconds"].as_f64() >= Some(3.0), "{left}");
+    assert!(left["framesWritten"].as_u64() > Some(0), "{left}");
+    let ended = left["stoppedAt"].as_str();
+    assert!(ended > recording["startedAt"].as_str(), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_stands_still_is_recorded_and_a_device_that_left_is_not() {
+    let (server, folder) = recording_server(&[]).await;
+    let device = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    let pictures = ffmpeg::pictures(ffmpeg::VP8, 2);
+    let sender = Sender::silent(&device, Codec::Vp8, pictures);
+    let (still, left) = sender
+        .while_sending(async {
+            let still = start(&server, "cam-1", json!({})).await;
+            let left = start(&server, "cam-1", json!({})).await;
+            lasts(&server, &left, 1.0).await;
+            (still, left)
+        })
+        .await;
+    let seconds = async |seconds: u64| {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        wait_for("time to pass", PATIENCE, || async {
+            let left = end.checked_duration_since(Instant::now());
+            left.map_or(Ok(()), |left| Err(format!("{left:?}")))
+        })
+        .await;
+    };
+    seconds(3).await;
+    let still = stop(&server, &still).await;
+    let lasted = still["durationSeconds"].as_f64().expect("a number");
+    assert!(lasted >= 3.5, "{still}");
+    let file = folder.path().join(format!("{}.webm", id(&still)));
+    same_length(&ffmpeg::probe(&file), &still);
+    device.close().await.expect("it was connected");
+    metric_becomes(&server, "media_sessions", &[], 0.0).await;
+    seconds(1).await;
+    let left = stop(&server, &left).await;
+    assert!(left["durationSeconds"].as_f64() < Some(2.5), "{left}");
+}
