@@ -152,6 +152,27 @@ pub const FAMILIES: &[Family] = &[
         &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0],
         "Time from the POST, where the server offers from the answer, to the end of the DTLS handshake, of sessions that connected.",
     ),
+    histogram(
+        "media_first_media_seconds",
+        Unit::Seconds,
+        &[],
+        &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0],
+        "Time from a viewer's POST to the first packet that it was sent of what it watches (of video, if it takes some), where the device was live at its POST.",
+    ),
+    family(
+        "media_viewers_without_media_total",
+        Counter,
+        Unit::Count,
+        &[],
+        "Viewers of devices that were live at their POST, which connected, stayed for 3 s or longer, and ended without a packet of media.",
+    ),
+    family(
+        "media_viewer_seconds_total",
+        Counter,
+        Unit::Seconds,
+        &["quality"],
+        "Seconds that viewers watched live devices, by how they were: good; gap, nothing was sent for a second or longer, be it for the server, the network or the device; loss, 5 % or more of what was sent in the last ten seconds was lost.",
+    ),
     family(
         "media_handshakes",
         Gauge,

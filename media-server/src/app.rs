@@ -28,6 +28,7 @@ use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
 use connections::Connections;
+use media_core::negotiated::Role;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
 const FLUSH_WITHIN: Duration = Duration::from_secs(8);
 /// Time for recordings to be completed at the end: a slow disk has what is still in memory to take.
 const RECORDINGS_WITHIN: Duration = Duration::from_secs(12);
+/// A viewer that goes sooner has not waited long enough to say that there was nothing to see.
+const SERVED_WITHIN: Duration = Duration::from_secs(3);
 /// Time for the shards' last events.
 const EVENTS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -137,6 +140,16 @@ impl App {
                     self.session_connected(&record);
                 }
             }
+            Event::MediaBegan { id, at } => {
+                if let Some(record) = self.registry.find(id)
+                    && record.role() == Role::Viewer
+                    && record.viewing.begins()
+                {
+                    let time = at.saturating_duration_since(record.asked());
+                    let family = "media_first_media_seconds";
+                    self.metrics.observe(family, &[], time.as_secs_f64());
+                }
+            }
             Event::Closed { id, reason } => {
                 // Unknown: its opening timed out, and nobody was told of it.
                 if let Some(record) = self.registry.remove(id) {
@@ -190,6 +203,10 @@ impl App {
                 self.usage.count_setup(false);
             }
         }
+        if never_served(record) {
+            let family = "media_viewers_without_media_total";
+            self.metrics.count(family, &[]);
+        }
         self.events.session_closed(record, reason);
         tracing::info!(
             session = %record.id,
@@ -199,6 +216,16 @@ impl App {
             "session closed"
         );
     }
+}
+
+/// Whether a viewer that could have had media was sent none for as long as nobody waits for it. Sound that came
+/// without the video it takes is some.
+fn never_served(record: &Record) -> bool {
+    record.role() == Role::Viewer
+        && record.connected()
+        && record.viewing.is_owed()
+        && record.cells.packets() == 0
+        && record.asked().elapsed() >= SERVED_WITHIN
 }
 
 /// Recent media that may be held for joins and repair: a quarter of the memory.
@@ -268,8 +295,13 @@ impl Server {
             app.metrics
                 .touch("media_refused_total", &[limit], Instant::now());
         }
-        app.metrics
-            .touch("media_ice_restarts_total", &[], Instant::now());
+        for family in [
+            "media_ice_restarts_total",
+            "media_first_media_seconds",
+            "media_viewers_without_media_total",
+        ] {
+            app.metrics.touch(family, &[], Instant::now());
+        }
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(

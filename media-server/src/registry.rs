@@ -8,6 +8,7 @@
 mod protocol;
 mod record;
 pub(crate) mod sharded;
+mod viewing;
 
 pub use protocol::{Protocol, role_name};
 pub use record::{Ice, MediaLine, NewSession, Offered, Older, Record};
@@ -151,7 +152,7 @@ impl Registry {
                 let device = devices.entry(record.device.clone()).or_default();
                 device.viewers.insert(record.id);
                 if waits {
-                    record.waiting.store(true, Relaxed);
+                    record.viewing.waits();
                     device.waiting.insert(record.id, record.clone());
                 }
                 self.viewers.fetch_add(1, Relaxed);
@@ -244,7 +245,7 @@ impl Registry {
             let mut devices = lock(&self.devices);
             let device = devices.get_mut(&record.device);
             for (_, viewer) in device.into_iter().flat_map(|d| d.waiting.drain()) {
-                viewer.waiting.store(false, Relaxed);
+                viewer.viewing.device_came();
             }
         }
         first.then_some(record)

@@ -91,6 +91,9 @@ pub struct OpenSession {
 pub enum Event {
     /// Keys exist: media can flow.
     Connected { id: SessionId },
+    /// The first packet came of a publisher then, or went to a viewer. At most one for each session, within a
+    /// second of it.
+    MediaBegan { id: SessionId, at: Instant },
     /// The session is gone. Exactly one for each session that was opened.
     Closed { id: SessionId, reason: CloseReason },
 }

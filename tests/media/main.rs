@@ -16,6 +16,7 @@ mod h264;
 mod link;
 mod load;
 mod media;
+mod quality;
 mod recording;
 mod restart;
 mod sessions;

@@ -5,7 +5,7 @@
 
 mod kinds;
 
-pub use kinds::{Drop, Forgotten, KeyframeCause, Served, VideoLimit};
+pub use kinds::{Drop, Forgotten, KeyframeCause, Served, VideoLimit, Watched};
 
 use crate::layers::{Layer, MAX_LAYERS};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -275,6 +275,7 @@ pub struct ShardCells {
     busy_nanos: AtomicU64,
     forgotten: [AtomicU64; Forgotten::ALL.len()],
     video_limit: [AtomicU64; VideoLimit::ALL.len()],
+    watched: [AtomicU64; Watched::ALL.len()],
     drops: [AtomicU64; Drop::ALL.len()],
 }
 
@@ -365,6 +366,11 @@ impl ShardCells {
         self.video_limit[sent as usize].load(Relaxed)
     }
 
+    /// Seconds that viewers watched so.
+    pub fn watched(&self, how: Watched) -> u64 {
+        self.watched[how as usize].load(Relaxed)
+    }
+
     pub fn count_in(&self, packets: u64, bytes: u64) {
         add(&self.packets_in, packets);
         add(&self.bytes_in, bytes);
@@ -389,6 +395,10 @@ impl ShardCells {
 
     pub(crate) fn count_video_limit(&self, sent: VideoLimit) {
         add(&self.video_limit[sent as usize], 1);
+    }
+
+    pub(crate) fn count_watched(&self, how: Watched) {
+        add(&self.watched[how as usize], 1);
     }
 
     pub(crate) fn count_nacked_out(&self, packets: u64) {

@@ -6,6 +6,7 @@ use crate::cells::{Drop, KeyframeCause, ShardCells};
 use crate::channel::Message;
 use crate::flow::Flow;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes that wait to be sent, at most: room for what many sessions say in one turn, beside media, which the
 /// shard sends earlier.
@@ -122,8 +123,21 @@ pub enum SessionEvent {
     KeyframeWanted(KeyframeCause),
     /// The data channel takes what it had no room for, or is gone.
     ChannelRoom,
+    /// Media flows since then: the first packet came of a publisher, or went to a viewer. Told within a second
+    /// of it, once.
+    MediaBegan(Instant),
     /// The session is over; nothing more comes from it.
     Ended(End),
+}
+
+impl SessionEvent {
+    /// Since when media flows, if it tells that.
+    pub fn media_began(self) -> Option<Instant> {
+        match self {
+            SessionEvent::MediaBegan(at) => Some(at),
+            _ => None,
+        }
+    }
 }
 
 /// Why a session ended by itself.

@@ -12,6 +12,7 @@ mod history;
 mod layer_choice;
 mod pacer;
 mod probe;
+mod quality;
 mod repair;
 mod selection;
 mod temporal_choice;
@@ -37,6 +38,7 @@ use behind::Beginning;
 use congestion::Congestion;
 use layer_choice::LayerChoice;
 use pacer::SLOT;
+use quality::Quality;
 use repair::Repair;
 use selection::Selection;
 use std::sync::Arc;
@@ -75,6 +77,7 @@ pub struct Viewer {
     tick: Option<Instant>,
     rates: Rates,
     loss: Loss,
+    quality: Quality,
 }
 
 impl Viewer {
@@ -105,17 +108,18 @@ impl Viewer {
             tick: None,
             rates: Rates::default(),
             loss: Loss::default(),
+            quality: Quality::new(now, agreed.iter().any(|t| t.kind == Kind::Video)),
             transport: Transport::new(now, config),
         }
     }
 
     /// Whether there is a publisher to wait for.
     pub fn set_publisher_live(&mut self, now: Instant, live: bool) {
-        self.orphaned = if live {
-            None
-        } else {
-            self.orphaned.or(Some(now))
-        };
+        if !live {
+            self.orphaned.get_or_insert(now);
+        } else if self.orphaned.take().is_some() {
+            self.quality.begin(now);
+        }
     }
 
     /// Whether the connection to the viewer is behind. As long as it is, video is withheld, and goes on
@@ -319,7 +323,8 @@ impl Viewer {
                 timestamp: segment.timestamp(packet.timestamp),
                 ssrc: repair.ssrc,
             };
-            let passed = passed(track, batch, packet, segment.shift.frame, &self.congestion);
+            let number = self.congestion.transport_seq();
+            let passed = track.passed(batch, packet, segment.shift.frame, number);
             let sent = out.slab.write(to, max, |room| {
                 let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
                 let (start, body) = (header + 2, header + 2 + payload.len());
@@ -374,7 +379,8 @@ impl Viewer {
             timestamp: admitted.timestamp,
             ssrc: track.ssrc,
         };
-        let passed = passed(track, batch, packet, admitted.shift.frame, &self.congestion);
+        let number = self.congestion.transport_seq();
+        let passed = track.passed(batch, packet, admitted.shift.frame, number);
         let max = rtp::MAX_HEADER + payload.len() + MAX_TAG;
         let sent = out.slab.write(to, max, |room| {
             let header = rtp::write_header(room, &fields, &track.extensions, &passed)?;
@@ -401,6 +407,7 @@ impl Viewer {
         track.sent(now, admitted.timestamp, payload.len());
         let is_video = track.kind == Kind::Video;
         self.rates.add(payload.len(), is_video.then_some(new_frame));
+        self.quality.sent(now, is_video);
         if let Some(repair) = self.repair.as_mut().filter(|_| is_video) {
             repair.earn(payload.len());
         }
@@ -484,6 +491,11 @@ impl Viewer {
         self.transport
             .cells
             .set_totals(self.rates.packets, self.rates.bytes);
+        if self.orphaned.is_none() && !self.tracks.is_empty() {
+            out.cells()
+                .count_watched(self.quality.second(now, self.loss.ratio()));
+        }
+        self.tell_of_media(out);
         let cells = &self.transport.cells;
         cells.set_estimate(self.congestion.estimate());
         let cut_off = self.congestion.tick(now);
@@ -510,6 +522,7 @@ impl Session for Viewer {
                 self.sealer = Some(Sealer::new(keys.ours));
                 self.tick = Some(self.transport.next_tick(now));
                 self.rates.roll(now);
+                self.quality.begin(now);
                 self.begins = Some(now + KEYS_READY);
             }
             // A viewer has nothing to send.
@@ -568,6 +581,7 @@ impl Session for Viewer {
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {
+        self.tell_of_media(out);
         self.transport.close(now, out);
     }
 }
@@ -576,25 +590,6 @@ impl Session for Viewer {
 fn begins_frame(rings: &[Ring], packet: &MediaPacket) -> bool {
     let ring = rings.get(usize::from(packet.layer));
     ring.is_some_and(|ring| ring.begins_frame(packet.seq))
-}
-
-/// What the viewer's header repeats of the publisher's.
-fn passed<'a>(
-    track: &'a Track,
-    batch: &'a MediaBatch,
-    packet: &MediaPacket,
-    frame_shift: u16,
-    congestion: &Congestion,
-) -> Passed<'a> {
-    let descriptor = batch.slice(&packet.dependency_descriptor);
-    Passed {
-        mid: track.send_mid.then_some(track.mid.as_bytes()),
-        video_orientation: packet.video_orientation,
-        audio_level: packet.audio_level,
-        dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
-        frame_shift,
-        transport_seq: Some(congestion.transport_seq()),
-    }
 }
 
 #[cfg(test)]

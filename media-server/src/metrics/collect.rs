@@ -12,7 +12,7 @@ use crate::events::queue::Dropped;
 use crate::registry::role_name;
 use crate::shard::{Bound, Outcome};
 use catalogue::families::{FAMILIES, Scope};
-use media_core::cells::{Drop, Forgotten, KeyframeCause, Served, VideoLimit};
+use media_core::cells::{Drop, Forgotten, KeyframeCause, Served, VideoLimit, Watched};
 use media_core::negotiated::Role;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -153,6 +153,10 @@ fn set_shards(app: &App, metrics: &Metrics) {
     for sent in VideoLimit::ALL {
         let seconds = sum(&|c| c.video_limit(sent));
         metrics.set("media_video_limit_seconds_total", &[sent.as_str()], seconds);
+    }
+    for how in Watched::ALL {
+        let seconds = sum(&|c| c.watched(how));
+        metrics.set("media_viewer_seconds_total", &[how.as_str()], seconds);
     }
     for outcome in Outcome::ALL {
         let count: u64 = app.shards.control().iter().map(|c| c.of(outcome)).sum();

@@ -3,10 +3,10 @@
 //! Marks are flipped by the registry and by who ends or answers the session; nothing here knows of other
 //! sessions.
 
+use super::viewing::Viewing;
 use super::{Protocol, lock};
 use crate::devices::name_of;
 use crate::limits::Handshake;
-use crate::metrics::OTHER;
 use media_core::cells::SessionCells;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::{Codec, Role};
@@ -46,8 +46,7 @@ pub struct Record {
     pub(super) connected: AtomicBool,
     /// Set when its end was asked for: from then on nobody finds it.
     pub(super) ending: AtomicBool,
-    /// It came before its device, which has not come yet.
-    pub(super) waiting: AtomicBool,
+    pub viewing: Viewing,
     /// There were no series left for it: all its life it counts among the others.
     pub(super) folded: AtomicBool,
 }
@@ -151,7 +150,7 @@ impl Record {
             handshake: Mutex::new(new.handshake),
             connected: AtomicBool::new(false),
             ending: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
+            viewing: Viewing::default(),
             folded: AtomicBool::new(false),
         }
     }
@@ -172,10 +171,7 @@ impl Record {
 
     /// Value of its `device_id` label. A device that has not come has no series: names are easily made up.
     pub fn device_label(&self) -> &str {
-        match self.waiting.load(Relaxed) {
-            true => OTHER,
-            false => &self.device,
-        }
+        self.viewing.label(&self.device)
     }
 
     /// Whether it counts among the others, without series of its own.

@@ -85,7 +85,7 @@ struct State {
     timers: BinaryHeap<Reverse<(Instant, Index, u64)>>,
     /// Publishers with media to fan out.
     ready: Vec<Index>,
-    /// Events that the HTTP side has no room for yet; at most two per session.
+    /// Events that the HTTP side has no room for yet; at most three per session.
     events: VecDeque<Event>,
     /// Addresses whose sessions are on another shard.
     routes: Routes,
@@ -278,7 +278,10 @@ impl State {
     fn close(&mut self, now: Instant, index: Index, reason: CloseReason) {
         if let Some(entry) = self.table.entry(index) {
             entry.peer.session().close(now, &mut self.out);
-            self.out.events.clear();
+            let mut events = self.out.events.drain(..);
+            let began = events.find_map(SessionEvent::media_began);
+            self.events
+                .extend(began.map(|at| Event::MediaBegan { id: entry.id, at }));
         }
         let (removed, early) = self.table.remove(now, index);
         if early {
@@ -459,6 +462,7 @@ impl State {
                     }
                 }
                 SessionEvent::Connected => self.connected(now, index),
+                SessionEvent::MediaBegan(at) => self.media_began(index, at),
                 SessionEvent::Restarted => self.table.restarted(index),
                 SessionEvent::KeyframeWanted(cause) => self.keyframe_wanted(now, index, cause),
                 SessionEvent::ChannelRoom => has_room = true,

@@ -162,6 +162,30 @@ impl VideoLimit {
     }
 }
 
+/// How a second was for a viewer of a live device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Watched {
+    Good,
+    /// Nothing was sent for a second or longer.
+    Gap,
+    /// Of what was sent, a twentieth or more was lost.
+    Loss,
+}
+
+impl Watched {
+    pub const ALL: [Watched; 3] = [Watched::Good, Watched::Gap, Watched::Loss];
+
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Watched::Good => "good",
+            Watched::Gap => "gap",
+            Watched::Loss => "loss",
+        }
+    }
+}
+
 /// Why a publisher is asked for a keyframe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]

@@ -28,6 +28,12 @@ impl Beginning {
 }
 
 impl Viewer {
+    /// Says once since when what it watches goes out: video, if it takes some.
+    pub(super) fn tell_of_media(&mut self, out: &mut Output) {
+        let began = self.quality.take_first().map(SessionEvent::MediaBegan);
+        out.events.extend(began);
+    }
+
     /// Starts with the last keyframe, if the viewer needs one and the ring of its
     /// [`target_layer`](Self::target_layer) has it with all that follows. Returns whether a new keyframe
     /// is needed instead.

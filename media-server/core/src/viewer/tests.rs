@@ -2,7 +2,7 @@
 
 use super::track::payload_type;
 use super::*;
-use crate::cells::SessionCells;
+use crate::cells::{SessionCells, Watched};
 use crate::clock::compact;
 use crate::negotiated::{Codec, PayloadType, Role};
 use crate::publisher::Publisher;
@@ -580,4 +580,83 @@ fn a_viewer_waits_thirty_seconds_for_a_publisher() {
         stage.bench.events.last(),
         Some(&SessionEvent::Ended(End::PublisherGone))
     );
+}
+
+/// Good, gap, loss.
+fn watched(stage: &Stage) -> [u64; 3] {
+    Watched::ALL.map(|how| stage.bench.shard.watched(how))
+}
+
+#[test]
+fn seconds_are_counted_by_what_the_viewer_was_sent_and_only_while_its_device_is_there() {
+    let mut stage = Stage::new(GCM);
+    let mut seq = 0;
+    let mut second = |stage: &mut Stage, frames: u16| {
+        for frame in 0..frames {
+            seq += 1;
+            let body = if seq == 1 { VP8_KEY } else { VP8_DELTA };
+            stage.send(&packet(
+                VIDEO_PT,
+                seq,
+                3_000 * u32::from(seq),
+                7,
+                true,
+                body,
+            ));
+            if frame + 1 < frames {
+                stage
+                    .bench
+                    .run(ms(100), &mut stage.viewer, &mut stage.watcher, |_, _| false);
+            }
+        }
+        let rest = ms(1_000) - ms(100) * u32::from(frames.saturating_sub(1));
+        stage
+            .bench
+            .run(rest, &mut stage.viewer, &mut stage.watcher, |_, _| false);
+    };
+    let first = stage.bench.now;
+    (0..3).for_each(|_| second(&mut stage, 10));
+    assert_eq!(watched(&stage), [3, 0, 0]);
+    let told = |stage: &Stage| -> Vec<Instant> {
+        let events = stage.bench.events.iter();
+        events.filter_map(|event| event.media_began()).collect()
+    };
+    let [at] = told(&stage)[..] else {
+        panic!("{:?}", stage.bench.events);
+    };
+    // Video begins a moment after the handshake.
+    assert!(at >= first && at - first < ms(500), "{:?}", at - first);
+
+    (0..2).for_each(|_| second(&mut stage, 0));
+    let [good, gap, loss] = watched(&stage);
+    assert_eq!((good + gap, loss), (5, 0));
+    assert!(gap >= 1, "its device sends nothing: {gap}");
+    stage.viewer.set_publisher_live(stage.bench.now, false);
+    let before = watched(&stage);
+    (0..3).for_each(|_| second(&mut stage, 0));
+    assert_eq!(watched(&stage), before, "there is no device to watch");
+    stage.viewer.set_publisher_live(stage.bench.now, true);
+    second(&mut stage, 10);
+    assert_eq!(watched(&stage)[0], before[0] + 1);
+
+    let block = |highest_seq, total_lost| ReportBlock {
+        ssrc: VIDEO_SSRC,
+        fraction_lost: 0,
+        total_lost,
+        highest_seq,
+        jitter: 0,
+        last_sr: 0,
+        delay: 0,
+    };
+    for block in [block(1_000, 0), block(1_100, 5)] {
+        let mut compound = rtcp::Writer::default();
+        compound.receiver_report(1, &[block]);
+        let sealed = stage.watcher.seal_rtcp(&compound);
+        stage
+            .bench
+            .feed(&mut stage.viewer, stage.watcher.addr, &sealed);
+    }
+    second(&mut stage, 10);
+    assert_eq!(watched(&stage)[2], 1, "5 of 100 were lost");
+    assert_eq!(told(&stage).len(), 1);
 }

@@ -5,10 +5,11 @@
 
 use super::thinning::Thinning;
 use crate::cells::Drop;
-use crate::media::{MediaPacket, TimeMapping, clock_rate};
+use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate};
 use crate::negotiated::{self, Codec, Extensions, Kind, PayloadType};
 use crate::ring::Start;
 use crate::rtcp::ReportBlock;
+use crate::rtp::Passed;
 use crate::rtp::numbering::Numbers;
 use crate::stats::ticks;
 use std::collections::VecDeque;
@@ -140,6 +141,25 @@ impl Track {
             packets: 0,
             octets: 0,
             reported: None,
+        }
+    }
+
+    /// What the viewer's header repeats of the publisher's, and its number on the path.
+    pub(super) fn passed<'a>(
+        &'a self,
+        batch: &'a MediaBatch,
+        packet: &MediaPacket,
+        frame_shift: u16,
+        transport_seq: u16,
+    ) -> Passed<'a> {
+        let descriptor = batch.slice(&packet.dependency_descriptor);
+        Passed {
+            mid: self.send_mid.then_some(self.mid.as_bytes()),
+            video_orientation: packet.video_orientation,
+            audio_level: packet.audio_level,
+            dependency_descriptor: (!descriptor.is_empty()).then_some(descriptor),
+            frame_shift,
+            transport_seq: Some(transport_seq),
         }
     }
 

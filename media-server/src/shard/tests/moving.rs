@@ -42,7 +42,7 @@ async fn closed(events: &mut mpsc::Receiver<Event>, wanted: SessionId) -> CloseR
         match next(events).await {
             Event::Closed { id, reason } if id == wanted => return reason,
             Event::Closed { .. } => {}
-            event @ Event::Connected { .. } => panic!("nothing connected, but {event:?}"),
+            event => panic!("nothing connected, but {event:?}"),
         }
     }
 }

@@ -2,9 +2,9 @@
 //! requests the other way. Called by the shard's turn; never waits.
 
 use super::State;
-use crate::shard::LayerPin;
 use crate::shard::link::Parcel;
 use crate::shard::table::{Index, Peer};
+use crate::shard::{Event, LayerPin};
 use media_core::cells::{Drop, KeyframeCause};
 use media_core::layers::MAX_LAYERS;
 use media_core::media::MediaBatch;
@@ -18,6 +18,13 @@ const CACHE_INTERVAL: Duration = Duration::from_millis(100);
 const FLUSH_BYTES: usize = 64 * 1024;
 
 impl State {
+    /// Media of a session flows since then.
+    pub(super) fn media_began(&mut self, index: Index, at: Instant) {
+        let id = self.table.entry(index).map(|entry| entry.id);
+        let event = id.map(|id| Event::MediaBegan { id, at });
+        self.events.extend(event);
+    }
+
     pub(super) fn request_keyframe(
         &mut self,
         now: Instant,
