@@ -27,7 +27,7 @@ pub use auth::{Auth, SecretKeyRef};
 pub use events::Events;
 pub use limits::Limits;
 pub use media::{Exposure, Media};
-pub use monitoring::Monitoring;
+pub use monitoring::{Monitoring, SloTargets};
 pub use network_policy::NetworkPolicy;
 pub use observability::Observability;
 pub use pod::Pod;

@@ -4,10 +4,12 @@
 //! compares the names with the catalogue, `tests/chart` hands the rules that the operator and its chart
 //! render to promtool.
 
+mod burns;
 mod cases;
 
 use serde_json::{Value, json};
 
+pub use burns::BURN_CASES;
 pub use cases::{CASES, OPERATOR_CASES};
 
 /// One alert: silent up to the minute before it is due, firing then, and silent again. A number is a
@@ -130,6 +132,7 @@ mod tests {
         let (number, unit) = duration.split_at(duration.len() - 1);
         let number: u64 = number.parse().expect("a number and a unit");
         match unit {
+            "s" if number.is_multiple_of(60) => number / 60,
             "m" => number,
             "h" => number * 60,
             _ => panic!("no case can name {duration}"),
@@ -162,7 +165,8 @@ mod tests {
             })
             .collect();
         alerts.sort();
-        assert_eq!(due(CASES), alerts, "tests/src/alerts/cases.rs");
+        let cases = [CASES, BURN_CASES].concat();
+        assert_eq!(due(&cases), alerts, "tests/src/alerts");
         let mut alerts: Vec<Due> = OPERATOR_ALERTS
             .iter()
             .map(|alert| (alert.name.to_owned(), minutes(alert.lasts)))

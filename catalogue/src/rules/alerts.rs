@@ -26,7 +26,7 @@ pub struct Alert {
     /// File name, without `.md`, in `docs/runbooks/`.
     pub runbook: &'static str,
     pub expr: &'static str,
-    /// How long the expression holds before anybody is told: a Prometheus duration.
+    /// How long the expression holds before anybody is told: a Prometheus duration, or [`DRAIN_IS_OVER`].
     pub lasts: &'static str,
     pub severity: Severity,
     pub summary: &'static str,
@@ -43,6 +43,9 @@ impl Alert {
             .replace("$MEDIASERVICE", service)
     }
 }
+
+/// Stands for two minutes more than a pod may drain: for the operator to look, and for Kubernetes to end the pod.
+pub const DRAIN_IS_OVER: &str = "drainTimeoutSeconds + 2m";
 
 /// Every alert that names a cause.
 pub const ALERTS: &[Alert] = &[
@@ -72,6 +75,15 @@ pub const ALERTS: &[Alert] = &[
         severity: Severity::Critical,
         summary: "A media pod has no address to give to clients",
         description: "Pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} has known no media address for 5 minutes, so it is not ready and takes no session.",
+    },
+    Alert {
+        name: "MediaDrainOverdue",
+        runbook: "MediaDrainOverdue",
+        expr: "max by (namespace, mediaservice, pod) (media_drain_state{$S}) > 0",
+        lasts: DRAIN_IS_OVER,
+        severity: Severity::Warning,
+        summary: "A media pod that should have gone is still there, and takes no session",
+        description: "Pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} has drained for 2 minutes longer than spec.rollout.drainTimeoutSeconds allows.",
     },
     Alert {
         name: "MediaSetupFailuresHigh",

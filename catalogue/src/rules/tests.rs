@@ -33,7 +33,6 @@ fn every_selector_names_the_namespace_and_the_mediaservice() {
 
 #[test]
 fn every_alert_has_severity_words_and_a_runbook_that_is_in_the_repository() {
-    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
     for rule in rules(&rule_groups(&CAM))
         .into_iter()
         .filter(|rule| rule["alert"].is_string())
@@ -58,25 +57,59 @@ fn every_alert_has_severity_words_and_a_runbook_that_is_in_the_repository() {
                 .is_some_and(|text| text.len() > 10),
             "{name}"
         );
-        let page = std::fs::read_to_string(runbooks.join(format!("{name}.md"))).unwrap_or_default();
-        for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Fix"] {
-            assert!(
-                page.contains(heading),
-                "docs/runbooks/{name}.md lacks `{heading}`"
-            );
-        }
+        sections_are_there(name);
+        let url = rule["annotations"]["runbook_url"].as_str();
+        assert_eq!(url, Some(&*format!("docs/runbooks/{name}.md")));
     }
 }
 
 #[test]
 fn every_alert_of_the_operator_has_a_runbook_too() {
-    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
     for alert in OPERATOR_ALERTS {
-        let page = std::fs::read_to_string(runbooks.join(format!("{}.md", alert.runbook)))
-            .unwrap_or_default();
-        for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Fix"] {
-            assert!(page.contains(heading), "{} lacks {heading}", alert.name);
-        }
+        sections_are_there(alert.runbook);
+    }
+}
+
+/// The page says what it is, whom it hurts, how to see it, what to do and when it is over, in that order.
+fn sections_are_there(runbook: &str) {
+    let runbooks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+    let page = std::fs::read_to_string(runbooks.join(format!("{runbook}.md")));
+    let page = page.unwrap_or_else(|error| panic!("docs/runbooks/{runbook}.md: {error}"));
+    let headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+    let wanted = ["Meaning", "Impact", "Diagnosis", "Fix", "Over when"];
+    assert_eq!(
+        headings.collect::<Vec<_>>(),
+        wanted,
+        "docs/runbooks/{runbook}.md"
+    );
+    assert!(page.starts_with(&format!("# {runbook}\n")), "{runbook}");
+    let parts = page.split("\n## ").skip(1);
+    for part in parts {
+        let words = part.split_whitespace().count();
+        assert!(
+            words >= 8,
+            "docs/runbooks/{runbook}.md: hardly anything in {part}"
+        );
+    }
+}
+
+#[test]
+fn the_list_of_runbooks_has_every_alert_with_its_severity() {
+    let list = include_str!("../../../docs/runbooks/README.md");
+    let groups = rule_groups(&CAM);
+    let of_services = rules(&groups).into_iter().filter_map(|rule| {
+        let severity = rule["labels"]["severity"].as_str()?;
+        Some((rule["alert"].as_str()?.to_owned(), severity.to_owned()))
+    });
+    let of_operator = OPERATOR_ALERTS.iter();
+    let of_operator = of_operator.map(|a| (a.name.to_owned(), a.severity.as_str().to_owned()));
+    for (name, severity) in of_services.chain(of_operator) {
+        let start = format!("| [{name}]({name}.md) | ");
+        let line = list.lines().find_map(|line| line.strip_prefix(&*start));
+        assert!(
+            line.is_some_and(|line| line.contains(&*severity)),
+            "{name}: {severity}"
+        );
     }
 }
 
@@ -109,6 +142,7 @@ fn a_disabled_alert_is_left_out_and_the_base_goes_before_the_runbook() {
     let options = Options {
         runbook_base_url: "https://example.com/wiki/",
         disabled_alerts: &disabled,
+        ..Options::default()
     };
     let groups = rule_groups_with(&CAM, &options);
     let rules = rules(&groups);
@@ -130,21 +164,35 @@ fn a_disabled_alert_is_left_out_and_the_base_goes_before_the_runbook() {
 #[test]
 fn a_group_that_would_be_empty_is_not_there() {
     let mut disabled: Vec<String> = ALERTS.iter().map(|alert| alert.name.to_owned()).collect();
-    disabled.push("MediaAvailabilityBurn".to_owned());
+    disabled.extend(slo::SLIS.iter().map(|sli| sli.alert.to_owned()));
     let groups = rule_groups_with(
         &CAM,
         &Options {
-            runbook_base_url: "",
             disabled_alerts: &disabled,
+            ..Options::default()
         },
     );
     assert_eq!(groups.as_array().expect("a list").len(), 1);
 }
 
 #[test]
-fn every_window_of_a_burn_alert_is_recorded() {
-    for burn in BURNS {
-        assert!(WINDOWS.contains(&burn.long) && WINDOWS.contains(&burn.short));
+fn labels_of_the_users_are_on_every_alert_and_change_none_of_its_own() {
+    let own = [("team", "video"), ("severity", "none")];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let own = BTreeMap::from(own);
+    let options = Options {
+        alert_labels: Some(&own),
+        ..Options::default()
+    };
+    let groups = rule_groups_with(&CAM, &options);
+    for rule in rules(&groups) {
+        let labels = &rule["labels"];
+        assert_eq!(
+            labels["team"] == "video",
+            rule["alert"].is_string(),
+            "{rule}"
+        );
+        assert_ne!(labels["severity"], "none", "{rule}");
     }
 }
 

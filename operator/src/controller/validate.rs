@@ -3,6 +3,7 @@
 //! Pure. The API server has applied the CEL rules already; what is checked here can only come from
 //! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
 
+use catalogue::rules::slo::{Objective, Objectives};
 use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
@@ -14,7 +15,9 @@ use super::build::{config, meta};
 use super::fetch::Fetched;
 use super::quantity;
 use crate::capabilities::Served;
-use crate::crd::{Exposure, Media, MediaServiceSpec, OnOperatorUpgrade, Pod, SecretKeyRef};
+use crate::crd::{
+    Exposure, Media, MediaServiceSpec, OnOperatorUpgrade, Pod, SecretKeyRef, SloTargets,
+};
 use crate::hash;
 
 /// A MediaService that can be built.
@@ -33,6 +36,8 @@ pub struct ValidService {
     pub placement: Placement,
     pub addresses: AddressTable,
     pub keys: Keys,
+    /// What the alerts measure it by.
+    pub objectives: Objectives,
     /// Which optional APIs objects can be made of.
     pub served: Served,
     /// Namespace of the operator, which may scrape every pod.
@@ -97,6 +102,8 @@ pub enum ValidateError {
         "spec.signalling has no host: ingress.host or httpRoute.hostnames is the name under which clients reach the service"
     )]
     Host,
+    #[error("spec.monitoring.sloTargets has {value}, not percent from 94 to below 100")]
+    SloTarget { value: String },
 }
 
 impl ValidateError {
@@ -142,11 +149,26 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         placement: placement(&spec.pod)?,
         addresses: addresses::discover(&name, &spec, &fetched.live, &fetched.nodes)?,
         keys: keys(&name, &spec),
+        objectives: objectives(&spec.monitoring.slo_targets)?,
         served: fetched.served,
         operator_namespace: fetched.operator_namespace.clone(),
         spec_hash: spec_hash(&spec),
         name,
         spec,
+    })
+}
+
+fn objectives(targets: &SloTargets) -> Result<Objectives, ValidateError> {
+    let read = |value: &String| {
+        Objective::parse(value).ok_or_else(|| ValidateError::SloTarget {
+            value: value.clone(),
+        })
+    };
+    Ok(Objectives {
+        setup: read(&targets.setup)?,
+        latency: read(&targets.latency)?,
+        continuity: read(&targets.continuity)?,
+        availability: read(&targets.availability)?,
     })
 }
 

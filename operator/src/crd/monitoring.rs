@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use catalogue::rules::OWN_LABELS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub struct Monitoring {
     pub prometheus_rule: PrometheusRule,
     /// ConfigMaps with Grafana dashboards.
     pub dashboards: Dashboards,
+    /// What the service aims at, in percent over 30 days: the burn alerts say when it is missed. A change
+    /// replaces no pod.
+    pub slo_targets: SloTargets,
 
     /// Whether pods expose families with a series for each session (label `session_id`). Default true.
     /// False: histograms and counters come without that label and gauges not at all. A change replaces
@@ -36,6 +40,7 @@ impl Default for Monitoring {
             service_monitor: ServiceMonitor::default(),
             prometheus_rule: PrometheusRule::default(),
             dashboards: Dashboards::default(),
+            slo_targets: SloTargets::default(),
             per_session_series: true,
             max_series_per_family: 20_000,
         }
@@ -92,6 +97,10 @@ pub struct PrometheusRule {
     /// is no alert's leaves out nothing.
     #[schemars(length(max = 64))]
     pub disabled_alerts: Vec<BoundedString>,
+    /// Labels that every alert gets beside its own, at most 16, such as `team: video`: what your Alertmanager
+    /// routes by. Default: none. A name must be one that your Prometheus takes for a label.
+    #[schemars(schema_with = "alert_labels")]
+    pub alert_labels: BTreeMap<String, String>,
 }
 
 impl Default for PrometheusRule {
@@ -101,8 +110,66 @@ impl Default for PrometheusRule {
             labels: release_label(),
             runbook_base_url: String::new(),
             disabled_alerts: Vec::new(),
+            alert_labels: BTreeMap::new(),
         }
     }
+}
+
+/// Bounded so that the API server can bound the cost of the rule over the names.
+fn alert_labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let own = OWN_LABELS.join("', '");
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 253},
+        "x-kubernetes-validations": rule(
+            &format!("self.all(k, !(k in ['{own}']))"),
+            &format!("prometheusRule.alertLabels must not have a name that alerts have themselves: {}", OWN_LABELS.join(", ")),
+        ),
+    })
+}
+
+/// Objectives of the four service level indicators: percents from 94 to below 100, as text.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(default)]
+pub struct SloTargets {
+    /// Sessions that connect within 10 s of their POST, of those that connect or fail to. Default "99.5".
+    #[schemars(schema_with = "percent")]
+    pub setup: String,
+    /// Viewers that are sent their first media within 1 s of their POST, of those whose device was there. Default "95".
+    #[schemars(schema_with = "percent")]
+    pub latency: String,
+    /// Seconds of viewers without a gap of a second and with less than 5 % loss, of those with a live device.
+    /// Default "99.9". A device that sends no video while its picture stands still makes gaps: aim lower for those.
+    #[schemars(schema_with = "percent")]
+    pub continuity: String,
+    /// Signalling requests that are not answered with 5xx. Default "99.9".
+    #[schemars(schema_with = "percent")]
+    pub availability: String,
+}
+
+impl Default for SloTargets {
+    fn default() -> Self {
+        let percent = |text: &str| text.to_owned();
+        Self {
+            setup: percent("99.5"),
+            latency: percent("95"),
+            continuity: percent("99.9"),
+            availability: percent("99.9"),
+        }
+    }
+}
+
+/// Text, because the API's conventions have no fractions in numbers.
+fn percent(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "maxLength": 6,
+        "x-kubernetes-validations": rule(
+            "self.matches('^9[4-9]([.][0-9]{1,3})?$')",
+            "each of monitoring.sloTargets must be percent from 94 to below 100 with at most three decimals, such as \"99.5\"",
+        ),
+    })
 }
 
 /// Dashboard ConfigMaps, as Grafana's sidecar loads them.

@@ -86,6 +86,8 @@ fn what_is_right_breaks_no_rule() {
         json!({"signalling": {"certificateIssuerRef": {"name": "le"}, "ingress": {"host": "a", "tlsSecretName": "t"}}}),
         json!({"signalling": {"corsOrigins": ["*", "http://localhost:8080"]}}),
         json!({"monitoring": {"prometheusRule": {"runbookBaseURL": "https://example.com/wiki"}}}),
+        json!({"monitoring": {"prometheusRule": {"alertLabels": {"team": "a", "tier": ""}}}}),
+        json!({"monitoring": {"sloTargets": {"setup": "94", "latency": "99.999", "continuity": "95.5"}}}),
         json!({"auth": {"jwksURL": "https://login.example.com:8443/realms/x/certs?a=b", "tenantClaim": "https://example.com/tenant"}}),
         json!({"rollout": {"drainTimeoutSeconds": 30}, "limits": {"idlePublisherKbps": 50000}}),
         json!({"pod": {"resources": {"requests": {"cpu": "2000m", "memory": "2048Mi"}, "limits": {"cpu": 2, "memory": "2Gi"}}}}),

@@ -1,4 +1,4 @@
-//! The cases: one for each alert. `ax5` is six times `a`, `0+2x5` counts from 0 by 2.
+//! The cases: one for each alert with a cause. `ax5` is six times `a`, `0+2x5` counts from 0 by 2.
 //!
 //! A rate over a window of minutes is what the last so many samples say: it ends, or falls below the
 //! threshold, that much later than what it counts.
@@ -43,6 +43,16 @@ pub const CASES: &[Case] = &[
         ends: 9,
         labels: "severity=critical,namespace=media,mediaservice=cam,pod=cam-0",
         description: "Pod cam-0 of media/cam has known no media address for 5 minutes, so it is not ready and takes no session.",
+    },
+    Case {
+        alert: "MediaDrainOverdue",
+        // It may drain for nine minutes, and is drained before that; then it is gone.
+        series: &[("media_drain_state{@cam,pod=\"cam-0\"}", "0x1 1x5 2x7 stale")],
+        holds: 2,
+        fires: 13,
+        ends: 16,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "Pod cam-0 of media/cam has drained for 2 minutes longer than spec.rollout.drainTimeoutSeconds allows.",
     },
     Case {
         alert: "MediaSetupFailuresHigh",
@@ -193,84 +203,6 @@ pub const CASES: &[Case] = &[
         ends: 9,
         labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
         description: "Pod cam-0 has held more tasks than 100 + 4 for each connection for at least 10 minutes: memory will grow until it is restarted.",
-    },
-    // Each pair of windows by a share of failures that the faster pairs allow: 2 %, 1 %, 0.5 % and 0.2 %.
-    Case {
-        alert: "MediaAvailabilityBurn",
-        series: &[
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+2x10 20x40",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+98x50",
-            ),
-        ],
-        holds: 1,
-        fires: 3,
-        ends: 13,
-        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
-        description: "2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
-    },
-    Case {
-        alert: "MediaAvailabilityBurn",
-        series: &[
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+1x20 20x40",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+99x60",
-            ),
-        ],
-        holds: 1,
-        fires: 16,
-        ends: 32,
-        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
-        description: "1% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
-    },
-    Case {
-        alert: "MediaAvailabilityBurn",
-        series: &[
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+1x70 70x80",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+199x150",
-            ),
-        ],
-        holds: 1,
-        fires: 61,
-        ends: 117,
-        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
-        description: "0.5% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
-    },
-    Case {
-        alert: "MediaAvailabilityBurn",
-        // A pod that is not ready says so to its probe, which is nobody's request.
-        series: &[
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+1x190 190x190",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+499x380",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"GET\",path=\"/readyz\",status=\"503\"}",
-                "0+400x380",
-            ),
-        ],
-        holds: 1,
-        fires: 181,
-        ends: 370,
-        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
-        description: "0.2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
     },
 ];
 

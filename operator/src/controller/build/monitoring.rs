@@ -51,11 +51,15 @@ pub fn build_prometheus_rule(service: &ValidService) -> DynamicObject {
     if service.spec.replicas == 0 {
         disabled_alerts.push("MediaNoAcceptingPods".to_owned());
     }
+    let drain_timeout = service.spec.rollout.drain_timeout_seconds;
     let groups = catalogue::rules::rule_groups_with(
         &selector,
         &Options {
             disabled_alerts: &disabled_alerts,
             runbook_base_url: &wanted.runbook_base_url,
+            objectives: service.objectives,
+            alert_labels: Some(&wanted.alert_labels),
+            drain_timeout_seconds: u32::try_from(drain_timeout).unwrap_or_default(),
         },
     );
     let metadata = meta::object_with_labels(service, &service.name, &wanted.labels);

@@ -196,6 +196,31 @@ fn nothing_is_made_of_an_api_that_the_cluster_has_not_and_the_ingress_goes_witho
     assert!(children.certificate.is_none() && children.ingress.is_some());
 }
 
+/// The expressions and descriptions of the rules, and the pod's part that decides on a restart.
+fn rules_and_pod(monitoring: &str) -> (String, String) {
+    let with = format!("{{exposure: HostPort}}, monitoring: {monitoring}");
+    let children = children(&MINIMAL.replace("{exposure: HostPort}", &with));
+    let rule = children.prometheus_rule.expect("made");
+    let set = serde_json::to_string(&children.stateful_set.spec).unwrap();
+    (rule.data["spec"]["groups"].to_string(), set)
+}
+
+#[test]
+fn other_targets_and_labels_reach_the_rules_and_no_pod() {
+    let (usual, pod) = rules_and_pod("{}");
+    let (changed, same) = rules_and_pod(
+        "{sloTargets: {continuity: '99.5'}, prometheusRule: {alertLabels: {team: video}}}",
+    );
+    assert!(usual.contains("mediaservice:continuity_errors:ratio_rate1h{namespace=\\\"beta\\\",mediaservice=\\\"alpha\\\"} > 14.4 * 0.001"), "{usual}");
+    assert!(changed.contains("mediaservice:continuity_errors:ratio_rate1h{namespace=\\\"beta\\\",mediaservice=\\\"alpha\\\"} > 14.4 * 0.005"), "{changed}");
+    assert!(
+        usual.contains("\"for\":\"660s\""),
+        "a drain of 540 s that is not over"
+    );
+    assert!(changed.contains("\"team\":\"video\"") && !usual.contains("team"));
+    assert_eq!(pod, same);
+}
+
 #[test]
 fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: a, namespace: b}\nspec: {media: {exposure: HostPort}}\n";
@@ -204,7 +229,7 @@ fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     fetched.served = Served::all(Availability::Absent);
     let (_, children) = build_offline(&fetched).unwrap();
     assert!(children.service_monitor.is_none() && children.prometheus_rule.is_none());
-    assert_eq!(children.dashboards.len(), 1);
+    assert_eq!(children.dashboards.len(), 6);
 }
 
 #[test]

@@ -188,3 +188,32 @@ async fn a_service_monitor_that_its_prometheus_refuses_shows_until_it_is_taken()
     assert!(after.iter().all(of_status), "{after:?}");
     operator.stop().await;
 }
+
+#[tokio::test]
+async fn other_targets_and_labels_reach_the_rules_and_nothing_else_is_written() {
+    let fake = cluster(json!({}));
+    let operator = Operator::start(&fake).await;
+    settled(&fake).await;
+    let rule = MONITOR.replace("servicemonitors", "prometheusrules");
+    let groups = || fake.get(&rule)["spec"]["groups"].to_string();
+    assert!(groups().contains("> 14.4 * 0.05 and"), "{}", groups());
+    let before = writes(&fake).len();
+    fake.edit(SERVICE, |service| {
+        service["spec"]["monitoring"] = json!({
+            "sloTargets": {"latency": "98"},
+            "prometheusRule": {"alertLabels": {"team": "video"}},
+        });
+    });
+    eventually("the rules to have both", PATIENCE, || {
+        let groups = groups();
+        let both = groups.contains("> 14.4 * 0.02 and") && groups.contains("\"team\":\"video\"");
+        if both { Ok(()) } else { Err(groups) }
+    })
+    .await;
+    settled(&fake).await;
+    let meanwhile = writes(&fake).split_off(before);
+    let expected =
+        |write: &Write| write.path == rule || write.path.ends_with("/mediaservices/cam/status");
+    assert!(meanwhile.iter().all(expected), "{meanwhile:?}");
+    operator.stop().await;
+}

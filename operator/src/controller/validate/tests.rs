@@ -84,7 +84,10 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
     let plain = hash_of(serde_json::json!({"media": {"exposure": "HostPort"}}));
     let stopped = serde_json::json!({
         "media": {"exposure": "HostPort"}, "replicas": 0,
-        "monitoring": {"dashboards": {"enabled": false}},
+        "monitoring": {
+            "dashboards": {"enabled": false}, "sloTargets": {"setup": "98.5"},
+            "prometheusRule": {"alertLabels": {"team": "video"}, "disabledAlerts": ["MediaPodDown"]},
+        },
         "signalling": {"ingress": {"host": "a.example.com"}},
         "rollout": {"drainTimeoutSeconds": 60, "onOperatorUpgrade": "Roll"},
     });

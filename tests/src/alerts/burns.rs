@@ -1,0 +1,345 @@
+//! A case for each burn alert: an indicator and a pair of windows.
+//!
+//! The share that fails is one that the faster pairs allow: 20, 10, 5 and 2 times the budget of the indicator.
+
+use super::Case;
+
+pub const BURN_CASES: &[Case] = &[
+    Case {
+        alert: "MediaSetupBurn",
+        // What a client gave up says nothing.
+        series: &[
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0+10x10 100x40",
+            ),
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
+                "0+90x50",
+            ),
+            (
+                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10.0\"}",
+                "0+90x50",
+            ),
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"cancelled\"}",
+                "0+90x50",
+            ),
+        ],
+        holds: 1,
+        fires: 3,
+        ends: 13,
+        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
+        description: "10% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaSetupBurn",
+        // All connect, some late; and the bound as Prometheus 2 writes it.
+        series: &[
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
+                "0+100x60",
+            ),
+            (
+                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10\"}",
+                "0+95x20 2000+100x40",
+            ),
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0x60",
+            ),
+        ],
+        holds: 1,
+        fires: 16,
+        ends: 34,
+        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
+        description: "5% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaSetupBurn",
+        series: &[
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0+1x70 70x80",
+            ),
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
+                "0+39x150",
+            ),
+            (
+                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10.0\"}",
+                "0+39x150",
+            ),
+        ],
+        holds: 1,
+        fires: 61,
+        ends: 122,
+        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
+        description: "2.5% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaSetupBurn",
+        series: &[
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0+1x190 190x190",
+            ),
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
+                "0+99x380",
+            ),
+            (
+                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10.0\"}",
+                "0+99x380",
+            ),
+        ],
+        holds: 1,
+        fires: 181,
+        ends: 375,
+        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
+        description: "1% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaLatencyBurn",
+        // Half of them late, half never.
+        series: &[
+            (
+                "media_first_media_seconds_bucket{@cam,pod=\"cam-0\",le=\"1.0\"}",
+                "0x10 10+10x39",
+            ),
+            (
+                "media_first_media_seconds_count{@cam,pod=\"cam-0\"}",
+                "0+5x10 60+10x39",
+            ),
+            (
+                "media_viewers_without_media_total{@cam,pod=\"cam-0\"}",
+                "0+5x10 50x40",
+            ),
+        ],
+        holds: 1,
+        fires: 3,
+        ends: 13,
+        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
+        description: "100% of the viewers of media/cam got no media within 1 s; the objective is at most 5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaLatencyBurn",
+        series: &[
+            (
+                "media_first_media_seconds_bucket{@cam,pod=\"cam-0\",le=\"1.0\"}",
+                "0+5x20 110+10x39",
+            ),
+            (
+                "media_first_media_seconds_count{@cam,pod=\"cam-0\"}",
+                "0+10x60",
+            ),
+            (
+                "media_viewers_without_media_total{@cam,pod=\"cam-0\"}",
+                "0x60",
+            ),
+        ],
+        holds: 1,
+        fires: 16,
+        ends: 34,
+        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
+        description: "50% of the viewers of media/cam got no media within 1 s; the objective is at most 5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaLatencyBurn",
+        series: &[
+            (
+                "media_first_media_seconds_bucket{@cam,pod=\"cam-0\",le=\"1.0\"}",
+                "0+3x70 214+4x79",
+            ),
+            (
+                "media_first_media_seconds_count{@cam,pod=\"cam-0\"}",
+                "0+4x150",
+            ),
+            (
+                "media_viewers_without_media_total{@cam,pod=\"cam-0\"}",
+                "0x150",
+            ),
+        ],
+        holds: 1,
+        fires: 61,
+        ends: 122,
+        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
+        description: "25% of the viewers of media/cam got no media within 1 s; the objective is at most 5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaLatencyBurn",
+        series: &[
+            (
+                "media_first_media_seconds_bucket{@cam,pod=\"cam-0\",le=\"1.0\"}",
+                "0+9x190 1720+10x189",
+            ),
+            (
+                "media_first_media_seconds_count{@cam,pod=\"cam-0\"}",
+                "0+10x380",
+            ),
+            (
+                "media_viewers_without_media_total{@cam,pod=\"cam-0\"}",
+                "0x380",
+            ),
+        ],
+        holds: 1,
+        fires: 181,
+        ends: 375,
+        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
+        description: "10% of the viewers of media/cam got no media within 1 s; the objective is at most 5 % over 30 days.",
+    },
+    Case {
+        alert: "MediaContinuityBurn",
+        // Gaps and losses add up.
+        series: &[
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
+                "0+1x10 10x40",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"loss\"}",
+                "0+1x10 10x40",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
+                "0+98x50",
+            ),
+        ],
+        holds: 1,
+        fires: 3,
+        ends: 13,
+        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
+        description: "2% of the time that media/cam was watched had a gap of 1 s or a loss of 5 %; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaContinuityBurn",
+        series: &[
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
+                "0+1x20 20x40",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
+                "0+99x60",
+            ),
+        ],
+        holds: 1,
+        fires: 16,
+        ends: 32,
+        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
+        description: "1% of the time that media/cam was watched had a gap of 1 s or a loss of 5 %; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaContinuityBurn",
+        series: &[
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"loss\"}",
+                "0+1x70 70x80",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
+                "0+199x150",
+            ),
+        ],
+        holds: 1,
+        fires: 61,
+        ends: 117,
+        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
+        description: "0.5% of the time that media/cam was watched had a gap of 1 s or a loss of 5 %; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaContinuityBurn",
+        series: &[
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
+                "0+1x190 190x190",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
+                "0+499x380",
+            ),
+        ],
+        holds: 1,
+        fires: 181,
+        ends: 370,
+        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
+        description: "0.2% of the time that media/cam was watched had a gap of 1 s or a loss of 5 %; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+2x10 20x40",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+98x50",
+            ),
+        ],
+        holds: 1,
+        fires: 3,
+        ends: 13,
+        labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
+        description: "2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x20 20x40",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+99x60",
+            ),
+        ],
+        holds: 1,
+        fires: 16,
+        ends: 32,
+        labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
+        description: "1% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x70 70x80",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+199x150",
+            ),
+        ],
+        holds: 1,
+        fires: 61,
+        ends: 117,
+        labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
+        description: "0.5% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+    Case {
+        alert: "MediaAvailabilityBurn",
+        // A pod that is not ready says so to its probe, which is nobody's request.
+        series: &[
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "0+1x190 190x190",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "0+499x380",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"GET\",path=\"/readyz\",status=\"503\"}",
+                "0+400x380",
+            ),
+        ],
+        holds: 1,
+        fires: 181,
+        ends: 370,
+        labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
+        description: "0.2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+    },
+];
