@@ -4,14 +4,39 @@
 //! for every panel because the builder asks for them. Never talks to Grafana. Called by the operator,
 //! which puts the JSON into a ConfigMap that Grafana's sidecar reads, and by `cargo xtask gen` for the chart.
 
+mod capacity;
+mod devices;
+mod logs;
 mod operator;
 mod overview;
 mod panel;
+mod quality;
+mod slo;
 mod variables;
 
 use serde_json::Value;
 
 use crate::rules::Selector;
+
+/// What panels about one MediaService select.
+const OF_SERVICE: &str = "namespace=\"$namespace\",mediaservice=\"$service\"";
+/// What panels select that can be about some of its pods.
+const OF_PODS: &str = "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\"";
+
+/// Families that a MediaService has no series of, although it carries sessions, and what it takes for some. A panel
+/// may be empty that asks for one of them; no other.
+pub const EMPTY_WITHOUT: &[(&str, &str)] = &[
+    ("media_jwks_age_seconds", "spec.auth.jwksURL"),
+    ("media_jwks_fetches_total", "spec.auth.jwksURL"),
+    ("media_events_waiting", "spec.events"),
+    ("media_events_delivered_total", "spec.events"),
+    ("media_events_retries_total", "spec.events"),
+    ("media_events_dropped_total", "spec.events"),
+    (
+        "media_metrics_series_folded_total",
+        "more series of a family than spec.monitoring.maxSeriesPerFamily",
+    ),
+];
 
 /// One dashboard, ready for a ConfigMap.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,10 +49,19 @@ pub struct Dashboard {
 
 /// Every dashboard of a MediaService.
 pub fn dashboards(selector: &Selector<'_>) -> Vec<Dashboard> {
-    vec![Dashboard {
-        id: "overview",
-        json: overview::build(selector),
-    }]
+    let all: [(_, fn(&Selector<'_>) -> Value); 6] = [
+        ("overview", overview::build),
+        ("quality", quality::build),
+        ("devices", devices::build),
+        ("slo", slo::build),
+        ("capacity", capacity::build),
+        ("logs", logs::build),
+    ];
+    let built = all.into_iter().map(|(id, build)| Dashboard {
+        id,
+        json: build(selector),
+    });
+    built.collect()
 }
 
 /// The operator's own, which its chart brings.

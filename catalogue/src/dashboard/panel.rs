@@ -11,6 +11,85 @@ pub enum Kind {
     Stat,
     /// Lines over time.
     Lines,
+    /// A bar for each series, now.
+    Bars,
+    /// Numbers of log lines over time.
+    LogCounts,
+    /// Log lines.
+    LogLines,
+    /// A list of traces.
+    Traces,
+}
+
+impl Kind {
+    /// What Grafana calls the panel.
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Stat => "stat",
+            Kind::Lines | Kind::LogCounts => "timeseries",
+            Kind::Bars => "bargauge",
+            Kind::LogLines => "logs",
+            Kind::Traces => "table",
+        }
+    }
+
+    /// Kind of the data source, and the variable that names one.
+    fn source(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Stat | Kind::Lines | Kind::Bars => ("prometheus", "${datasource}"),
+            Kind::LogCounts | Kind::LogLines => ("loki", "${loki_datasource}"),
+            Kind::Traces => ("tempo", "${tempo_datasource}"),
+        }
+    }
+
+    /// Width and height on the grid.
+    fn size(self) -> (u32, u32) {
+        match self {
+            Kind::Stat => (4, 4),
+            Kind::Lines | Kind::LogCounts => (8, 8),
+            Kind::Bars => (8, 12),
+            Kind::LogLines => (16, 8),
+            Kind::Traces => (8, 8),
+        }
+    }
+
+    fn options(self) -> Value {
+        let reduced = json!({"calcs": ["lastNotNull"], "fields": "", "values": false});
+        match self {
+            Kind::Stat => json!({
+                "reduceOptions": reduced,
+                "colorMode": "value", "graphMode": "area", "textMode": "auto",
+            }),
+            Kind::Lines | Kind::LogCounts => json!({
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }),
+            Kind::Bars => json!({
+                "reduceOptions": reduced,
+                "displayMode": "basic", "orientation": "horizontal", "showUnfilled": true,
+            }),
+            Kind::LogLines => json!({
+                "showTime": true, "wrapLogMessage": true, "sortOrder": "Descending", "enableLogDetails": true,
+            }),
+            Kind::Traces => json!({}),
+        }
+    }
+
+    fn target(self, query: &Query, selection: &str) -> Value {
+        let expr = query.expr.replace("$S", selection);
+        let is_range = self == Kind::Lines;
+        match self {
+            Kind::Stat | Kind::Lines | Kind::Bars => json!({
+                "expr": expr, "legendFormat": query.legend, "instant": !is_range, "range": is_range,
+            }),
+            Kind::LogCounts | Kind::LogLines => json!({
+                "expr": expr, "legendFormat": query.legend, "queryType": "range",
+            }),
+            Kind::Traces => json!({
+                "query": expr, "queryType": "traceql", "tableType": "traces", "limit": 20,
+            }),
+        }
+    }
 }
 
 /// Units as Grafana names them.
@@ -85,7 +164,8 @@ pub fn model(head: Head, rows: &[Row], selection: &str) -> Value {
         "tags": ["mediaservice"],
         "schemaVersion": 39,
         "version": 1,
-        "editable": true,
+        // Grafana's sidecar would write over what somebody changes here.
+        "editable": false,
         "graphTooltip": 1,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
@@ -110,16 +190,13 @@ fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
         let mut x = 0;
         let mut height = 0;
         for panel in row.panels {
-            let (w, h) = match panel.kind {
-                Kind::Stat => (4, 4),
-                Kind::Lines => (8, 8),
-            };
+            let (w, h) = panel.kind.size();
             if x + w > COLUMNS {
-                (x, y) = (0, y + height);
+                (x, y, height) = (0, y + height, 0);
             }
             id += 1;
             placed.push(panel.model((id, x, y, w, h), selection));
-            height = h;
+            height = height.max(h);
             x += w;
         }
         y += height;
@@ -129,39 +206,26 @@ fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
 
 impl Panel {
     fn model(&self, (id, x, y, w, h): (u32, u32, u32, u32, u32), selection: &str) -> Value {
-        let datasource = json!({"type": "prometheus", "uid": "${datasource}"});
+        let (source, variable) = self.kind.source();
+        let datasource = json!({"type": source, "uid": variable});
         let targets: Vec<Value> = self
             .queries
             .iter()
             .zip('A'..)
             .map(|(query, letter)| {
-                json!({
-                    "refId": letter.to_string(),
-                    "datasource": datasource,
-                    "expr": query.expr.replace("$S", selection),
-                    "legendFormat": query.legend,
-                    "instant": self.kind == Kind::Stat,
-                    "range": self.kind == Kind::Lines,
-                })
+                let mut target = self.kind.target(query, selection);
+                target["refId"] = letter.to_string().into();
+                target["datasource"] = datasource.clone();
+                target
             })
             .collect();
         let mut steps = vec![json!({"color": "green", "value": null})];
         if let Some(value) = self.red_from {
             steps.push(json!({"color": "red", "value": value}));
         }
-        let options = match self.kind {
-            Kind::Stat => json!({
-                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
-                "colorMode": "value", "graphMode": "area", "textMode": "auto",
-            }),
-            Kind::Lines => json!({
-                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
-                "tooltip": {"mode": "multi", "sort": "desc"},
-            }),
-        };
         json!({
             "id": id,
-            "type": match self.kind { Kind::Stat => "stat", Kind::Lines => "timeseries" },
+            "type": self.kind.as_str(),
             "title": self.title,
             "description": self.description,
             "datasource": datasource,
@@ -170,7 +234,7 @@ impl Panel {
                 "defaults": {"unit": self.unit.as_str(), "min": 0, "thresholds": {"mode": "absolute", "steps": steps}},
                 "overrides": [],
             },
-            "options": options,
+            "options": self.kind.options(),
             "targets": targets,
         })
     }

@@ -1,120 +1,115 @@
-//! Tests of the dashboard: what an import would stumble over.
+//! Tests of the dashboards: what an import would stumble over, and what would mislead who reads them.
+
+mod linter;
+mod units;
 
 use super::*;
+use crate::families::find;
 
 const CAM: Selector<'static> = Selector {
     namespace: "media",
     service: "cam",
 };
 
-fn panels() -> Vec<Value> {
-    panels_of(&dashboards(&CAM).remove(0).json)
+/// Every dashboard, by its id.
+fn all() -> Vec<Dashboard> {
+    let mut all = dashboards(&CAM);
+    all.push(of_operator());
+    all
 }
 
-fn panels_of(model: &Value) -> Vec<Value> {
-    model["panels"]
-        .as_array()
-        .expect("a list")
+/// Dashboard, title and model of every panel.
+fn panels() -> Vec<(&'static str, String, Value)> {
+    let of = |dashboard: &Dashboard| {
+        let panels = dashboard.json["panels"].as_array().expect("a list");
+        let panels = panels.iter().filter(|panel| panel["type"] != "row");
+        let titled = |panel: &Value| {
+            let title = panel["title"].as_str().expect("a title");
+            (dashboard.id, title.to_owned(), panel.clone())
+        };
+        panels.map(titled).collect::<Vec<_>>()
+    };
+    all().iter().flat_map(of).collect()
+}
+
+/// Queries of a panel that Prometheus answers.
+fn queries(panel: &Value) -> Vec<&str> {
+    let targets = panel["targets"].as_array().expect("a list");
+    let asked = targets
         .iter()
-        .filter(|panel| panel["type"] != "row")
-        .cloned()
+        .filter(|target| target["datasource"]["type"] == "prometheus");
+    asked
+        .map(|target| target["expr"].as_str().expect("an expression"))
         .collect()
 }
 
 #[test]
-fn the_uid_is_stable_short_and_different_for_each_mediaservice() {
+fn there_is_a_dashboard_for_each_question_whose_figures_there_are() {
+    let ids: Vec<&str> = dashboards(&CAM).iter().map(|d| d.id).collect();
     assert_eq!(
-        uid(&CAM, "overview"),
-        dashboards(&CAM)[0].json["uid"].as_str().expect("a uid")
+        ids,
+        ["overview", "quality", "devices", "slo", "capacity", "logs"]
     );
-    assert_ne!(
-        uid(&CAM, "overview"),
-        uid(
-            &Selector {
-                namespace: "media",
-                service: "cam2"
-            },
-            "overview"
-        )
-    );
-    assert!(uid(&CAM, "overview").len() <= 40);
+}
+
+#[test]
+fn the_uid_is_stable_short_and_different_for_each_mediaservice_and_dashboard() {
+    let mut seen = std::collections::HashSet::new();
+    for selector in [
+        CAM,
+        Selector {
+            service: "cam2",
+            ..CAM
+        },
+    ] {
+        for dashboard in dashboards(&selector) {
+            let wanted = uid(&selector, dashboard.id);
+            assert_eq!(dashboard.json["uid"], *wanted);
+            assert!(wanted.len() <= 40 && seen.insert(wanted));
+        }
+    }
 }
 
 #[test]
 fn the_title_ends_with_the_mediaservice_and_the_variables_are_preset_to_it() {
-    let model = dashboards(&CAM).remove(0).json;
-    assert!(
-        model["title"]
-            .as_str()
-            .expect("a title")
-            .ends_with("media/cam")
-    );
-    let names: Vec<&str> = model["templating"]["list"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(|variable| variable["name"].as_str())
-        .collect();
-    assert_eq!(names, ["datasource", "namespace", "service", "pod"]);
-    assert_eq!(model["templating"]["list"][1]["current"]["value"], "media");
-    assert_eq!(model["templating"]["list"][2]["current"]["value"], "cam");
-}
-
-#[test]
-fn every_panel_has_a_description_a_unit_a_data_source_and_legends() {
-    let of_operator = panels_of(&of_operator().json);
-    assert!(of_operator.len() > 8, "{} panels", of_operator.len());
-    for panel in panels().into_iter().chain(of_operator) {
-        let title = panel["title"].as_str().expect("a title");
-        assert!(
-            panel["description"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty()),
-            "{title}"
+    for dashboard in dashboards(&CAM) {
+        let model = &dashboard.json;
+        let title = model["title"].as_str().expect("a title");
+        assert!(title.ends_with(" media/cam"), "{title}");
+        let variables = model["templating"]["list"].as_array().expect("a list");
+        let preset = |name: &str| {
+            let found = variables.iter().find(|variable| variable["name"] == name);
+            found.unwrap_or_else(|| panic!("{title}: no {name}"))["current"]["value"].clone()
+        };
+        assert_eq!(
+            (preset("namespace"), preset("service")),
+            ("media".into(), "cam".into())
         );
-        assert!(
-            panel["fieldConfig"]["defaults"]["unit"].is_string(),
-            "{title}"
-        );
-        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
-        for target in panel["targets"].as_array().expect("a list") {
-            assert!(
-                target["legendFormat"]
-                    .as_str()
-                    .is_some_and(|text| !text.is_empty()),
-                "{title}"
-            );
-        }
     }
 }
 
+/// A selector without one of both would mix MediaServices of one name in two namespaces, or of one namespace.
 #[test]
-fn every_query_selects_one_mediaservice_and_lines_use_the_rate_interval() {
-    for panel in panels() {
+fn every_query_selects_one_mediaservice_or_one_release_of_the_operator() {
+    for (dashboard, title, panel) in panels() {
+        let selection = match dashboard {
+            "operator" => "namespace=\"$namespace\"",
+            "slo" => OF_SERVICE,
+            "logs" => "namespace=\"$namespace\",pod=~\"$service-[0-9]+\"",
+            _ => OF_PODS,
+        };
         for target in panel["targets"].as_array().expect("a list") {
-            let expr = target["expr"].as_str().expect("an expression");
-            for part in expr.split('{').skip(1) {
+            let query = target["expr"].as_str().unwrap_or_default();
+            let metrics = target["datasource"]["type"] == "prometheus";
+            if metrics {
+                let named = crate::expr::names(query).series.len();
                 assert!(
-                    part.starts_with(
-                        "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\""
-                    ),
-                    "{expr}"
+                    query.matches('{').count() >= named,
+                    "{dashboard}: {title}: {query}"
                 );
             }
-            if panel["type"] == "timeseries" && expr.contains("rate(") {
-                assert!(expr.contains("[$__rate_interval]"), "{expr}");
-            }
-        }
-    }
-}
-
-#[test]
-fn every_query_of_the_operator_selects_one_release() {
-    for panel in panels_of(&of_operator().json) {
-        for target in panel["targets"].as_array().expect("a list") {
-            let expr = target["expr"].as_str().expect("an expression");
-            for part in expr.split('{').skip(1) {
-                assert!(part.starts_with("namespace=\"$namespace\""), "{expr}");
+            for part in query.split('{').skip(1) {
+                assert!(part.starts_with(selection), "{dashboard}: {title}: {query}");
             }
         }
     }
@@ -122,26 +117,66 @@ fn every_query_of_the_operator_selects_one_release() {
 
 #[test]
 fn panels_neither_overlap_nor_leave_the_grid() {
-    for model in [dashboards(&CAM).remove(0).json, of_operator().json] {
-        stays_on_the_grid(&model);
+    for dashboard in all() {
+        let mut taken = std::collections::HashSet::new();
+        let mut ids = std::collections::HashSet::new();
+        for panel in dashboard.json["panels"].as_array().expect("a list") {
+            assert!(ids.insert(panel["id"].as_u64().expect("an id")));
+            let at = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
+            assert!(at("x") + at("w") <= 24);
+            for x in at("x")..at("x") + at("w") {
+                for y in at("y")..at("y") + at("h") {
+                    let free = taken.insert((x, y));
+                    assert!(free, "{} overlaps at {x},{y}", panel["title"]);
+                }
+            }
+        }
     }
 }
 
-fn stays_on_the_grid(model: &Value) {
-    let mut taken = std::collections::HashSet::new();
-    let mut ids = std::collections::HashSet::new();
-    for panel in model["panels"].as_array().expect("a list") {
-        assert!(ids.insert(panel["id"].as_u64().expect("an id")));
-        let at = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
-        assert!(at("x") + at("w") <= 24);
-        for x in at("x")..at("x") + at("w") {
-            for y in at("y")..at("y") + at("h") {
-                assert!(
-                    taken.insert((x, y)),
-                    "{} overlaps at {x},{y}",
-                    panel["title"]
-                );
+#[test]
+fn every_line_has_a_name_of_its_own_in_its_panel() {
+    for (dashboard, title, panel) in panels() {
+        let mut seen = std::collections::HashSet::new();
+        for target in panel["targets"].as_array().expect("a list") {
+            if target["datasource"]["type"] == "tempo" {
+                continue;
+            }
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            assert!(
+                !legend.is_empty() && seen.insert(legend),
+                "{dashboard}: {title}: {legend}"
+            );
+            // What a legend names is what the query groups by, or a label of the family; a level is of log
+            // lines, and an indicator of objectives.
+            let query = target["expr"].as_str().expect("an expression");
+            for label in legend.split("{{").skip(1) {
+                let label = label.split("}}").next().expect("closed");
+                let names = crate::expr::names(query);
+                let has = |series: &String| {
+                    find(series).is_some_and(|family| family.labels.contains(&label))
+                };
+                let grouped = query.contains(" by (");
+                let known = names.labels.contains(label)
+                    || (!grouped && (label == "pod" || names.series.iter().any(has)))
+                    || ["level", "sli"].contains(&label);
+                assert!(known, "{dashboard}: {title}: no {label} in {query}");
             }
         }
+    }
+}
+
+#[test]
+fn a_family_that_may_be_empty_is_one_that_a_panel_asks_for() {
+    for (family, needs) in EMPTY_WITHOUT {
+        let asked = |panel: &Value| {
+            let mut all = queries(panel).into_iter();
+            all.any(|query| crate::expr::names(query).series.contains(*family))
+        };
+        assert!(
+            panels().iter().any(|(_, _, panel)| asked(panel)),
+            "{family}"
+        );
+        assert!(!needs.is_empty());
     }
 }

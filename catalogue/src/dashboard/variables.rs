@@ -4,29 +4,52 @@ use serde_json::{Value, json};
 
 use crate::rules::Selector;
 
-/// Namespace, MediaService and pod, preset to one MediaService.
-pub(super) fn of_service(selector: &Selector<'_>) -> Value {
-    let preset = |value: &str| json!({"selected": true, "text": value, "value": value});
-    let of_namespace = "media_active_sessions{namespace=\"$namespace\"}";
+/// Namespace, MediaService and pods, preset to all of one MediaService.
+pub(super) fn of_pods(selector: &Selector<'_>) -> Value {
     let of_service = "media_active_sessions{namespace=\"$namespace\",mediaservice=\"$service\"}";
     let all = json!({"selected": true, "text": ["All"], "value": ["$__all"]});
-    json!([
-        datasource(),
+    let mut list = services(selector);
+    list.push(query("pod", "Pod", (of_service, "pod"), all, true));
+    list.into()
+}
+
+/// Namespace and MediaService, preset to one.
+pub(super) fn of_service(selector: &Selector<'_>) -> Value {
+    services(selector).into()
+}
+
+fn services(selector: &Selector<'_>) -> Vec<Value> {
+    let preset = |value: &str| json!({"selected": true, "text": value, "value": value});
+    let of_namespace = "media_active_sessions{namespace=\"$namespace\"}";
+    vec![
+        datasource("prometheus", "datasource", "Data source"),
         one(
             "namespace",
             "Namespace",
             "media_active_sessions",
             "namespace",
-            preset(selector.namespace)
+            preset(selector.namespace),
         ),
         one(
             "service",
             "MediaService",
             of_namespace,
             "mediaservice",
-            preset(selector.service)
+            preset(selector.service),
         ),
-        query("pod", "Pod", (of_service, "pod"), all, true),
+    ]
+}
+
+/// Where logs and traces are, the MediaService, and what to look for. Which labels a log collector gives is not
+/// known, so names are typed and not chosen.
+pub(super) fn of_logs(selector: &Selector<'_>) -> Value {
+    json!([
+        datasource("loki", "loki_datasource", "Loki data source"),
+        datasource("tempo", "tempo_datasource", "Tempo data source"),
+        typed("namespace", "Namespace", selector.namespace),
+        typed("service", "MediaService", selector.service),
+        typed("session", "Session id", ""),
+        typed("trace", "Trace id", ""),
     ])
 }
 
@@ -34,15 +57,23 @@ pub(super) fn of_service(selector: &Selector<'_>) -> Value {
 pub(super) fn of_operator() -> Value {
     let leaders = "mediaservice_operator_leader";
     json!([
-        datasource(),
+        datasource("prometheus", "datasource", "Data source"),
         one("namespace", "Namespace", leaders, "namespace", json!({})),
     ])
 }
 
-fn datasource() -> Value {
+fn datasource(kind: &str, name: &str, label: &str) -> Value {
     json!({
-        "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
+        "name": name, "label": label, "type": "datasource", "query": kind,
         "refresh": 1, "hide": 0, "multi": false, "includeAll": false, "current": {},
+    })
+}
+
+/// A variable that is typed.
+fn typed(name: &str, title: &str, value: &str) -> Value {
+    json!({
+        "name": name, "label": title, "type": "textbox", "query": value, "hide": 0,
+        "current": {"selected": true, "text": value, "value": value},
     })
 }
 
