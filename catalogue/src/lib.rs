@@ -1,9 +1,10 @@
 //! The metric catalogue: every family's name, kind, unit, labels and meaning, once.
 //!
 //! The server and the operator register from it, rules and dashboards are checked against it, and
-//! `docs/reference/metrics.md` is written from it. No I/O, no async.
+//! `docs/metrics.md` is written from it. No I/O, no async.
 #![forbid(unsafe_code)]
 
+pub mod absent;
 pub mod dashboard;
 #[cfg(test)]
 mod expr;

@@ -86,7 +86,7 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
             text: resource::page(&definition)?,
         },
         Generated {
-            path: "docs/reference/metrics.md",
+            path: "docs/metrics.md",
             text: metrics::page(),
         },
         Generated {
