@@ -47,17 +47,21 @@ pub struct Dashboard {
     pub json: Value,
 }
 
+/// Makes a dashboard's model.
+type Build = fn(&Selector<'_>) -> Value;
+
+const OF_SERVICES: &[(&str, Build)] = &[
+    ("overview", overview::build),
+    ("quality", quality::build),
+    ("devices", devices::build),
+    ("slo", slo::build),
+    ("capacity", capacity::build),
+    ("logs", logs::build),
+];
+
 /// Every dashboard of a MediaService.
 pub fn dashboards(selector: &Selector<'_>) -> Vec<Dashboard> {
-    let all: [(_, fn(&Selector<'_>) -> Value); 6] = [
-        ("overview", overview::build),
-        ("quality", quality::build),
-        ("devices", devices::build),
-        ("slo", slo::build),
-        ("capacity", capacity::build),
-        ("logs", logs::build),
-    ];
-    let built = all.into_iter().map(|(id, build)| Dashboard {
+    let built = OF_SERVICES.iter().map(|(id, build)| Dashboard {
         id,
         json: build(selector),
     });
