@@ -384,7 +384,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["result"],
-        "Recordings that ended: completed, or failed (the disk or the room for recordings was full, or nothing came that could be recorded).",
+        "Recordings by how they ended: completed; failed, also before they began, because what they write could not be kept (the disk or the room for recordings was full, or writing failed); empty, because nothing came that a file could hold.",
     ),
     family(
         "media_recording_gaps_total",

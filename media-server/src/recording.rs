@@ -93,7 +93,10 @@ pub struct Request {
 #[derive(Debug, Default)]
 pub struct Counts {
     pub completed: AtomicU64,
+    /// Ended early, or never began, for want of room or because writing failed.
     pub failed: AtomicU64,
+    /// Nothing came that a file could hold.
+    pub empty: AtomicU64,
     pub bytes: AtomicU64,
     /// Gaps because the writer did not keep up, and because the device's packets did not come.
     pub gaps_overflow: AtomicU64,
@@ -309,6 +312,9 @@ impl Inner {
             writer.spawn().map_err(StartError::Disk)
         });
         if let Err(error) = begun {
+            if matches!(error, StartError::Full { .. } | StartError::Disk(_)) {
+                self.counts.failed.fetch_add(1, Relaxed);
+            }
             active.end(self);
             self.shards.end_recording(active.device(), &tap).await;
             self.blocking(move |inner| inner.store.remove(id)).await?;

@@ -110,6 +110,9 @@ async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
         (200, &json!("failed")),
         "no picture came"
     );
+    let metrics = server.metrics().await;
+    let ended = |result| metrics.value("media_recordings_total", &[("result", result)]);
+    assert_eq!((ended("empty"), ended("failed")), (Some(1.0), Some(0.0)));
     let (status, gone) = with_token(&server, Some(&mine), Method::GET, &paths[1], None).await;
     assert_eq!((status, &gone["error"]), (404, &json!("file_not_found")));
 }

@@ -267,6 +267,9 @@ async fn a_quota_that_is_used_up_ends_a_recording_and_refuses_the_next() {
             let refused = json_of(ask(&server, Method::POST, "", next).await, 500).await;
             let says = refused["message"].as_str().unwrap_or_default();
             assert!(says.contains(" 512000 bytes; delete some"), "{refused}");
+            // The one that ended early, and the one that never began.
+            let failed = [("result", "failed")];
+            metric_becomes(&server, "media_recordings_total", &failed, 2.0).await;
         })
         .await;
 }

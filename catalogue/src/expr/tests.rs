@@ -120,7 +120,7 @@ fn every_family_of_the_operator_is_used_and_no_other_is_named() {
     for expr in expressions_of_operator() {
         let found = names(&expr);
         let mut known = vec!["namespace", "le"];
-        for series in &found.series {
+        for series in found.series.iter().filter(|series| *series != "up") {
             let name = series.strip_suffix("_bucket").unwrap_or(series);
             let family = operator::FAMILIES.iter().find(|family| family.name == name);
             let family = family.unwrap_or_else(|| panic!("no family {series}: {expr}"));

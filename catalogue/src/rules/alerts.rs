@@ -144,6 +144,32 @@ pub const ALERTS: &[Alert] = &[
         description: "Writers of pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} do not keep up: its recordings lack video from there to the next keyframe. Viewers are not affected.",
     },
     Alert {
+        name: "MediaRecordingFailed",
+        runbook: "MediaRecordingFailed",
+        // One is enough: what was not recorded can't be had again.
+        expr: "sum by (namespace, mediaservice, pod) (increase(media_recordings_total{$S,result=\"failed\"}[10m])) > 0",
+        lasts: "1m",
+        severity: Severity::Warning,
+        summary: "Recordings fail: what devices publish is not kept",
+        description: "In the last 10 minutes recordings of pod {{ $labels.pod }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} ended early or could not begin, because what they write can't be kept: the disk or the room for recordings is full, or writing fails. Viewers are not affected.",
+    },
+    Alert {
+        name: "MediaAuthFailuresHigh",
+        runbook: "MediaAuthFailuresHigh",
+        // A page without a token, left open, asks every 2 s, and one whose token has expired too: neither
+        // is worth a word. Where many clients renew their tokens late, that is a small share of all
+        // they ask. Keys of the provider that can't be had are no fault of a token, and counted as 503.
+        expr: concat!(
+            "sum by (namespace, mediaservice) (rate(media_auth_failures_total{$S,reason!~\"missing|no_keys\"}[5m])) > 1",
+            " and sum by (namespace, mediaservice) (rate(media_auth_failures_total{$S,reason!~\"missing|no_keys\"}[5m]))",
+            " / sum by (namespace, mediaservice) (rate(media_http_requests_total{$S,path!~\"/metrics|/health|/livez|/readyz|/load\"}[5m])) > 0.1",
+        ),
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "Many requests are refused for their tokens",
+        description: "{{ $value | humanize }} requests a second to {{ $labels.namespace }}/{{ $labels.mediaservice }} come with a token that is not good. Either somebody tries tokens, or clients have ones that are signed, issued or granted wrongly, and are locked out.",
+    },
+    Alert {
         name: "MediaSeriesFolded",
         runbook: "MediaSeriesFolded",
         expr: "sum by (namespace, mediaservice, family) (increase(media_metrics_series_folded_total{$S}[15m])) > 0",

@@ -8,11 +8,21 @@ pub const OPERATOR_ALERTS: &[Alert] = &[
     Alert {
         name: "MediaOperatorNoLeader",
         runbook: "MediaOperatorNoLeader",
-        expr: "absent(mediaservice_operator_leader{$S} == 1)",
+        // While nobody is seen nothing is known of the Lease, and MediaOperatorUnseen says that.
+        expr: "absent(mediaservice_operator_leader{$S} == 1) and max(up{$S} == 1)",
         lasts: "5m",
         severity: Severity::Warning,
         summary: "No MediaService is being looked after",
-        description: "For 5 minutes no operator in $NAMESPACE has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+        description: "For 5 minutes operators in $NAMESPACE have answered, and none has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+    },
+    Alert {
+        name: "MediaOperatorUnseen",
+        runbook: "MediaOperatorUnseen",
+        expr: "absent(up{$S} == 1)",
+        lasts: "5m",
+        severity: Severity::Warning,
+        summary: "Prometheus sees no operator: nobody knows whether MediaServices are looked after",
+        description: "For 5 minutes no operator in $NAMESPACE has answered a scrape. Either none runs, or Prometheus does not find or reach it. Streams go on; the other alerts about the operator are blind.",
     },
     Alert {
         name: "MediaOperatorReconcileErrors",

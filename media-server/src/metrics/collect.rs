@@ -208,7 +208,11 @@ fn set_recordings(app: &App, metrics: &Metrics) {
     let active = app.recordings.all_active().len() as f64;
     metrics.set("media_recordings", &[], active);
     metrics.set("media_recording_bytes_total", &[], of(&counts.bytes));
-    for (result, count) in [("completed", &counts.completed), ("failed", &counts.failed)] {
+    for (result, count) in [
+        ("completed", &counts.completed),
+        ("failed", &counts.failed),
+        ("empty", &counts.empty),
+    ] {
         metrics.set("media_recordings_total", &[result], of(count));
     }
     for (cause, count) in [

@@ -197,9 +197,10 @@ impl Writer {
             note.stopped_at = Some(rfc3339(SystemTime::now()));
             note.clone()
         };
-        match state {
-            State::Completed => counts.completed.fetch_add(1, Relaxed),
-            _ => counts.failed.fetch_add(1, Relaxed),
+        match (state, over) {
+            (State::Completed, _) => counts.completed.fetch_add(1, Relaxed),
+            (_, Over::Quota | Over::Disk(_)) => counts.failed.fetch_add(1, Relaxed),
+            _ => counts.empty.fetch_add(1, Relaxed),
         };
         let written = self.note();
         if let Err(error) = written.and_then(|()| self.inner.store.sync(id)) {

@@ -162,6 +162,65 @@ pub const CASES: &[Case] = &[
         description: "Writers of pod cam-0 of media/cam do not keep up: its recordings lack video from there to the next keyframe. Viewers are not affected.",
     },
     Case {
+        alert: "MediaRecordingFailed",
+        // A device that sends nothing to record is no fault of the disk.
+        series: &[
+            (
+                "media_recordings_total{@cam,pod=\"cam-0\",result=\"failed\"}",
+                "0x1 1x40",
+            ),
+            (
+                "media_recordings_total{@cam,pod=\"cam-1\",result=\"empty\"}",
+                "0+1x40",
+            ),
+            (
+                "media_recordings_total{@cam,pod=\"cam-1\",result=\"completed\"}",
+                "0+1x40",
+            ),
+        ],
+        holds: 2,
+        fires: 3,
+        ends: 11,
+        labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
+        description: "In the last 10 minutes recordings of pod cam-0 of media/cam ended early or could not begin, because what they write can't be kept: the disk or the room for recordings is full, or writing fails. Viewers are not affected.",
+    },
+    Case {
+        alert: "MediaAuthFailuresHigh",
+        // Two in a second, of eight requests; the one beside it has as many of eighty, and pages without
+        // tokens.
+        series: &[
+            (
+                "media_auth_failures_total{@cam,pod=\"cam-0\",reason=\"signature\"}",
+                "0x1 120+120x20 2520x20",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"401\"}",
+                "0+480x60",
+            ),
+            (
+                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"GET\",path=\"/readyz\",status=\"200\"}",
+                "0+9600x60",
+            ),
+            (
+                "media_auth_failures_total{@other,pod=\"cam-0\",reason=\"signature\"}",
+                "0+120x60",
+            ),
+            (
+                "media_auth_failures_total{@other,pod=\"cam-0\",reason=\"missing\"}",
+                "0+4800x60",
+            ),
+            (
+                "media_http_requests_total{@other,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"401\"}",
+                "0+4800x60",
+            ),
+        ],
+        holds: 4,
+        fires: 9,
+        ends: 24,
+        labels: "severity=warning,namespace=media,mediaservice=cam",
+        description: "2 requests a second to media/cam come with a token that is not good. Either somebody tries tokens, or clients have ones that are signed, issued or granted wrongly, and are locked out.",
+    },
+    Case {
         alert: "MediaSeriesFolded",
         series: &[(
             "media_metrics_series_folded_total{@cam,pod=\"cam-0\",family=\"media_rtt_milliseconds\"}",
@@ -217,13 +276,27 @@ pub const OPERATOR_CASES: &[Case] = &[
                 "1x1 stale _x5 1x3",
             ),
             ("mediaservice_operator_leader{@ops,pod=\"b\"}", "0x20"),
+            ("up{@ops,pod=\"b\"}", "1x20"),
             ("mediaservice_operator_leader{@other,pod=\"a\"}", "1x20"),
         ],
         holds: 2,
         fires: 7,
         ends: 9,
         labels: "severity=warning,namespace=ops",
-        description: "For 5 minutes no operator in ops has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+        description: "For 5 minutes operators in ops have answered, and none has held the Lease. Streams go on, but changes, new pods and changed addresses wait.",
+    },
+    Case {
+        alert: "MediaOperatorUnseen",
+        // One does not answer, then there is none to be asked.
+        series: &[
+            ("up{@ops,pod=\"a\"}", "1x1 0x2 stale _x3 1x3"),
+            ("up{@other,pod=\"a\"}", "1x20"),
+        ],
+        holds: 2,
+        fires: 7,
+        ends: 9,
+        labels: "severity=warning,namespace=ops",
+        description: "For 5 minutes no operator in ops has answered a scrape. Either none runs, or Prometheus does not find or reach it. Streams go on; the other alerts about the operator are blind.",
     },
     Case {
         alert: "MediaOperatorReconcileErrors",

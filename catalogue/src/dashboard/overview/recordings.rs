@@ -7,7 +7,7 @@ pub const ROW: Row = Row {
     panels: &[
         Panel {
             title: "Recordings under way",
-            description: "By pod, and those that failed: the disk was full, or nothing came that could be recorded.",
+            description: "By pod, and those that failed, because the disk or the room for recordings was full or writing failed, or were empty, because nothing came that a file could hold.",
             kind: Lines,
             unit: Unit::Count,
             queries: &[
@@ -16,8 +16,8 @@ pub const ROW: Row = Row {
                     legend: "{{pod}}",
                 },
                 Query {
-                    expr: "sum(increase(media_recordings_total{$S,result=\"failed\"}[$__rate_interval]))",
-                    legend: "failed",
+                    expr: "sum by (result) (increase(media_recordings_total{$S,result!=\"completed\"}[$__rate_interval]))",
+                    legend: "{{result}}",
                 },
             ],
             red_from: None,
