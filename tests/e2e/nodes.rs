@@ -4,7 +4,6 @@
 //! The test brings a second node and takes it away again. What the other tests need stays on the first;
 //! on the second are the media pod and, so that nobody can help, the operator itself.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,8 @@ use anyhow::{Context, ensure};
 use client::synthetic::FrameSource;
 use client::{Codec, Http, PeerState, Publisher, Transport, Viewer};
 use serde_json::Value;
-use tests::operator::{self, NAMESPACE};
-use tests::{Kubectl, wait_for};
+use tests::operator::NAMESPACE;
+use tests::{Kubectl, cluster, wait_for};
 use tokio::task::JoinHandle;
 
 use crate::exposures::{Candidates, candidates, http, over, signalling, told_addresses};
@@ -260,7 +259,7 @@ struct SecondNode(Kubectl);
 impl SecondNode {
     fn join() -> Self {
         let node = Self(Kubectl::new("default"));
-        cluster(&["node", "2"]).expect("a second node can join");
+        cluster::run(&["node", "2"]).expect("a second node can join");
         node
     }
 
@@ -302,7 +301,7 @@ impl SecondNode {
 impl Drop for SecondNode {
     fn drop(&mut self) {
         let first = self.0.run(&["uncordon", FIRST]).map(drop);
-        let stopped = cluster(&["stop", "2"]);
+        let stopped = cluster::run(&["stop", "2"]);
         let gone = self
             .0
             .run(&["delete", "node", SECOND, "--ignore-not-found"])
@@ -311,19 +310,4 @@ impl Drop for SecondNode {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// A command of the cluster's script.
-pub fn cluster(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(operator::root().join("cluster/cluster"))
-        .args(args)
-        .output()
-        .context("cluster/cluster can't be started")?;
-    ensure!(
-        output.status.success(),
-        "cluster {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

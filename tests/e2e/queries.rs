@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
+use catalogue::rules::{Selector, rule_groups};
 use tests::prometheus::{Element, Prometheus};
 use tests::wait_for;
+
+use crate::service::NAME;
 
 /// Two scrapes and the evaluation of a five-minute window.
 const ANSWERED: Duration = Duration::from_secs(120);
@@ -109,6 +112,33 @@ pub async fn all_answer(prometheus: &Prometheus, done: &Done) {
         .await;
         println!("ok: {expression}");
     }
+    alerts_are_evaluated(prometheus, &done.namespace).await;
+}
+
+/// Every alert of the service is known to Prometheus, which finds nothing wrong with it.
+async fn alerts_are_evaluated(prometheus: &Prometheus, namespace: &str) {
+    let selector = Selector {
+        namespace,
+        service: NAME,
+    };
+    let groups = rule_groups(&selector);
+    let groups = groups.as_array().into_iter().flatten();
+    let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+    let wanted = rules.filter(|rule| rule["alert"].is_string()).count();
+    wait_for("every alert to be evaluated", ANSWERED, || async {
+        let all = prometheus.alerting_rules().await?;
+        let own = all
+            .iter()
+            .filter(|rule| rule["labels"]["namespace"] == namespace);
+        let (right, wrong): (Vec<_>, Vec<_>) = own.partition(|rule| rule["health"] == "ok");
+        ensure!(
+            right.len() == wanted && wrong.is_empty(),
+            "{} of {wanted}, and {wrong:?}",
+            right.len()
+        );
+        anyhow::Ok(())
+    })
+    .await;
 }
 
 /// Values of this service's series, and of sums that keep no label. NaN is "nothing happened".

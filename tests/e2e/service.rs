@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde_json::Value;
 use tests::browser::Options;
 use tests::process::TempDir;
-use tests::{Browser, Kubectl, Prometheus, operator, wait_for};
+use tests::{Browser, Kubectl, operator, wait_for};
 
 /// Name and host of `crds/examples/minimal.yaml`.
 pub const NAME: &str = "cam";
@@ -239,10 +239,4 @@ pub fn node() -> String {
 /// The same node by IPv6.
 pub fn node_v6() -> String {
     std::env::var("NODE_ADDRESS_V6").unwrap_or_else(|_| "fd00:198:18::11".into())
-}
-
-pub fn prometheus() -> Prometheus {
-    Prometheus::new(
-        &std::env::var("PROMETHEUS_URL").unwrap_or_else(|_| "http://198.18.1.90:9090".into()),
-    )
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde_json::Value;
 use tests::page::Source;
 use tests::process::target_dir;
-use tests::{Browser, Page, wait_for};
+use tests::{Browser, Page, Prometheus, wait_for};
 
 use crate::queries::{self, Done};
 use crate::service::{self, Service};
@@ -26,7 +26,7 @@ async fn an_applied_media_service_streams_from_browser_to_browser_and_prometheus
     let service = Service::apply("e2e-thread", Some(patch));
     service.reachable().await;
     let token = service.token("cam-1");
-    let prometheus = service::prometheus();
+    let prometheus = Prometheus::of_cluster();
     let namespace = service.kubectl.namespace.clone();
     let of = |name: &str, labels: &str| format!("sum({name}{{namespace=\"{namespace}\"{labels}}})");
 

@@ -11,6 +11,7 @@ pub mod balancer;
 pub mod browser;
 pub mod camera;
 pub mod clock;
+pub mod cluster;
 pub mod connections;
 pub mod demo;
 pub mod device;

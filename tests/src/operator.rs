@@ -19,6 +19,14 @@ pub const CHILD_KINDS: &str = "statefulsets,services,configmaps,secrets,servicea
 /// # Panics
 /// With helm's words if it can't.
 pub fn install() {
+    install_with(&[]);
+}
+
+/// The same, with values that differ from the defaults, as `name=value`.
+///
+/// # Panics
+/// With helm's words if it can't.
+pub fn install_with(values: &[&str]) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let chart = root().join("charts/mediaservice-operator");
@@ -33,6 +41,7 @@ pub fn install() {
                 "--timeout",
                 "3m",
             ])
+            .args(values.iter().flat_map(|value| ["--set", value]))
             .output()
             .expect("helm can be started");
         assert!(

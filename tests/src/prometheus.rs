@@ -27,6 +27,12 @@ impl Prometheus {
         }
     }
 
+    /// That of the local cluster, from its outside network.
+    pub fn of_cluster() -> Self {
+        let base = std::env::var("PROMETHEUS_URL");
+        Self::new(base.as_deref().unwrap_or("http://198.18.1.90:9090"))
+    }
+
     async fn api(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
         let mut url = reqwest::Url::parse(&format!("{}/api/v1/{path}", self.base))?;
         url.query_pairs_mut().extend_pairs(query);
@@ -84,5 +90,16 @@ impl Prometheus {
             .as_array()
             .cloned()
             .unwrap_or_default())
+    }
+
+    /// Every alert that it evaluates, as `/api/v1/rules` shows them.
+    ///
+    /// # Errors
+    /// If Prometheus cannot be reached.
+    pub async fn alerting_rules(&self) -> anyhow::Result<Vec<Value>> {
+        let data = self.api("rules", &[("type", "alert")]).await?;
+        let groups = data["groups"].as_array().into_iter().flatten();
+        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+        Ok(rules.cloned().collect())
     }
 }

@@ -28,7 +28,7 @@ pub struct Args {
     /// Only what needs no cluster
     #[arg(long, conflicts_with = "long")]
     pub fast: bool,
-    /// Also what takes minutes of wall time: a thousand MediaServices, GStreamer, a soak, benchmarks, fuzzing
+    /// Also what takes minutes of wall time: a thousand MediaServices, faults and their alerts, GStreamer, a soak, benchmarks, fuzzing
     #[arg(long)]
     pub long: bool,
     /// Only this one of the stages that `--long` adds, and what it needs

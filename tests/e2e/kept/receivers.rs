@@ -16,7 +16,7 @@ use tests::{Kubectl, operator, wait_for};
 use tokio::sync::Mutex;
 
 use super::{DEVICE, Outside};
-use crate::nodes::cluster;
+use tests::cluster;
 
 /// The machine beyond the nodes, where tests run; see `cluster/cluster`.
 const OUTSIDE: &str = "198.18.0.1";

@@ -1,7 +1,7 @@
 //! The stages of `cargo xtask test --long`: what takes minutes of wall time, or another server's build.
 //!
-//! They run after the others, or one of them alone (`--stage`); only the first needs a cluster, and starts
-//! its own. What is judged is what holds on a busy machine too; the benchmarks' times are told.
+//! They run after the others, or one of them alone (`--stage`); the first two need a cluster, and start
+//! their own. What is judged is what holds on a busy machine too; the benchmarks' times are told.
 
 use super::stages::{self, Stage};
 use crate::bench;
@@ -9,8 +9,9 @@ use crate::clients::{self, Which};
 use crate::fuzz;
 use crate::soak;
 
-/// The only one of these that needs the cluster, and the images on it.
+/// These need the cluster, and the images on it.
 const SCALE: &str = "scale";
+const ALERTS: &str = "alerts";
 /// These do not build what they start.
 const GSTREAMER: &str = "GStreamer";
 const BROKER: &str = "broker";
@@ -21,6 +22,10 @@ pub fn stages() -> Vec<Stage> {
         Stage {
             name: SCALE,
             run: stages::scale,
+        },
+        Stage {
+            name: ALERTS,
+            run: stages::alerts,
         },
         Stage {
             name: GSTREAMER,
@@ -81,5 +86,7 @@ pub fn alone(name: &str) -> Vec<Stage> {
 
 /// Whether that stage starts a cluster.
 pub fn needs_cluster(name: &str) -> bool {
-    name.eq_ignore_ascii_case(SCALE)
+    [SCALE, ALERTS]
+        .iter()
+        .any(|stage| name.eq_ignore_ascii_case(stage))
 }

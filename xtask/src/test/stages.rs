@@ -252,6 +252,7 @@ fn unit(_: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
 
 /// Test binaries that need more than the programs: helm, the cluster, clients of other people.
 const OTHER_STAGES: &[&str] = &[
+    "alerts",
     "clients",
     "chart",
     "prometheus",
@@ -414,28 +415,48 @@ fn start_cluster(gate: &Gate) -> anyhow::Result<()> {
 /// Longest that one test binary may take on the cluster: three times what the longest takes.
 const LIMIT_SECONDS: &str = "1500";
 
-/// The same for [`scale`], which watches for ten minutes that nothing happens.
-const SCALE_LIMIT_SECONDS: &str = "3600";
+/// The same for [`scale`], which watches for ten minutes that nothing happens, and for [`alerts`], which
+/// waits as long as the rules do.
+const LONG_LIMIT_SECONDS: &str = "3600";
 
 /// A thousand MediaServices on a cluster of their own, whose Prometheus Operator would be busier with
 /// them than the operator.
 pub fn scale(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    on_new_cluster(gate, counts, "scale", &["tools"])
+}
+
+/// Faults, and what Prometheus fires for them. A second node comes and goes, and what other tests did
+/// would be among what has ever fired.
+pub fn alerts(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    on_new_cluster(gate, counts, "alerts", &["tools", "monitoring"])
+}
+
+/// A test binary on a cluster of its own with these parts.
+fn on_new_cluster(
+    gate: &Gate,
+    counts: &mut Counts,
+    binary: &str,
+    parts: &[&str],
+) -> anyhow::Result<()> {
     if let Some(reason) = gate.no_cluster {
         bail!("not run: {reason}");
     }
     gate.cluster.down()?;
-    let result = scale_on_new_cluster(gate, counts);
+    let result = start_new_cluster(gate, parts).and_then(|()| {
+        let limited = gate.cluster.outside("timeout")?;
+        with_cluster(gate, counts, binary, limited)
+    });
     // Also one that came up in parts only: the stages after this one want the machine for themselves.
     let down = gate.cluster.down();
     result.and(down)
 }
 
-fn scale_on_new_cluster(gate: &Gate, counts: &mut Counts) -> anyhow::Result<()> {
+fn start_new_cluster(gate: &Gate, parts: &[&str]) -> anyhow::Result<()> {
     gate.cluster.up(1)?;
-    gate.cluster.add("tools")?;
-    gate.cluster.load(&gate.archives)?;
-    let limited = gate.cluster.outside("timeout")?;
-    with_cluster(gate, counts, "scale", limited)
+    for part in parts {
+        gate.cluster.add(part)?;
+    }
+    gate.cluster.load(&gate.archives)
 }
 
 /// A test binary in the cluster's outside network, as a client beyond the nodes. Cargo builds it
@@ -474,7 +495,7 @@ fn with_cluster(
     let program = test_program(binary)?;
     // A test that hangs must not keep the cluster from going down.
     let limit = match binary {
-        "scale" => SCALE_LIMIT_SECONDS,
+        "alerts" | "scale" => LONG_LIMIT_SECONDS,
         _ => LIMIT_SECONDS,
     };
     limited.args(["--kill-after=10", limit]);
