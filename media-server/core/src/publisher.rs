@@ -14,7 +14,7 @@ use crate::flow::Flow;
 use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate, kind_index};
 use crate::negotiated::{Codec, Kind, PayloadType};
-use crate::output::Output;
+use crate::output::{Output, SessionEvent};
 use crate::rtcp;
 use crate::rtp::numbering::Numbering;
 use crate::rtp::size::picture_size;
@@ -443,6 +443,8 @@ impl Publisher {
             cells.set_rates(frame_rate, bits);
         }
         cells.set_totals(self.rates.packets, self.rates.bytes);
+        self.tell_of_media(out);
+        let cells = &self.transport.cells;
         if let Some(track) = self.tracks.iter().find(|t| t.is_simulcast()) {
             let layers = track.describe(self.first_source);
             let indexed = layers.all.iter().enumerate();
@@ -461,6 +463,16 @@ impl Publisher {
         let video_first = self.tracks.iter().filter_map(stream);
         if let Some((_, jitter)) = video_first.max_by_key(|(kind, _)| *kind == Kind::Video) {
             cells.set_jitter(jitter);
+        }
+    }
+}
+
+impl Publisher {
+    fn tell_of_media(&mut self, out: &mut Output) {
+        let layers = self.tracks.iter().flat_map(|t| &t.layers);
+        let began = layers.filter_map(|layer| layer.began).min();
+        if let Some(at) = began.filter(|_| self.rates.begins()) {
+            out.events.push(SessionEvent::MediaBegan(at));
         }
     }
 }
@@ -530,6 +542,7 @@ impl Session for Publisher {
     }
 
     fn close(&mut self, now: Instant, out: &mut Output) {
+        self.tell_of_media(out);
         self.transport.close(now, out);
     }
 }

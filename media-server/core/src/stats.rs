@@ -18,6 +18,7 @@ pub(crate) struct Rates {
     video_bytes: u64,
     frames: u64,
     window: Option<(Instant, u64, u64)>,
+    told: bool,
 }
 
 impl Rates {
@@ -29,6 +30,11 @@ impl Rates {
             self.video_bytes += payload as u64;
             self.frames += u64::from(new_frame);
         }
+    }
+
+    /// Whether there were packets, and this is the first time that it is asked since.
+    pub(crate) fn begins(&mut self) -> bool {
+        self.packets > 0 && !std::mem::replace(&mut self.told, true)
     }
 
     /// Frames and bits of video per second since the last call; `None` at the first.

@@ -488,16 +488,14 @@ impl Viewer {
         if let Some((frames, bits)) = self.rates.roll(now) {
             self.transport.cells.set_rates(frames, bits);
         }
-        self.transport
-            .cells
-            .set_totals(self.rates.packets, self.rates.bytes);
         if self.orphaned.is_none() && !self.tracks.is_empty() {
             out.cells()
                 .count_watched(self.quality.second(now, self.loss.ratio()));
         }
-        self.tell_of_media(out);
         let cells = &self.transport.cells;
+        cells.set_totals(self.rates.packets, self.rates.bytes);
         cells.set_estimate(self.congestion.estimate());
+        self.tell_of_media(out);
         let cut_off = self.congestion.tick(now);
         self.choose_layer(now, out);
         let thinned = self.wants_more_pictures(now);

@@ -85,7 +85,7 @@ impl Receivers {
             &format!("{}:{program}", at("media-server")),
         ]
         .map(str::to_owned);
-        cluster(&args.each_ref().map(String::as_str)).expect("the image can be made");
+        cluster::run(&args.each_ref().map(String::as_str)).expect("the image can be made");
         IMAGE
     }
 

@@ -85,6 +85,34 @@ fn send(bench: &mut Bench, session: &mut Publisher, peer: &mut Peer, packet: &[u
     }
 }
 
+/// When sessions said that their media began.
+fn began(bench: &Bench) -> Vec<Instant> {
+    let events = bench.events.iter();
+    events.filter_map(|event| event.media_began()).collect()
+}
+
+#[test]
+fn when_media_began_is_told_once_and_before_the_end() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    bench.run(ms(2_500), &mut session, &mut peer, |_, _| false);
+    assert!(began(&bench).is_empty(), "nothing has come");
+    let first = bench.now;
+    for seq in 1..=300 {
+        let media = packet(VIDEO_PT, seq, u32::from(seq) * 900, 7, true, VP8_KEY);
+        send(&mut bench, &mut session, &mut peer, &media);
+        bench.run(ms(10), &mut session, &mut peer, |_, _| false);
+    }
+    assert_eq!(began(&bench), [first], "though three seconds passed");
+
+    let (mut bench, mut peer, mut session, _) = connected();
+    let first = bench.now;
+    let media = packet(AUDIO_PT, 1, 960, 8, false, b"opus");
+    send(&mut bench, &mut session, &mut peer, &media);
+    session.close(bench.now, &mut bench.out);
+    bench.sent();
+    assert_eq!(began(&bench), [first], "it lasted less than a second");
+}
+
 #[test]
 fn media_comes_out_opened_with_extended_sequence_numbers() {
     let (mut bench, mut peer, mut session, _) = connected();

@@ -27,6 +27,8 @@ pub(super) struct Track {
 pub(super) struct Layer {
     /// Empty without simulcast.
     rid: Box<str>,
+    /// When its first packet came.
+    pub(super) began: Option<Instant>,
     pub(super) stream: Option<Stream>,
     /// What its retransmissions come under, once one came.
     rtx_ssrc: Option<u32>,
@@ -159,6 +161,7 @@ impl Layer {
             _ => {
                 *next_source = next_source.wrapping_add(1);
                 self.stream = Some(Stream::new(now, *next_source, header, seq));
+                self.began.get_or_insert(now);
             }
         }
         self.stream.as_mut()

@@ -153,6 +153,28 @@ fn a_packet_arrives_under_the_viewers_ssrc_payload_type_and_extensions() {
 }
 
 #[test]
+fn when_media_began_to_go_out_is_told_once() {
+    let mut stage = Stage::new(GCM);
+    let run = |stage: &mut Stage, time| {
+        let (bench, viewer) = (&mut stage.bench, &mut stage.viewer);
+        bench.run(time, viewer, &mut stage.watcher, |_, _| false);
+    };
+    let began = |stage: &Stage| -> Vec<Instant> {
+        let events = stage.bench.events.iter();
+        events.filter_map(|event| event.media_began()).collect()
+    };
+    stage.send(&packet(VIDEO_PT, 1, 0, 7, true, VP8_DELTA));
+    run(&mut stage, ms(2_500));
+    assert!(began(&stage).is_empty(), "what came does not go out");
+    let first = stage.bench.now;
+    for seq in 2..5 {
+        stage.send(&packet(VIDEO_PT, seq, 3_000, 7, true, VP8_KEY));
+        run(&mut stage, ms(1_100));
+    }
+    assert_eq!(began(&stage), [first]);
+}
+
+#[test]
 fn video_starts_with_a_keyframe_and_audio_at_once() {
     let mut stage = Stage::new(GCM);
     assert!(stage.viewer.wants_keyframe());
