@@ -481,6 +481,20 @@ pub const FAMILIES: &[Family] = &[
         "Events that a receiver never gets: full (10000 younger ones waited), old (it had waited for an hour), refused (the receiver does not take it: 400, 413 or 422).",
     ),
     family(
+        "media_trace_spans_total",
+        Counter,
+        Unit::Count,
+        &["result"],
+        "Spans of traces that are kept, by what became of them: exported (the collector took them), full (2048 others waited), failed (the collector did not take them, tried four times).",
+    ),
+    family(
+        "media_log_lines_suppressed_total",
+        Counter,
+        Unit::Count,
+        &[],
+        "Log lines left out: of one kind, more than 2000 at once or 500 a second.",
+    ),
+    family(
         "media_control_messages_total",
         Counter,
         Unit::Count,

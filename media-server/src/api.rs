@@ -90,6 +90,10 @@ fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
             app.clone(),
             crate::metrics::http::measure,
         ))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            crate::trace::http::follow,
+        ))
         .with_state(app.clone())
 }
 

@@ -5,6 +5,7 @@
 
 mod connections;
 mod ending;
+mod live;
 mod ufrag_key;
 
 use crate::addresses::{self, Addresses};
@@ -18,16 +19,20 @@ use crate::event_streams::EventStreams;
 use crate::events::{Events, EventsError};
 use crate::limits::Limiter;
 use crate::listener::{ListenError, Listener};
+use crate::log::of_session;
 use crate::metrics::Metrics;
+use crate::outbound::OutboundError;
 use crate::recording::{FolderError, Recordings};
 use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::Sockets;
+use crate::trace::Traces;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
 use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
 use connections::Connections;
+use live::Live;
 use media_core::negotiated::Role;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,8 +40,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// How often keys are read again.
-const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(5);
+/// How often keys and live settings are read again.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// How often series of devices are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
@@ -49,6 +54,8 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(8);
 const RECORDINGS_WITHIN: Duration = Duration::from_secs(12);
 /// A viewer that goes sooner has not waited long enough to say that there was nothing to see.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
+/// Time for the last spans to reach their collector.
+const SPANS_WITHIN: Duration = Duration::from_secs(3);
 /// Time for the shards' last events.
 const EVENTS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -62,6 +69,8 @@ pub enum AppError {
     TurnSecret(#[from] SecretError),
     #[error("failed to prepare events")]
     Events(#[from] EventsError),
+    #[error("failed to prepare traces")]
+    Traces(#[from] OutboundError),
     #[error("failed to listen")]
     Listen(#[from] ListenError),
     #[error("failed to read the cluster key {path}")]
@@ -96,6 +105,8 @@ pub struct App {
     pub scraping: Arc<tokio::sync::Mutex<()>>,
     pub events: Arc<Events>,
     pub recordings: Recordings,
+    /// `None`: nobody is told of spans.
+    pub traces: Option<Traces>,
     /// Key of the tags in ufrags.
     pub ufrag_key: [u8; 16],
     /// Differs at each start.
@@ -141,13 +152,16 @@ impl App {
                 }
             }
             Event::MediaBegan { id, at } => {
-                if let Some(record) = self.registry.find(id)
-                    && record.role() == Role::Viewer
-                    && record.viewing.begins()
-                {
+                let Some(record) = self.registry.find(id) else {
+                    return;
+                };
+                if record.role() == Role::Viewer && record.viewing.begins() {
                     let time = at.saturating_duration_since(record.asked());
                     let family = "media_first_media_seconds";
                     self.metrics.observe(family, &[], time.as_secs_f64());
+                }
+                if let Some(trace) = record.trace.get() {
+                    trace.media_began(at);
                 }
             }
             Event::Closed { id, reason } => {
@@ -163,12 +177,14 @@ impl App {
     fn session_connected(&self, record: &Record) {
         count_setup(self, record.protocol, "connected");
         self.usage.count_setup(true);
-        self.metrics.observe(
+        let kept = record.trace.get().filter(|trace| trace.is_sampled());
+        self.metrics.observe_in_trace(
             "media_setup_seconds",
             &[role_name(record.role())],
             record.setting_up(Instant::now()).as_secs_f64(),
+            kept.map(|trace| trace.trace_id()),
         );
-        tracing::info!(session = %record.id, device = %record.device, "session connected");
+        of_session!(info, record, "session connected");
     }
 
     /// Forgets a session that its shard may or may not have.
@@ -208,11 +224,15 @@ impl App {
             self.metrics.count(family, &[]);
         }
         self.events.session_closed(record, reason);
-        tracing::info!(
-            session = %record.id,
-            device = %record.device,
+        if let Some(trace) = record.trace.get() {
+            trace.session_ended(reason);
+        }
+        let seconds = record.created.elapsed().as_secs();
+        of_session!(
+            info,
+            record,
             reason = reason.as_str(),
-            seconds = record.created.elapsed().as_secs(),
+            seconds,
             "session closed"
         );
     }
@@ -266,6 +286,10 @@ impl Server {
         })?;
         let told = Arc::new(Events::start(&config.events, config.ca_file.as_deref())?);
         let recordings = Recordings::open(&config, shards.clone(), told.clone())?;
+        let ca_file = config.ca_file.as_deref();
+        let traces = config.trace.as_ref();
+        let traces = traces.map(|trace| Traces::start(trace, &config.pod, ca_file));
+        let traces = traces.transpose()?;
         let limits = config.limits;
         let app = Arc::new(App {
             registry: Registry::new(
@@ -285,6 +309,7 @@ impl Server {
             sockets: Sockets::new(connections.websockets),
             events: told,
             recordings,
+            traces,
             ufrag_key,
             boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
             drain: Drain::default(),
@@ -375,7 +400,7 @@ impl Server {
         let tasks = [
             tokio::spawn(resources::monitor(app.clone())),
             tokio::spawn(refresh_addresses(app.clone())),
-            tokio::spawn(reload_keys(app.clone())),
+            tokio::spawn(reload(app.clone())),
             tokio::spawn(follow_jwks(app.clone())),
             tokio::spawn(expire_series(app.clone())),
             tokio::spawn(drain::follow_annotation(app.clone())),
@@ -410,6 +435,9 @@ impl Server {
             {
                 tracing::warn!("requests were still running at the end");
             }
+        }
+        if let Some(traces) = &app.traces {
+            traces.flush(SPANS_WITHIN).await;
         }
         tracing::info!("stopped");
         Ok(())
@@ -472,12 +500,14 @@ async fn follow_jwks(app: Arc<App>) {
     }
 }
 
-async fn reload_keys(app: Arc<App>) {
-    let mut every = tokio::time::interval(RELOAD_KEYS_EVERY);
+async fn reload(app: Arc<App>) {
+    let mut live = Live::new(&app.config);
+    let mut every = tokio::time::interval(RELOAD_EVERY);
     loop {
         every.tick().await;
         app.auth.reload();
         app.ice_servers.reload();
+        live.look(&app);
     }
 }
 

@@ -72,8 +72,12 @@
 //! [outbound]
 //! ca_file = "…"                    # certificates in PEM that are trusted beside the system's
 //!
+//! [trace]
+//! otlp_endpoint = "http://…:4318"  # collector that spans are posted to, below it at v1/traces; absent: there are none
+//! sample_percent = 10              # of a hundred traces that begin here; re-read every 5 s
+//!
 //! [log]
-//! level = "info"                   # a filter of tracing-subscriber
+//! level = "info"                   # a filter of tracing-subscriber; re-read every 5 s
 //! ```
 
 mod auth;
@@ -81,6 +85,7 @@ mod events;
 mod file;
 mod parse;
 mod recording;
+mod trace;
 mod turn;
 
 use self::auth::AuthArgs;
@@ -91,6 +96,8 @@ use self::file::File;
 use self::parse::{duration, listen_address};
 use self::recording::RecordingArgs;
 pub use self::recording::RecordingConfig;
+use self::trace::TraceArgs;
+pub use self::trace::TraceConfig;
 use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
 use crate::auth::Grant;
@@ -103,6 +110,7 @@ use std::time::Duration;
 const POD_CONFIG: &str = "/etc/media/config/config.toml";
 /// Where a pod has its annotation `mediaservice.io/drain`.
 const POD_DRAIN: &str = "/etc/media/pod/drain";
+const DEFAULT_LEVEL: &str = "info";
 const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
 const DEFAULT_MEDIA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
@@ -207,6 +215,8 @@ pub struct ServeArgs {
     events: EventsArgs,
     #[command(flatten)]
     recording: RecordingArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Configuration file (TOML)
     #[arg(long, env = "MEDIA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -214,7 +224,8 @@ pub struct ServeArgs {
     #[cfg(feature = "demo")]
     #[arg(long, env = "MEDIA_DEMO")]
     demo: bool,
-    /// Filter of log messages, such as `info` or `media_server=debug` [default: info]
+    /// Filter of log messages, such as `info` or `media_server=debug`; without it, that of the file may change at
+    /// any time [default: info]
     #[arg(long, env = "MEDIA_LOG_LEVEL", value_name = "FILTER")]
     log_level: Option<String>,
 }
@@ -286,6 +297,11 @@ pub struct Config {
     /// Says `true` while the pod's annotation asks for a drain; need not exist.
     pub drain_file: PathBuf,
     pub log_level: String,
+    /// `None`: there are no traces.
+    pub trace: Option<TraceConfig>,
+    pub live: LiveFile,
+    /// Name of the pod, if this is one.
+    pub pod: String,
     /// Whether the built-in device publishes.
     #[cfg(feature = "demo")]
     pub demo: bool,
@@ -314,6 +330,41 @@ pub struct SeriesPolicy {
     pub max_per_family: usize,
     /// How long series of a session stay after its end.
     pub session_grace: Duration,
+}
+
+/// The settings of the file that may change while the server runs.
+#[derive(Debug, Clone, Default)]
+pub struct LiveFile {
+    path: Option<PathBuf>,
+    /// Whether the file is who says it.
+    level: bool,
+    sample_percent: bool,
+}
+
+/// What the file says of them now; nothing that a flag has said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LiveSettings {
+    pub log_level: Option<String>,
+    pub sample_percent: Option<u8>,
+}
+
+impl LiveFile {
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn read(&self) -> Result<LiveSettings, ConfigError> {
+        let Some(path) = &self.path else {
+            return Ok(LiveSettings::default());
+        };
+        let file = File::read(path)?;
+        let level = file.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
+        let percent = file.trace.sample_percent()?;
+        Ok(LiveSettings {
+            log_level: self.level.then_some(level),
+            sample_percent: self.sample_percent.then_some(percent),
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -404,6 +455,11 @@ impl Config {
                 media_core::ids::MAX_ORDINAL
             )));
         }
+        let live = LiveFile {
+            path: args.config,
+            level: args.log_level.is_none(),
+            sample_percent: args.trace.has_no_share(),
+        };
         let scrape = file.metrics.scrape_interval_seconds.unwrap_or(15);
         Ok(Config {
             http,
@@ -456,7 +512,10 @@ impl Config {
                 .log_level
                 .or(file.log.level)
                 .or_else(|| env("LOG_LEVEL"))
-                .unwrap_or_else(|| "info".to_owned()),
+                .unwrap_or_else(|| DEFAULT_LEVEL.to_owned()),
+            trace: trace::merge(args.trace, file.trace, env)?,
+            live,
+            pod: env("POD_NAME").unwrap_or_default(),
             #[cfg(feature = "demo")]
             demo: args.demo,
         })
@@ -543,6 +602,12 @@ pub(crate) mod tests {
         assert!(!config.series.per_session);
         assert_eq!(config.series.max_per_family, 5000);
         assert_eq!(config.log_level, "debug");
+        let trace = config.trace.expect("a collector");
+        let endpoint = "http://otel-collector.monitoring:4318/v1/traces";
+        assert_eq!(
+            (trace.endpoint.as_str(), trace.sample_percent),
+            (endpoint, 25)
+        );
         let auth = config.auth.expect("tokens are asked for");
         assert_eq!(auth.issuer, "https://login.example.com");
         assert_eq!(auth.audience, "studio");

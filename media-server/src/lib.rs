@@ -28,6 +28,7 @@ mod registry;
 mod resources;
 mod shard;
 mod sockets;
+mod trace;
 mod turn;
 
 /// What `examples/costs.rs` measures.
@@ -67,7 +68,7 @@ pub fn run() -> ExitCode {
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args)?;
-    log::start(&config.log_level);
+    log::start(&config.log_level, &config.pod);
     // Each viewer over TCP and each request has one. Shells and runtimes often leave 1 024 of a far higher limit.
     if let Err(error) = media_wire::raise_open_files() {
         tracing::warn!(%error, "failed to raise the number of open files");

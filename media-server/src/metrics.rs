@@ -7,6 +7,7 @@
 //! costs two hash look-ups and an atomic.
 
 pub mod collect;
+mod exemplar;
 pub mod http;
 pub mod sessions;
 pub mod text;
@@ -14,12 +15,14 @@ pub mod totals;
 pub mod websocket;
 
 use catalogue::families::{FAMILIES, Family, Kind, Scope};
+use exemplar::{Exemplar, Exemplars};
 use foldhash::fast::RandomState;
+use opentelemetry::trace::TraceId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 use text::{Format, Lines};
 
 /// How long the series of a device stay after their last change.
@@ -52,6 +55,7 @@ struct Child {
     buckets: Box<[AtomicU64]>,
     /// Milliseconds since the start of the process.
     changed: AtomicU64,
+    exemplars: Mutex<Exemplars>,
 }
 
 impl Metrics {
@@ -102,9 +106,25 @@ impl Metrics {
     /// Adds an observation to a histogram.
     pub fn observe(&self, name: &str, labels: &[&str], value: f64) {
         self.with(name, labels, None, |child, family| {
-            let at = family.buckets.partition_point(|bound| *bound < value);
-            child.buckets[at].fetch_add(1, Relaxed);
-            child.add(value);
+            child.observe(family, value);
+        });
+    }
+
+    /// The same of something that belongs to a trace, if that is kept.
+    pub fn observe_in_trace(
+        &self,
+        name: &str,
+        labels: &[&str],
+        value: f64,
+        trace: Option<TraceId>,
+    ) {
+        let at = SystemTime::now();
+        self.with(name, labels, None, |child, family| {
+            let bucket = child.observe(family, value);
+            if let Some(trace) = trace {
+                let exemplar = Exemplar { trace, value, at };
+                lock(&child.exemplars).insert(bucket, exemplar);
+            }
         });
     }
 
@@ -240,7 +260,16 @@ impl Child {
             value: AtomicU64::new(0f64.to_bits()),
             buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
             changed: AtomicU64::new(0),
+            exemplars: Mutex::default(),
         }
+    }
+
+    /// Returns the index of the bucket.
+    fn observe(&self, family: &Family, value: f64) -> usize {
+        let at = family.buckets.partition_point(|bound| *bound < value);
+        self.buckets[at].fetch_add(1, Relaxed);
+        self.add(value);
+        at
     }
 
     fn add(&self, amount: f64) {
@@ -254,11 +283,15 @@ impl Child {
         match lines.family.kind {
             Kind::Histogram => {
                 let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
-                lines.histogram(labels, counts, value);
+                lines.histogram_with(labels, counts, value, &lock(&self.exemplars));
             }
             Kind::Counter | Kind::Gauge => lines.value(labels, value),
         }
     }
+}
+
+fn lock(exemplars: &Mutex<Exemplars>) -> MutexGuard<'_, Exemplars> {
+    exemplars.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `a="x",b="y"`, escaped.
@@ -363,6 +396,35 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_bucket_shows_the_last_trace_of_it_where_the_format_has_room_for_one() {
+        let metrics = Metrics::new(10);
+        let observe = |value, trace| {
+            metrics.observe_in_trace("media_setup_seconds", &["viewer"], value, trace);
+        };
+        let trace = |id: u8| Some(TraceId::from(u128::from(id)));
+        observe(0.3, trace(1));
+        observe(0.4, trace(2));
+        observe(0.45, None);
+        observe(60.0, trace(3));
+        let open = metrics.render(Format::OpenMetrics, |_| {});
+        let mut lines = open.lines().filter(|line| line.contains(" # "));
+        let of = |le: &str, count: u8, id: u8, value: &str| {
+            format!(
+                "media_setup_seconds_bucket{{role=\"viewer\",le=\"{le}\"}} {count} # {{trace_id=\"{id:032x}\"}} {value} "
+            )
+        };
+        for begins in [of("0.5", 3, 2, "0.4"), of("+Inf", 4, 3, "60")] {
+            let line = lines.next().unwrap_or_default();
+            assert!(line.starts_with(&begins), "{begins}: {open}");
+        }
+        assert_eq!(lines.next(), None, "one a bucket: {open}");
+        assert!(
+            !text(&metrics).contains("trace_id"),
+            "text has no exemplars"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! HTTPS to addresses that the configuration names, such as where token keys come from.
+//! HTTPS to addresses that the configuration names, such as where token keys come from; and http to a collector of
+//! traces, which alone may be on this machine.
 //!
 //! Owns the rules against requests to what only this machine or its cloud should reach: https alone, no redirect, no proxy,
 //! and no address of loopback, link-local or a metadata service, whatever the name resolves to. The address that was
@@ -6,7 +7,7 @@
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Response, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -56,12 +57,26 @@ pub enum Failure {
 /// # Errors
 /// [`OutboundError`]
 pub fn client(ca_file: Option<&Path>) -> Result<Client, OutboundError> {
-    let mut builder = Client::builder()
-        .https_only(true)
+    build(
+        Client::builder().https_only(true).dns_resolver(Resolver),
+        ca_file,
+    )
+}
+
+/// A client for the collector of traces. It may be an agent beside this process and speak plain http: what is sent
+/// holds no secret, and of the answer only the status is looked at. [`collector_url`] has read its address.
+///
+/// # Errors
+/// [`OutboundError`]
+pub fn collector_client(ca_file: Option<&Path>) -> Result<Client, OutboundError> {
+    build(Client::builder(), ca_file)
+}
+
+fn build(builder: ClientBuilder, ca_file: Option<&Path>) -> Result<Client, OutboundError> {
+    let mut builder = builder
         .redirect(Policy::none())
         .referer(false)
         .no_proxy()
-        .dns_resolver(Resolver)
         .connect_timeout(CONNECT_WITHIN)
         .timeout(WITHIN)
         .user_agent(concat!("media-server/", env!("CARGO_PKG_VERSION")));
@@ -97,6 +112,20 @@ pub fn url(text: &str) -> Result<Url, String> {
             "{text:?} is an address of this machine, of its link or of a metadata service; none of them is asked"
         ));
     }
+    Ok(url)
+}
+
+/// Reads the address of a collector of traces; the error says what would be right. Spans go to `v1/traces` below it.
+pub fn collector_url(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{text:?} must begin with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL with a user name or password shows them in logs; leave them out".into());
+    }
+    let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+    url.set_path(&path);
     Ok(url)
 }
 
@@ -252,6 +281,32 @@ mod tests {
             "https://[::ffff:127.0.0.1]/",
         ] {
             assert!(url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_collector_may_be_beside_this_process_and_has_no_password() {
+        for (text, url) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            (
+                "http://otel.monitoring:4318/",
+                "http://otel.monitoring:4318/v1/traces",
+            ),
+            (
+                "https://a.example.com/otlp",
+                "https://a.example.com/otlp/v1/traces",
+            ),
+        ] {
+            let read = collector_url(text).map(|url| url.to_string());
+            assert_eq!(read.as_deref(), Ok(url));
+        }
+        for wrong in [
+            "grpc://a:4317",
+            "otel:4318",
+            "",
+            "http://ann:word@otel:4318",
+        ] {
+            assert!(collector_url(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -320,7 +320,7 @@ impl Inner {
             self.blocking(move |inner| inner.store.remove(id)).await?;
             return Err(error);
         }
-        tracing::info!(recording = %id, device = %active.device(), "recording started");
+        tracing::info!(recording = %id, device_id = %active.device(), "recording started");
         tokio::spawn(self.clone().attend(active.clone(), tap));
         Ok(active)
     }
@@ -508,7 +508,8 @@ fn check(codec: &Codec, wanted: Wanted) -> Result<(), StartError> {
 /// Names of codecs in requests.
 pub const CODECS: [&str; 4] = ["VP8", "VP9", "H264", "AV1"];
 
-fn codec_name(codec: &Codec) -> &'static str {
+/// The name of a codec in requests and answers.
+pub fn codec_name(codec: &Codec) -> &'static str {
     match codec {
         Codec::Vp8 => "VP8",
         Codec::Vp9 { .. } => "VP9",

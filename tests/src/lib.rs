@@ -12,6 +12,7 @@ pub mod browser;
 pub mod camera;
 pub mod clock;
 pub mod cluster;
+pub mod collector;
 pub mod connections;
 pub mod demo;
 pub mod device;
@@ -36,6 +37,7 @@ pub mod webhook;
 
 pub use browser::Browser;
 pub use clock::SetClock;
+pub use collector::Collector;
 pub use connections::Connections;
 pub use https::Https;
 pub use kubectl::Kubectl;

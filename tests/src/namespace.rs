@@ -42,6 +42,22 @@ where
     }
 }
 
+/// Gives the network that this runs in an interface with a default route, without which a browser looks for no
+/// path to anywhere.
+///
+/// # Panics
+/// If there is one already, or none can be made.
+pub fn add_interface(address: &str) {
+    ip(&[
+        "link", "add", "eth0", "type", "veth", "peer", "name", "eth1",
+    ]);
+    ip(&["address", "add", address, "dev", "eth0"]);
+    for link in ["eth0", "eth1"] {
+        ip(&["link", "set", link, "up"]);
+    }
+    ip(&["route", "add", "default", "dev", "eth0"]);
+}
+
 fn ip(args: &[&str]) {
     let status = Command::new("ip").args(args).status();
     assert!(status.is_ok_and(|status| status.success()), "ip {args:?}");

@@ -123,6 +123,11 @@ impl MediaServer {
         self.process.pid()
     }
 
+    /// What it has written until now.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -174,7 +179,7 @@ async fn serving(process: &mut Process) -> serde_json::Value {
         let found = log
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .find(|line| line["message"] == "serving");
+            .find(|line| line["msg"] == "serving");
         async move { found.ok_or(log) }
     })
     .await

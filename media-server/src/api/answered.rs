@@ -131,7 +131,8 @@ pub(super) async fn answer(
         cells,
     };
     // A task of its own: a client that hangs up now must not leave half a session behind.
-    let opened = tokio::spawn(open_session(app.clone(), record.clone(), open));
+    let opened = open_session(app.clone(), record.clone(), open).with_current_context();
+    let opened = tokio::spawn(opened);
     opened.await.expect("opening a session does not panic")?;
     Ok((record, answer))
 }

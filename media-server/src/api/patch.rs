@@ -7,7 +7,9 @@ use super::error::ApiError;
 use super::whip::{MAX_CANDIDATES, count_candidates, find};
 use super::{FRAGMENT, check_rate, expect_type, principal, read_body};
 use crate::app::App;
+use crate::log::of_session;
 use crate::registry::{Ice, Protocol, Record};
+use crate::trace;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -54,6 +56,7 @@ async fn restart(
     (remote_ufrag, remote_pwd): (String, String),
     candidates: u32,
 ) -> Result<Response, ApiError> {
+    trace::rename("session.ice_restart");
     let addresses = app.addresses.current();
     if addresses.is_empty() {
         return Err(ApiError::NoAddress);
@@ -83,7 +86,7 @@ async fn restart(
         candidates: count_candidates(app, &record.cells, candidates, MAX_CANDIDATES),
     };
     app.metrics.count("media_ice_restarts_total", &[]);
-    tracing::info!(session = %record.id, device = %record.device, "ICE restarted");
+    of_session!(info, record, "ICE restarted");
     let headers = [
         (header::CONTENT_TYPE, FRAGMENT.to_owned()),
         (header::ETAG, etag),

@@ -12,8 +12,10 @@ use crate::app::App;
 use crate::auth::Principal;
 use crate::devices::name_of;
 use crate::drain::DrainState;
+use crate::log::of_session;
 use crate::registry::{AdmitError, Protocol, Record, role_name};
 use crate::shard::CloseReason;
+use crate::trace;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -277,9 +279,13 @@ pub(super) fn count_created(app: &App, record: &Record) {
     app.metrics
         .count("media_sessions_created_total", &[record.device_label()]);
     app.events.session_created(record);
-    tracing::info!(
-        session = %record.id,
-        device = %record.device,
+    trace::note_session(record);
+    if let Some(traces) = &app.traces {
+        traces.begin_session(record);
+    }
+    of_session!(
+        info,
+        record,
         role = role_name(record.role()),
         "session admitted"
     );
@@ -310,6 +316,7 @@ pub(super) fn find(
         .filter(|record| principal.owns(&record.device, record.subject.as_deref()))
         .ok_or(ApiError::UnknownSession)?;
     record.called(Instant::now());
+    trace::note_session(&record);
     Ok(record)
 }
 

@@ -4,6 +4,7 @@
 //! behind that nobody can end any more. Called by the API and by the app's tasks.
 
 use super::App;
+use crate::log::of_session;
 use crate::registry::{ANSWER_WITHIN, INACTIVE_AFTER, Record};
 use crate::shard::{CloseReason, MailboxError};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl App {
         if let Err(error) = self.end(record, reason).await {
             self.metrics.count("media_errors_total", &["busy", what]);
             let reason = reason.as_str();
-            tracing::warn!(session = %record.id, reason, %error, "session not closed yet");
+            of_session!(warn, record, reason, %error, "session not closed yet");
         }
     }
 }

@@ -5,6 +5,7 @@ use super::ConfigError;
 use super::auth::FileAuth;
 use super::events::FileEvents;
 use super::recording::FileRecording;
+use super::trace::FileTrace;
 use super::turn::FileTurn;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub(super) struct File {
     pub(super) metrics: FileMetrics,
     pub(super) drain: FileDrain,
     pub(super) outbound: FileOutbound,
+    pub(super) trace: FileTrace,
     pub(super) log: FileLog,
 }
 

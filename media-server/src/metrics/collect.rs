@@ -9,8 +9,10 @@ use super::{Metrics, OTHER, render_labels};
 use crate::app::App;
 use crate::auth::jwks;
 use crate::events::queue::Dropped;
+use crate::log;
 use crate::registry::role_name;
 use crate::shard::{Bound, Outcome};
+use crate::trace;
 use catalogue::families::{FAMILIES, Scope};
 use media_core::cells::{Drop, Forgotten, KeyframeCause, Served, VideoLimit, Watched};
 use media_core::negotiated::Role;
@@ -124,6 +126,14 @@ fn set_totals(app: &App, metrics: &Metrics) {
             metrics.set("media_jwks_age_seconds", &[], age.as_secs_f64());
         }
     }
+    if let Some(traces) = &app.traces {
+        for outcome in trace::Outcome::ALL {
+            let (count, result) = (traces.count(outcome) as f64, [outcome.as_str()]);
+            metrics.set("media_trace_spans_total", &result, count);
+        }
+    }
+    let suppressed = log::suppressed() as f64;
+    metrics.set("media_log_lines_suppressed_total", &[], suppressed);
     let sockets = app.sockets.open() as f64;
     metrics.set("media_websocket_connections", &[], sockets);
     metrics.set("media_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);

@@ -26,6 +26,8 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
     let response = next.run(request).await;
     drop(in_flight);
     let status = response.status();
+    let code = status.as_u16();
+    tracing::debug!(method, path, code, "request answered");
     metrics.count(
         "media_http_requests_total",
         &[&method, &path, status.as_str()],

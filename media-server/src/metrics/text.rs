@@ -4,6 +4,7 @@
 //! and in the end. A scrape has some 190 000 lines with 10 000 sessions, so what the lines of a family
 //! share is put together once. Knows families and values, not where they come from.
 
+use super::exemplar::Exemplars;
 use catalogue::families::{Family, Kind};
 use std::fmt::Write as _;
 
@@ -68,6 +69,7 @@ pub struct Lines<'a> {
     text: &'a mut String,
     /// For each bucket, +Inf too: `le="0.5"} `.
     bounds: Vec<String>,
+    format: Format,
 }
 
 impl<'a> Lines<'a> {
@@ -105,6 +107,7 @@ impl<'a> Lines<'a> {
             family,
             text,
             bounds,
+            format,
         }
     }
 
@@ -115,8 +118,19 @@ impl<'a> Lines<'a> {
 
     /// The series of a histogram. `counts` has one entry for each bucket and one for +Inf, not cumulative.
     pub fn histogram(&mut self, labels: &str, counts: impl IntoIterator<Item = u64>, sum: f64) {
+        self.histogram_with(labels, counts, sum, &Exemplars::new());
+    }
+
+    /// The same with exemplars, which only OpenMetrics has.
+    pub(super) fn histogram_with(
+        &mut self,
+        labels: &str,
+        counts: impl IntoIterator<Item = u64>,
+        sum: f64,
+        exemplars: &Exemplars,
+    ) {
         let mut cumulative = 0;
-        for (bound, count) in self.bounds.iter().zip(counts) {
+        for (at, (bound, count)) in self.bounds.iter().zip(counts).enumerate() {
             cumulative += count;
             self.text.push_str(self.family.name);
             self.text.push_str("_bucket{");
@@ -126,6 +140,9 @@ impl<'a> Lines<'a> {
             }
             self.text.push_str(bound);
             push_whole(self.text, cumulative);
+            if let (Format::OpenMetrics, Some(exemplar)) = (self.format, exemplars.get(&at)) {
+                exemplar.write(self.text);
+            }
             self.text.push('\n');
         }
         self.line("_sum", labels, sum);

@@ -208,7 +208,7 @@ impl Writer {
         }
         tracing::info!(
             recording = %id,
-            device = %self.active.device(),
+            device_id = %self.active.device(),
             seconds = note.duration_seconds,
             bytes = note.file_size,
             reason = note.reason.as_deref().unwrap_or("stopped"),

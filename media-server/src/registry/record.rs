@@ -7,12 +7,13 @@ use super::viewing::Viewing;
 use super::{Protocol, lock};
 use crate::devices::name_of;
 use crate::limits::Handshake;
+use crate::trace::SessionTrace;
 use media_core::cells::SessionCells;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::{Codec, Role};
 use media_core::sdp::{Bundle, Proposal};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// One session, as signalling knows it.
@@ -40,6 +41,8 @@ pub struct Record {
     /// What a session of the older API has beyond others.
     pub older: Option<Older>,
     pub cells: Arc<SessionCells>,
+    /// Where there are traces.
+    pub trace: OnceLock<SessionTrace>,
     activity: Mutex<Activity>,
     /// Its place among the set-ups, until it has keys or is gone.
     handshake: Mutex<Option<Handshake>>,
@@ -143,6 +146,7 @@ impl Record {
             codecs: new.codecs,
             older: new.older,
             cells: new.cells,
+            trace: OnceLock::new(),
             activity: Mutex::new(Activity {
                 at: created,
                 seen: 0,

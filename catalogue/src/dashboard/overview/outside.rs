@@ -43,6 +43,25 @@ pub const EVENTS: Panel = Panel {
     red_from: None,
 };
 
+/// The collector of traces, and what logs leave out.
+pub const TELLING: Panel = Panel {
+    title: "Spans and log lines",
+    description: "Spans a second by what became of them, none without spec.observability.otlpEndpoint; and log lines a second left out of a flood.",
+    kind: Lines,
+    unit: Unit::PerSecond,
+    queries: &[
+        Query {
+            expr: "sum by (result) (rate(media_trace_spans_total{$S}[$__rate_interval]))",
+            legend: "spans {{result}}",
+        },
+        Query {
+            expr: "sum(rate(media_log_lines_suppressed_total{$S}[$__rate_interval]))",
+            legend: "lines left out",
+        },
+    ],
+    red_from: None,
+};
+
 /// The identity provider.
 pub const KEYS: Panel = Panel {
     title: "Keys of the identity provider",

@@ -76,6 +76,7 @@ pub const ROW: Row = Row {
         outside::TOKENS,
         outside::EVENTS,
         outside::KEYS,
+        outside::TELLING,
         Panel {
             title: "Errors",
             description: "Every error answered or swallowed.",

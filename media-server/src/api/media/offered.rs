@@ -13,10 +13,12 @@ use crate::app::App;
 use crate::auth::Principal;
 use crate::registry::{Ice, MediaLine, NewSession, Offered, Older, Protocol, Record};
 use crate::shard::{CloseReason, MailboxError, OpenSession};
+use crate::trace;
 use media_core::cells::{IceState, SessionCells};
 use media_core::ids::SessionId;
 use media_core::negotiated::{Codec, Kind, Role};
 use media_core::sdp::{Offer, Proposal, Proposed, component};
+use opentelemetry::trace::FutureExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -152,7 +154,8 @@ pub(super) async fn answer(
 ) -> Result<(), ApiError> {
     // A task of its own: a client that hangs up now must not leave half a session behind.
     let protocol = record.protocol;
-    let taken = tokio::spawn(take_answer(app.clone(), record, sdp));
+    let taken = take_answer(app.clone(), record, sdp).with_current_context();
+    let taken = tokio::spawn(taken);
     let taken = taken.await.expect("taking an answer does not panic");
     taken.inspect_err(|error| count_refused(app, protocol, error))
 }
@@ -223,6 +226,7 @@ async fn try_answer_to(
 /// Takes candidates, lines as JavaScript has them; returns how many are right in form. An empty one says that
 /// there are no more.
 pub(super) async fn candidates(app: &App, record: &Record, lines: &[String]) -> usize {
+    trace::note_candidates(lines);
     let (mut right, mut usable) = (0, 0);
     for line in lines {
         let value = line.strip_prefix("candidate:").unwrap_or(line);
@@ -252,6 +256,7 @@ pub(super) fn find(
         return None;
     }
     record.called(Instant::now());
+    trace::note_session(&record);
     Some(record)
 }
 

@@ -1,0 +1,49 @@
+//! Settings that change while the server runs: the log level, and the share of traces that are kept.
+//!
+//! A pod's file is a mounted ConfigMap, so a change reaches it within a minute or two, and no session notices.
+
+use super::App;
+use crate::config::{Config, LiveFile, LiveSettings};
+use crate::log;
+
+/// What the file said last.
+pub(super) struct Live {
+    file: LiveFile,
+    settings: LiveSettings,
+}
+
+impl Live {
+    pub(super) fn new(config: &Config) -> Live {
+        Live {
+            file: config.live.clone(),
+            // What the server started with; a file that can't be read any more is told of at the first look.
+            settings: config.live.read().unwrap_or_default(),
+        }
+    }
+
+    /// Looks for changes.
+    pub(super) fn look(&mut self, app: &App) {
+        let read = match self.file.read() {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%error, "configuration unreadable, the last settings stay");
+                return;
+            }
+        };
+        if read == self.settings {
+            return;
+        }
+        if let Some(level) = read.log_level.as_deref() {
+            match log::set_filter(level) {
+                Ok(()) => tracing::info!(level, "log level set"),
+                Err(error) => {
+                    tracing::warn!(level, error, "log level unreadable, the last one stays")
+                }
+            }
+        }
+        if let (Some(traces), Some(percent)) = (&app.traces, read.sample_percent) {
+            traces.set_sample_percent(percent);
+        }
+        self.settings = read;
+    }
+}

@@ -1,0 +1,115 @@
+//! A line of JSON: `ts level target msg`, then the event's fields, among them `trace_id span_id session_id
+//! device_id shard` where it is about a session, then `pod`.
+//!
+//! Within a request that is traced the ids of its span are added, unless the event has some.
+
+use crate::clock::rfc3339_millis;
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt as _;
+use std::fmt::{self, Debug};
+use std::time::SystemTime;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+pub(super) struct Json {
+    pod: String,
+}
+
+impl Json {
+    pub(super) fn new(pod: &str) -> Json {
+        Json {
+            pod: pod.to_owned(),
+        }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let mut line = Line::default();
+        line.text("ts", &rfc3339_millis(SystemTime::now()));
+        line.text("level", metadata.level().as_str());
+        line.text("target", metadata.target());
+        event.record(&mut line);
+        if !line.has_trace {
+            Context::map_current(|context| {
+                let span = context.span();
+                let context = span.span_context();
+                if context.is_valid() {
+                    line.text("trace_id", &context.trace_id().to_string());
+                    line.text("span_id", &context.span_id().to_string());
+                }
+            });
+        }
+        if !self.pod.is_empty() {
+            line.text("pod", &self.pod);
+        }
+        writeln!(writer, "{{{}}}", line.json)
+    }
+}
+
+/// The inside of a JSON object.
+#[derive(Default)]
+struct Line {
+    json: String,
+    has_trace: bool,
+}
+
+impl Line {
+    fn text(&mut self, key: &str, value: &str) {
+        self.value(key, &serde_json::Value::from(value));
+    }
+
+    fn value(&mut self, key: &str, value: &serde_json::Value) {
+        if !self.json.is_empty() {
+            self.json.push(',');
+        }
+        self.has_trace |= key == "trace_id";
+        let key = match key {
+            "message" => "msg",
+            key => key,
+        };
+        self.json
+            .push_str(&serde_json::Value::from(key).to_string());
+        self.json.push(':');
+        self.json.push_str(&value.to_string());
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.text(field.name(), &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.value(field.name(), &value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.value(field.name(), &value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.value(field.name(), &value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.value(field.name(), &value.into());
+    }
+}

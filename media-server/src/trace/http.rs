@@ -1,0 +1,104 @@
+//! A span for each request that changes a session, around the router; no handler knows of it.
+//!
+//! The client's `traceparent` (W3C Trace Context) makes the span a part of its trace. `tracestate` is not kept:
+//! nobody is called who would want it back.
+
+use crate::api::error::ErrorKind;
+use crate::app::App;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{FutureExt as _, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use std::sync::Arc;
+
+/// Runs the request within its span, if it is one that has one.
+pub async fn follow(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(traces) = &app.traces else {
+        return next.run(request).await;
+    };
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let named = path
+        .as_ref()
+        .and_then(|path| named(request.method(), path.as_str()));
+    let (Some(path), Some((name, sdp))) = (path, named) else {
+        return next.run(request).await;
+    };
+    let headers = Parent(request.headers());
+    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", request.method().to_string()),
+        KeyValue::new("http.route", path.as_str().to_owned()),
+    ];
+    attributes.extend(sdp.map(|sdp| KeyValue::new("sdp.type", sdp)));
+    let span = traces
+        .tracer
+        .span_builder(name)
+        .with_kind(SpanKind::Server)
+        .with_attributes(attributes)
+        .start_with_context(&traces.tracer, &parent);
+    let context = parent.with_span(span);
+    let response = next.run(request).with_context(context.clone()).await;
+    let (span, status) = (context.span(), response.status());
+    span.set_attribute(KeyValue::new(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    ));
+    if let Some(error) = response.extensions().get::<ErrorKind>() {
+        span.set_attribute(KeyValue::new("error.type", error.kind));
+    }
+    if status.is_server_error() {
+        span.set_status(Status::error(""));
+    }
+    // A task that opens the session may hold the context for longer.
+    span.end();
+    response
+}
+
+/// The one header that is taken.
+struct Parent<'a>(&'a HeaderMap);
+
+impl Extractor for Parent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key).filter(|_| key == "traceparent");
+        value.and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}
+
+/// What the span of a route is called, and the type of the SDP that its requests bring. The names below
+/// `webrtc` and `sfu` are those of the service that this one replaces.
+fn named(method: &Method, path: &str) -> Option<(&'static str, Option<&'static str>)> {
+    let (offer, answer) = (Some("offer"), Some("answer"));
+    let named = match (method.as_str(), path) {
+        ("POST", "/whip/{device}") => ("whip.create", offer),
+        ("POST", "/whep/{device}") => ("whep.create", offer),
+        // An ICE restart says so itself.
+        ("PATCH", "/whip/{device}/{session}" | "/whep/{device}/{session}") => {
+            ("webrtc.add_ice_candidate", None)
+        }
+        ("GET", "/api/media/turn-credentials") => ("webrtc.get_turn_credentials", None),
+        ("POST", path) => match path.strip_prefix("/api/media/")? {
+            "sessions" => ("webrtc.create_session", None),
+            "sessions/answer" => ("webrtc.set_answer", answer),
+            "sessions/ice-candidate" => ("webrtc.add_ice_candidate", None),
+            "sessions/ice-candidates" => ("webrtc.add_ice_candidates_batch", None),
+            "sfu/publishers" => ("sfu.create_publisher", None),
+            "sfu/publishers/answer" => ("sfu.set_publisher_answer", answer),
+            "sfu/publishers/ice-candidate" => ("sfu.add_publisher_ice_candidate", None),
+            "sfu/subscribers" => ("sfu.create_subscriber", None),
+            "sfu/subscribers/by-device" => ("sfu.create_subscriber_by_device", None),
+            "sfu/subscribers/answer" => ("sfu.set_subscriber_answer", answer),
+            "sfu/subscribers/ice-candidate" => ("sfu.add_subscriber_ice_candidate", None),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(named)
+}
