@@ -29,7 +29,7 @@ pub use limits::Limits;
 pub use media::{Exposure, Media};
 pub use monitoring::{Monitoring, SloTargets};
 pub use network_policy::NetworkPolicy;
-pub use observability::Observability;
+pub use observability::{LOG_LEVELS, Observability};
 pub use pod::Pod;
 pub use recording::Recording;
 pub use rollout::{OnOperatorUpgrade, RolloutPolicy};

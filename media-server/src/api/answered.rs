@@ -15,6 +15,7 @@ use media_core::cells::SessionCells;
 use media_core::ids::{IcePwd, SessionId, Ufrag};
 use media_core::negotiated::Role;
 use media_core::sdp::{Agreement, Bundle, Candidate, Local, Offer, OfferError, write_answer};
+use opentelemetry::trace::FutureExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 

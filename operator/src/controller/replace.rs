@@ -38,7 +38,7 @@ pub struct Rollout {
 /// What pods are compared with.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    spec_hash: String,
+    spec_hashes: Vec<String>,
     template_hash: String,
     /// Whether another template of the same spec is a reason to replace a pod.
     roll: bool,
@@ -57,7 +57,11 @@ impl Wanted {
     /// `set` is the StatefulSet, if there is one.
     pub fn by(service: &ValidService, set: Option<&StatefulSet>) -> Self {
         Self {
-            spec_hash: service.spec_hash.clone(),
+            spec_hashes: [
+                std::slice::from_ref(&service.spec_hash),
+                &service.spec_hashes_of_other_levels,
+            ]
+            .concat(),
             template_hash: template_hash(service),
             roll: service.spec.rollout.on_operator_upgrade == OnOperatorUpgrade::Roll,
             replicas: service.spec.replicas,
@@ -96,7 +100,8 @@ impl Wanted {
     }
 
     fn have_spec(&self, annotations: &BTreeMap<String, String>) -> bool {
-        annotations.get(meta::SPEC_HASH) == Some(&self.spec_hash)
+        let hash = annotations.get(meta::SPEC_HASH);
+        hash.is_some_and(|hash| self.spec_hashes.contains(hash))
     }
 
     fn have_template(&self, annotations: &BTreeMap<String, String>) -> bool {
@@ -284,7 +289,7 @@ mod tests {
 
     fn wanted() -> Wanted {
         Wanted {
-            spec_hash: "new".into(),
+            spec_hashes: vec!["new".into()],
             template_hash: "of-n".into(),
             roll: false,
             replicas: 1,
@@ -307,6 +312,20 @@ mod tests {
         assert_eq!(found, Plan::TemplateNotSeen(vec![&pods[0]]));
         let found = plan(&set(2, 2), &pods, &wanted());
         assert_eq!(found, Plan::Replace(vec![&pods[0]]));
+    }
+
+    #[test]
+    fn a_pod_of_another_log_level_stays() {
+        let of_levels = Wanted {
+            spec_hashes: vec!["new".into(), "new at debug".into()],
+            ..wanted()
+        };
+        let pods = [pod("new at debug", "set")];
+        assert_eq!(plan(&set(2, 2), &pods, &of_levels), Plan::Resume(vec![]));
+        assert_eq!(
+            plan(&set(2, 2), &pods, &wanted()),
+            Plan::Replace(vec![&pods[0]])
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::fetch::Fetched;
 use super::quantity;
 use crate::capabilities::Served;
 use crate::crd::{
-    Exposure, Media, MediaServiceSpec, OnOperatorUpgrade, Pod, SecretKeyRef, SloTargets,
+    Exposure, LOG_LEVELS, Media, MediaServiceSpec, OnOperatorUpgrade, Pod, SecretKeyRef, SloTargets,
 };
 use crate::hash;
 
@@ -44,6 +44,8 @@ pub struct ValidService {
     pub operator_namespace: String,
     /// Over the user's inputs that a pod depends on; pods with another hash are replaced.
     pub spec_hash: String,
+    /// The same for each other log level: pods take up a new one while they run.
+    pub spec_hashes_of_other_levels: Vec<String>,
 }
 
 /// Where the pod may run, from the fields of `spec.pod` whose content the CRD does not describe.
@@ -152,7 +154,8 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         objectives: objectives(&spec.monitoring.slo_targets)?,
         served: fetched.served,
         operator_namespace: fetched.operator_namespace.clone(),
-        spec_hash: spec_hash(&spec),
+        spec_hash: spec_hash(&spec, &spec.observability.log_level),
+        spec_hashes_of_other_levels: LOG_LEVELS.map(|level| spec_hash(&spec, level)).into(),
         name,
         spec,
     })
@@ -287,9 +290,9 @@ fn key_ref(given: &SecretKeyRef) -> KeyRef {
 }
 
 /// Hash of the user's inputs that a pod depends on. Values equal to their default are left out, so
-/// that a field which a later operator adds changes no hash.
-fn spec_hash(spec: &MediaServiceSpec) -> String {
-    let of_pods = |spec: &MediaServiceSpec| {
+/// that a field which a later operator adds changes no hash. The log level is in it because it was from the first.
+fn spec_hash(spec: &MediaServiceSpec, log_level: &str) -> String {
+    let of_pods = |spec: &MediaServiceSpec, log_level: &str| {
         let mut pod = serde_json::json!(spec.pod);
         let media = pod_media(&spec.media);
         // Maps of the user's: what one leaves out is absent and no default, so each counts as a whole.
@@ -313,15 +316,19 @@ fn spec_hash(spec: &MediaServiceSpec) -> String {
             "pod": pod,
             "perSessionSeries": spec.monitoring.per_session_series,
             "maxSeriesPerFamily": spec.monitoring.max_series_per_family,
-            "observability": spec.observability,
+            "observability": {
+                "logLevel": log_level,
+                "otlpEndpoint": spec.observability.otlp_endpoint,
+            },
         })
     };
     // The one exposure that there was first.
     let defaults: MediaServiceSpec =
         serde_json::from_value(serde_json::json!({"media": {"exposure": "HostPort"}}))
             .expect("nothing else is required");
-    let mut inputs = of_pods(spec);
-    hash::remove_equal(&mut inputs, &of_pods(&defaults));
+    let mut inputs = of_pods(spec, log_level);
+    let usual = &defaults.observability.log_level;
+    hash::remove_equal(&mut inputs, &of_pods(&defaults, usual));
     hash::of(&inputs)
 }
 

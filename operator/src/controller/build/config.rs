@@ -129,8 +129,16 @@ fn toml(service: &ValidService) -> String {
         ("metrics", metrics),
         ("drain", json!({"timeout_seconds": DRAIN_SECONDS})),
     ];
-    if spec.observability.log_level != "info" {
-        tables.push(("log", json!({"level": spec.observability.log_level})));
+    let observability = &spec.observability;
+    if observability.log_level != "info" {
+        tables.push(("log", json!({"level": observability.log_level})));
+    }
+    if !observability.otlp_endpoint.is_empty() {
+        let trace = json!({
+            "otlp_endpoint": observability.otlp_endpoint,
+            "sample_percent": observability.trace_sample_percent,
+        });
+        tables.push(("trace", trace));
     }
     if !spec.turn.urls.is_empty() {
         tables.push(("turn", turn(service)));

@@ -92,6 +92,10 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
         "rollout": {"drainTimeoutSeconds": 60, "onOperatorUpgrade": "Roll"},
     });
     assert_eq!(hash_of(stopped), plain);
+    let fewer = serde_json::json!({
+        "media": {"exposure": "HostPort"}, "observability": {"traceSamplePercent": 1},
+    });
+    assert_eq!(hash_of(fewer), plain);
     for changed in [
         serde_json::json!({"media": {"exposure": "HostPort"}, "image": "new:2"}),
         serde_json::json!({"media": {"exposure": "HostPort", "port": 9000}}),
@@ -100,6 +104,7 @@ fn replicas_and_monitoring_do_not_change_the_spec_hash_but_pod_inputs_do() {
         serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"sessionsPerPod": 5}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "limits": {"idlePublisherKbps": 5}}),
         serde_json::json!({"media": {"exposure": "HostPort"}, "pod": {"labels": {"a": "b"}}}),
+        serde_json::json!({"media": {"exposure": "HostPort"}, "observability": {"otlpEndpoint": "http://otel:4318"}}),
     ] {
         assert_ne!(hash_of(changed.clone()), plain, "{changed}");
     }
@@ -126,6 +131,21 @@ fn ports_of_a_service_and_the_kind_of_service_are_no_input_of_a_pod() {
     ];
     let different: std::collections::BTreeSet<&String> = others.iter().collect();
     assert_eq!(different.len(), others.len());
+}
+
+#[test]
+fn a_pod_of_another_log_level_is_of_the_same_spec_and_one_of_another_collector_is_not() {
+    let with = |observability: serde_json::Value| {
+        let spec = serde_json::json!({"media": {}, "observability": observability});
+        validate(&fetched(spec)).unwrap()
+    };
+    let info = with(serde_json::json!({}));
+    let debug = with(serde_json::json!({"logLevel": "debug"}));
+    assert_ne!(info.spec_hash, debug.spec_hash, "as it was from the first");
+    assert!(info.spec_hashes_of_other_levels.contains(&debug.spec_hash));
+    assert!(debug.spec_hashes_of_other_levels.contains(&info.spec_hash));
+    let traced = with(serde_json::json!({"logLevel": "debug", "otlpEndpoint": "http://otel:4318"}));
+    assert!(!info.spec_hashes_of_other_levels.contains(&traced.spec_hash));
 }
 
 #[test]
