@@ -175,6 +175,7 @@ mod tests {
             "scale",
             "GStreamer",
             "broker",
+            "traces",
             "recordings",
             "sockets",
             "soak",

@@ -15,6 +15,7 @@ const ALERTS: &str = "alerts";
 /// These do not build what they start.
 const GSTREAMER: &str = "GStreamer";
 const BROKER: &str = "broker";
+const TRACES: &str = "traces";
 
 /// Each is named and timed in the report like any other.
 pub fn stages() -> Vec<Stage> {
@@ -34,6 +35,10 @@ pub fn stages() -> Vec<Stage> {
         Stage {
             name: BROKER,
             run: stages::broker,
+        },
+        Stage {
+            name: TRACES,
+            run: stages::traces,
         },
         Stage {
             name: "recordings",
@@ -74,7 +79,7 @@ pub fn stages() -> Vec<Stage> {
 pub fn alone(name: &str) -> Vec<Stage> {
     let before = [
         needs_cluster(name).then_some(stages::IMAGES),
-        [GSTREAMER, BROKER]
+        [GSTREAMER, BROKER, TRACES]
             .iter()
             .any(|stage| name.eq_ignore_ascii_case(stage))
             .then_some(stages::BUILD),

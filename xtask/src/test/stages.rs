@@ -262,6 +262,7 @@ const OTHER_STAGES: &[&str] = &[
     "demo-current",
     "demo-local",
     "scale",
+    "followed",
 ];
 
 /// Whole programs over loopback: the HTTP surface, media with the project's own client, the page in a
@@ -363,10 +364,29 @@ fn cluster_build(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
 }
 
 fn chart(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
-    // `build` prints the folder of what it built, now or before: helm and kubeconform, promtool.
-    let built = sh::output(&mut gate.cluster.script(["build", "tools", "prometheus"]))?;
+    // helm and kubeconform, promtool.
+    let binaries = ["chart", "prometheus"];
+    with_tools(gate, counts, &["tools", "prometheus"], &binaries)
+}
+
+/// One request followed through the servers of others that tell of it.
+pub fn traces(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
+    let tools = ["collector", "logs", "prometheus"];
+    with_tools(gate, counts, &tools, &["followed"])
+}
+
+/// Runs test binaries with programs of these folders of `cluster/` on their path.
+fn with_tools(
+    gate: &Gate,
+    counts: &mut Counts,
+    tools: &[&str],
+    binaries: &[&str],
+) -> anyhow::Result<()> {
+    // `build` prints the folder of what it built, now or before.
+    let build = ["build"].iter().chain(tools);
+    let built = sh::output(&mut gate.cluster.script(build))?;
     let mut test = sh::cargo(["test", "--locked", "--workspace"]);
-    test.args(["--test", "chart", "--test", "prometheus"]);
+    test.args(binaries.iter().flat_map(|binary| ["--test", binary]));
     let path = std::env::var("PATH").unwrap_or_default();
     let folders: Vec<&str> = built.lines().chain([&*path]).collect();
     sh::run(test.env("PATH", folders.join(":")), counts)
