@@ -128,18 +128,24 @@ impl Jwks {
         }
     }
 
-    /// The key that a token names. One that is not known is fetched; if a fetch has just been, after a moment.
+    /// The key that a token names. One that is not known is fetched; if a fetch has just been, after a moment. Without a
+    /// set, what has just been in vain is not waited for again.
     ///
     /// # Errors
     /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set.
     pub async fn key(&self, id: &str, algorithm: Algorithm) -> Result<Arc<DecodingKey>, AuthError> {
-        if let Ok(Some(key)) = self.known(id, algorithm) {
+        let known = self.known(id, algorithm);
+        if let Ok(Some(key)) = known {
             return Ok(key);
         }
         let mut ended = self.ended.subscribe();
         self.wanted.notify_one();
-        // Too late is as good as no change: the key is unknown.
-        let _ = tokio::time::timeout(UNKNOWN_EVERY + WAIT, ended.changed()).await;
+        let last = *ended.borrow_and_update();
+        // Without a set the answer is not final, so a client may as well ask again as wait here.
+        if known.is_ok() || last.is_none_or(|at| at.elapsed() >= UNKNOWN_EVERY) {
+            // Too late is as good as no change: the key is unknown.
+            let _ = tokio::time::timeout(UNKNOWN_EVERY + WAIT, ended.changed()).await;
+        }
         self.known(id, algorithm)?.ok_or(AuthError::Signature)
     }
 
