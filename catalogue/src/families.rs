@@ -4,6 +4,7 @@
 //! renders every family from here, rules and dashboards are checked against it. Names that the
 //! service which this one replaces had stay as they were, for the dashboards that use them.
 
+mod entry;
 mod kinds;
 mod labels;
 mod promised;
@@ -46,52 +47,8 @@ pub fn find(name: &str) -> Option<&'static Family> {
         .find(|family| family.series_names().iter().any(|known| known == name))
 }
 
-const fn family(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Family {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        buckets: &[],
-        scope: Scope::Process,
-    }
-}
-
-const fn histogram(
-    name: &'static str,
-    unit: Unit,
-    labels: &'static [&'static str],
-    buckets: &'static [f64],
-    help: &'static str,
-) -> Family {
-    Family {
-        buckets,
-        ..family(name, Kind::Histogram, unit, labels, help)
-    }
-}
-
-const fn of_device(family: Family) -> Family {
-    Family {
-        scope: Scope::Device,
-        ..family
-    }
-}
-
-const fn of_session(family: Family) -> Family {
-    Family {
-        scope: Scope::Session,
-        ..family
-    }
-}
-
 use Kind::{Counter, Gauge};
+use entry::{family, histogram, of_device, of_session};
 
 /// Every family of `media-server`.
 pub const FAMILIES: &[Family] = &[

@@ -6,6 +6,7 @@
 //! tests.
 
 mod background;
+mod deny;
 mod long;
 pub mod packages;
 mod report;

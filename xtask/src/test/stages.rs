@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::background::Background;
-use super::{Args, Gate, long, packages, rights};
+use super::{Args, Gate, deny, long, packages, rights};
 use crate::clients::Which;
 use crate::cluster::Wanted;
 use crate::sh::{self, Counts};
@@ -153,24 +153,9 @@ fn machine(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pinned, because its checks decide what passes.
-const CARGO_DENY: &str = "0.20.2";
-
 /// Go compiles for 40 CPU minutes from empty caches; it begins first and has the lowest priority.
 fn start_builds(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
-    if !deny_program()?.exists() {
-        let mut install = sh::cargo([
-            "install",
-            "--locked",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY,
-            "--no-default-features",
-            "--root",
-        ]);
-        install.arg(deny_folder()?);
-        // Its own target folder goes with it; this workspace's is locked by the other stages.
-        install.env_remove("CARGO_TARGET_DIR");
+    if let Some(install) = deny::install()? {
         gate.deny_build = Some(Background::start("cargo-deny", &install, &gate.logs)?);
     }
     if !gate.args.fast {
@@ -330,28 +315,7 @@ fn deny(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     if let Some(build) = gate.deny_build.take() {
         build.wait()?;
     }
-    // For more than one target cargo-deny asks cargo for the packages of every platform, Windows too:
-    // what was compiled until now has fetched those of this one.
-    sh::run(&mut sh::cargo(["fetch", "--locked"]), counts)?;
-    let mut deny = Command::new(deny_program()?);
-    deny.args([
-        "--offline",
-        "--color",
-        "never",
-        "check",
-        "bans",
-        "licenses",
-        "sources",
-    ]);
-    sh::run(deny.current_dir(sh::root()), counts)
-}
-
-fn deny_folder() -> anyhow::Result<PathBuf> {
-    Ok(sh::cache()?.join(format!("cargo-deny-{CARGO_DENY}")))
-}
-
-fn deny_program() -> anyhow::Result<PathBuf> {
-    Ok(deny_folder()?.join("bin/cargo-deny"))
+    deny::run(counts)
 }
 
 fn cluster_build(gate: &mut Gate, _: &mut Counts) -> anyhow::Result<()> {
