@@ -32,6 +32,7 @@ pub const EMPTY_WITHOUT: &[(&str, &str)] = &[
     ("media_events_delivered_total", "spec.events"),
     ("media_events_retries_total", "spec.events"),
     ("media_events_dropped_total", "spec.events"),
+    ("media_trace_spans_total", "spec.observability.otlpEndpoint"),
     (
         "media_metrics_series_folded_total",
         "more series of a family than spec.monitoring.maxSeriesPerFamily",

@@ -226,6 +226,7 @@ fn cpu_of_stat(stat: &str) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::app::tests::app;
+    use crate::metrics::text::Format;
 
     #[test]
     fn the_limit_of_open_files_is_the_soft_one() {
@@ -255,7 +256,7 @@ mod tests {
         let start = Instant::now();
         let mut told = |seconds| {
             monitor.look(&app, start + Duration::from_secs(seconds));
-            let text = app.metrics.render(|_, _, _| {});
+            let text = app.metrics.render(Format::Prometheus, |_| {});
             text.contains("media_potential_goroutine_leak 1\n")
         };
         assert!(!told(0));

@@ -76,7 +76,7 @@ impl Traces {
 
     /// Begins the span from a session's POST to its first media, in the trace of the request at hand.
     pub fn begin_session(&self, record: &Record) {
-        let since = SystemTime::now() - record.asked.elapsed();
+        let since = SystemTime::now() - record.asked().elapsed();
         let span = self
             .tracer
             .span_builder("session.establish")

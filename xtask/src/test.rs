@@ -174,6 +174,7 @@ mod tests {
         assert_eq!(long[..whole.len()], whole);
         let more = [
             "scale",
+            "alerts",
             "GStreamer",
             "broker",
             "traces",

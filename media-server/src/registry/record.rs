@@ -196,7 +196,12 @@ impl Record {
 
     /// How long the set-up takes by now. What a client did before it answered is no part of it.
     pub fn setting_up(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(*lock(&self.asked))
+        now.saturating_duration_since(self.asked())
+    }
+
+    /// When its POST came; of an offer of ours, the answer.
+    pub fn asked(&self) -> Instant {
+        *lock(&self.asked)
     }
 
     /// Its set-up is over, or did not begin.

@@ -16,7 +16,7 @@ pub struct Observability {
     /// pods within two minutes; no session notices.
     #[schemars(extend("x-kubernetes-validations" = rule("self in ['trace', 'debug', 'info', 'warn', 'error']", "logLevel must be trace, debug, info, warn or error")))]
     pub log_level: String,
-    /// Collector of traces, such as http://otel-collector.monitoring:4318: spans are posted to v1/traces below it
+    /// Collector of traces, such as `http://otel-collector.monitoring:4318`: spans are posted to v1/traces below it
     /// (OTLP over HTTP). Empty, the default: there are no traces. A change replaces the pod.
     #[schemars(extend("x-kubernetes-validations" = rule("self == '' || (self.size() <= 2048 && self.matches('^https?://[^@ ]+$'))", "otlpEndpoint must start with http:// or https:// and have no user name, such as http://otel-collector.monitoring:4318")))]
     pub otlp_endpoint: String,
