@@ -391,6 +391,11 @@ impl Server {
             tokens = app.auth.asks_for_tokens(),
             "serving"
         );
+        if app.config.hides_media() {
+            tracing::warn!(
+                "media listens on loopback alone, so nobody on another machine gets a picture; give --media-listen"
+            );
+        }
         let (stop, stopped) = watch::channel(false);
         let mut listeners = vec![tokio::spawn(signalling.serve(app.clone(), stopped.clone()))];
         if let Some(operations) = operations {

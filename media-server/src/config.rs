@@ -61,7 +61,7 @@
 //! scrape_interval_seconds = 15     # series of a session stay two of them after its end
 //!
 //! [drain]
-//! timeout_seconds = 30             # how long SIGTERM waits for sessions to end by themselves
+//! timeout_seconds = 5              # how long SIGTERM waits for sessions to end by themselves; the end itself takes 24 s at most
 //! file = "/etc/media/pod/drain"    # no new sessions while it says "true"; looked at each second
 //!
 //! [events]
@@ -102,7 +102,7 @@ use self::turn::TurnArgs;
 pub use self::turn::TurnConfig;
 use crate::auth::Grant;
 use clap::{Args, Parser, Subcommand};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ const POD_CONFIG: &str = "/etc/media/config/config.toml";
 /// Where a pod has its annotation `mediaservice.io/drain`.
 const POD_DRAIN: &str = "/etc/media/pod/drain";
 const DEFAULT_LEVEL: &str = "info";
+/// With what follows (`app.rs`) below 30 s, which service managers and Kubernetes give a process for its end.
+const DEFAULT_DRAIN_SECONDS: u64 = 5;
 const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 30006);
 const DEFAULT_MEDIA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
@@ -145,10 +147,10 @@ pub enum Command {
 
 #[derive(Debug, Args, Default)]
 pub struct ServeArgs {
-    /// Address of signalling and pages [default: 127.0.0.1:30006]
+    /// Address of signalling and pages [default: 127.0.0.1:30006, or with PORT that port of every address]
     #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     http_listen: Option<SocketAddr>,
-    /// UDP and TCP address of media [default: 127.0.0.1:8443]
+    /// UDP and TCP address of media [default: 127.0.0.1:8443, or with PORT or NAT_1TO1_IPS [::]:8443]
     #[arg(long, env = "MEDIA_MEDIA_LISTEN", value_name = "ADDR")]
     media_listen: Option<SocketAddr>,
     /// Serve clients that can reach TCP alone, on the same port [default: true]
@@ -393,23 +395,30 @@ impl Config {
         Config::merge(args, file, &|name| std::env::var(name).ok())
     }
 
+    /// Whether others reach signalling and no media: every session of theirs would end without a picture.
+    pub fn hides_media(&self) -> bool {
+        self.media.ip().is_loopback() && !self.http.ip().is_loopback()
+    }
+
     fn merge(
         args: ServeArgs,
         file: File,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigError> {
-        let mut http = args
-            .http_listen
-            .or(file.http.listen)
-            .unwrap_or(DEFAULT_HTTP);
-        if args.http_listen.is_none()
-            && file.http.listen.is_none()
-            && let Some(port) = env("PORT")
-        {
-            http.set_port(port.parse().map_err(|_| {
-                ConfigError::Wrong(format!("PORT is {port:?}; it must be a port number"))
-            })?);
-        }
+        // Whoever sets what the service before read means what it did: it listened on every address.
+        let mut media_default = DEFAULT_MEDIA;
+        let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let http = match (args.http_listen.or(file.http.listen), env("PORT")) {
+            (Some(http), _) => http,
+            (None, None) => DEFAULT_HTTP,
+            (None, Some(port)) => {
+                media_default.set_ip(everywhere);
+                let port = port.parse().map_err(|_| {
+                    ConfigError::Wrong(format!("PORT is {port:?}; it must be a port number"))
+                })?;
+                SocketAddr::new(everywhere, port)
+            }
+        };
         let tls = match (
             args.tls_cert.or(file.http.tls_cert),
             args.tls_key.or(file.http.tls_key),
@@ -431,6 +440,9 @@ impl Config {
                 .map(|ip| ip.trim().to_owned())
                 .filter(|ip| !ip.is_empty())
                 .collect();
+            if !advertise.is_empty() {
+                media_default.set_ip(everywhere);
+            }
         }
         let auth = auth::merge(args.auth, file.auth, http, env)?;
         let shards = match args.shards.or(file.media.shards) {
@@ -470,7 +482,7 @@ impl Config {
             media: args
                 .media_listen
                 .or(file.media.listen)
-                .unwrap_or(DEFAULT_MEDIA),
+                .unwrap_or(media_default),
             media_tcp: args.media_tcp.or(file.media.tcp).unwrap_or(true),
             advertise,
             addresses_file: file.media.addresses_file,
@@ -506,7 +518,9 @@ impl Config {
                 max_per_family: file.metrics.max_series_per_family.unwrap_or(20_000),
                 session_grace: Duration::from_secs(2 * scrape),
             },
-            drain_timeout: Duration::from_secs(file.drain.timeout_seconds.unwrap_or(30)),
+            drain_timeout: Duration::from_secs(
+                file.drain.timeout_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS),
+            ),
             drain_file: file.drain.file.unwrap_or_else(|| POD_DRAIN.into()),
             log_level: args
                 .log_level
@@ -648,12 +662,37 @@ pub(crate) mod tests {
             ("NAT_1TO1_IPS", "192.0.2.1, 192.0.2.2"),
         ];
         let config = load(&[], "", &env).expect("right");
-        assert_eq!(config.http.port(), 3003);
+        assert_eq!(config.http.to_string(), "[::]:3003");
+        assert_eq!(config.media.to_string(), "[::]:8443");
         assert_eq!(config.advertise, ["192.0.2.1", "192.0.2.2"]);
         assert!(matches!(
             config.auth.expect("a key means tokens").hmac,
             Some(KeySource::Text(_))
         ));
+    }
+
+    #[test]
+    fn the_names_of_the_replaced_service_mean_every_address_unless_another_is_given() {
+        let listens = |args: &[&str], env: &[(&str, &str)]| {
+            let secret = [("JWT_SECRET", "s3cret")];
+            let config = load(args, "", &[env, &secret].concat()).expect("right");
+            (config.http.to_string(), config.media.to_string())
+        };
+        let (loopback, port) = (["127.0.0.1:30006", "127.0.0.1:8443"], ("PORT", "3003"));
+        let pair = |[http, media]: [&str; 2]| (http.to_owned(), media.to_owned());
+        assert_eq!(listens(&[], &[]), pair(loopback), "neither is set");
+        assert_eq!(listens(&[], &[port]), pair(["[::]:3003", "[::]:8443"]));
+        let nat = ("NAT_1TO1_IPS", "192.0.2.1");
+        assert_eq!(listens(&[], &[nat]), pair([loopback[0], "[::]:8443"]));
+        let given = ["--http-listen", "127.0.0.1:1"];
+        assert_eq!(listens(&given, &[port]), pair([given[1], loopback[1]]));
+        let given = ["--media-listen", "127.0.0.1:2"];
+        assert_eq!(listens(&given, &[port, nat]), pair(["[::]:3003", given[1]]));
+        let given = ["--http-listen", "0.0.0.0:80"];
+        let hidden = load(&given, "", &[("JWT_SECRET", "s3cret")]).expect("right");
+        assert!(hidden.hides_media(), "that is told of at the start");
+        let error = load(&[], "", &[port]).expect_err("anybody could use it");
+        assert!(error.to_string().contains("set JWT_SECRET"), "{error}");
     }
 
     #[test]
