@@ -135,7 +135,7 @@ impl Events {
     }
 
     fn session(&self, key: &'static str, record: &Record, mut more: Value) {
-        more["user_id"] = record.subject.as_deref().unwrap_or_default().into();
+        more["user_id"] = user(record).into();
         self.send(key, record, more);
     }
 
@@ -182,6 +182,13 @@ impl Events {
     }
 }
 
+/// Whose session it is: a service that speaks for many users names one, as the one before did.
+fn user(record: &Record) -> &str {
+    let older = record.older.as_ref().map(|older| older.user.as_str());
+    let named = older.filter(|user| !user.is_empty());
+    named.or(record.subject.as_deref()).unwrap_or_default()
+}
+
 /// A secret's text, without the newline that editors put at its end.
 fn secret(path: &Path) -> Result<String, EventsError> {
     let text = std::fs::read_to_string(path).map_err(|source| EventsError::Read {
@@ -202,7 +209,7 @@ mod tests {
     use super::queue::Undelivered;
     use super::*;
     use crate::registry::Protocol;
-    use crate::registry::tests::record;
+    use crate::registry::tests::{older, record};
     use std::collections::BTreeSet;
 
     /// What a receiver got: routing keys, ids and bodies.
@@ -273,5 +280,20 @@ mod tests {
         }
         let ids: BTreeSet<&String> = got.iter().map(|(_, id, _)| id).collect();
         assert_eq!(ids.len(), got.len(), "each has an id of its own");
+    }
+
+    #[test]
+    fn a_session_of_the_older_api_is_its_users_whoever_made_it() {
+        let of = |user: &str, subject: Option<&str>| {
+            let record = older(1, Protocol::Session, "cam-1", 1);
+            let mut record = Arc::into_inner(record).expect("the only one");
+            record.older.as_mut().expect("of that API").user = user.to_owned();
+            record.subject = subject.map(str::to_owned);
+            super::user(&record).to_owned()
+        };
+        assert_eq!(of("ann", Some("backend")), "ann");
+        assert_eq!(of("ann", None), "ann", "no token is asked for");
+        assert_eq!(of("", Some("backend")), "backend", "nobody was named");
+        assert_eq!(of("", None), "");
     }
 }
