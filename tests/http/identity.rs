@@ -1,6 +1,7 @@
 //! Tokens of an identity provider, tenants, and tokens of clients from before there were grants.
 
 use crate::requests::*;
+use crate::table::every_call;
 use client::{Codec, Http, HttpOptions, Options, Publisher};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -185,7 +186,15 @@ fn what_is_no_set_of_keys_or_lies_where_nobody_is_asked_leaves_the_server_withou
             assert_eq!(asked, ["GET /jwks"], "{result}");
         }
         let provider = Https::start(PROVIDER, set(&[&key])).await;
-        keyless(&["--jwks-url", &provider.url("/jwks")], &key, "unreachable").await;
+        let server = keyless(&["--jwks-url", &provider.url("/jwks")], &key, "unreachable").await;
+        // The token may be good, so nobody is sent away with 401, whatever they ask.
+        for (call, status) in every_call(&server, Some(&key.token())).await {
+            let wanted = match &*call {
+                "GET /api/v1/openapi.json" => 200,
+                _ => 503,
+            };
+            assert_eq!(status, wanted, "{call}");
+        }
         let local = Https::start("127.0.0.1", set(&[&key])).await;
         let url = format!("https://localhost:{}/jwks", local.port());
         let ca = local.ca_file().display().to_string();
@@ -195,7 +204,7 @@ fn what_is_no_set_of_keys_or_lies_where_nobody_is_asked_leaves_the_server_withou
 }
 
 /// A server that got no keys says so, and counts why.
-async fn keyless(args: &[&str], key: &Key, result: &str) {
+async fn keyless(args: &[&str], key: &Key, result: &str) -> MediaServer {
     let server = MediaServer::with(args).await;
     let asked = request(&server, Method::GET, "/api/v1/devices", SDP, "").bearer_auth(key.token());
     let response = send(asked).await;
@@ -204,6 +213,7 @@ async fn keyless(args: &[&str], key: &Key, result: &str) {
     let metrics = server.metrics().await;
     let count = metrics.value("media_jwks_fetches_total", &[("result", result)]);
     assert_eq!(count, Some(1.0), "{result}");
+    server
 }
 
 /// A token of a tenant, for all of its devices.

@@ -72,7 +72,7 @@ async fn every_call_to_sessions_is_answered_as_the_service_before_did() {
             row("answer to an unknown session", answers, json!({"sessionId": NOWHERE, "answer": {"type": "answer", "sdp": "v=0"}}), 500, error("Failed to handle answer")),
             row("answer: no SDP", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "hello"}}), 500, json!({"error": "Failed to handle answer", "message": "the body is no SDP*"})),
             row("the offer as its own answer", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{offer}"}}), 500, json!({"error": "Failed to handle answer", "message": "the answer says ice-lite*"})),
-            row("answer, its type in capitals", answers, json!({"sessionId": "{session}", "answer": {"type": "ANSWER", "sdp": "{answer offer}"}}), 200, ok()),
+            row("answer, its type in capitals", answers, json!({"sessionId": "{session}", "answer": {"type": "ANSWER", "sdp": "{answer offer}"}}), 200, ok()).odd(),
             row("a second answer", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 500, json!({"error": "Failed to handle answer", "message": "the session has its answer"})),
             row("candidate after the answer", candidate, json!({"sessionId": "{session}", "candidate": one}), 200, ok()),
             row("get after the answer", ("GET", "/api/media/sessions/{session}"), "", 200, session("connecting")),
@@ -80,15 +80,15 @@ async fn every_call_to_sessions_is_answered_as_the_service_before_did() {
             row("delete again", ("DELETE", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
             row("get after the end", ("GET", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
             row("answer after the end", answers, json!({"sessionId": "{session}", "answer": {"type": "answer", "sdp": "{answer offer}"}}), 500, error("Failed to handle answer")),
-            row("another", sessions, json!({"DEVICEID": "cam-1", "userid": "ann"}), 200, created).keep(&[("session", "/sessionId")]),
+            row("another", sessions, json!({"DEVICEID": "cam-1", "userid": "ann"}), 200, created).keep(&[("session", "/sessionId")]).odd(),
             row("delete without an answer", ("DELETE", "/api/media/sessions/{session}"), "", 200, ok()),
             row("and again", ("DELETE", "/api/media/sessions/{session}"), "", 404, error("Session not found")),
             row("TURN that is not configured", ("GET", "/api/media/turn-credentials"), "", 500, error("TURN service not configured")),
-            row("an unknown route", ("GET", "/api/media/nothing"), "", 404, json!("404 page not found")),
+            row("an unknown route", ("GET", "/api/media/nothing"), "", 404, json!("404 page not found")).header("content-type", "text/plain"),
             row("an unknown method", ("PUT", "/api/media/sessions"), "", 404, json!("404 page not found")),
             row("the API itself", ("GET", "/api/media"), "", 404, json!("404 page not found")),
-            row("a slash too many", ("GET", "/api/media/sessions/?a=b"), "", 301, json!("")),
-            row("a slash too many, with a body", ("POST", "/api/media/sessions/"), "{}", 307, json!("")),
+            row("a slash too many", ("GET", "/api/media/sessions/?a=b"), "", 301, json!("")).header("location", "/api/media/sessions?a=b"),
+            row("a slash too many, with a body", ("POST", "/api/media/sessions/"), "{}", 307, json!("")).header("location", "/api/media/sessions"),
             row("a slash too many at nothing", ("GET", "/api/media/nothing/"), "", 404, json!("404 page not found")),
         ])
         .await;
@@ -185,10 +185,16 @@ async fn every_call_to_the_sfu_is_answered_as_the_service_before_did() {
             row("answer without a publisher", publisher_answer, json!({"answer": {"type": "answer", "sdp": "x"}}), 400, error(&required("SetPublisherAnswerRequest", "PublisherID"))),
             row("publisher: candidate", publisher_candidate, json!({"publisherId": "{publisher}", "candidate": one}), 200, ok()),
             row("candidate of an unknown publisher", publisher_candidate, json!({"publisherId": NOWHERE, "candidate": one}), 400, error("Failed to add ICE candidate")),
+            row("publisher: candidate without an id", publisher_candidate, json!({"candidate": one}), 400, error(&required("AddPublisherICECandidateRequest", "PublisherID"))),
+            row("publisher: no candidate", publisher_candidate, json!({"publisherId": "{publisher}", "candidate": {"candidate": "hello"}}), 400, error("Failed to add ICE candidate")),
+            row("subscriber: no user", subscribers, json!({"publisherId": "{publisher}"}), 400, error(&required("CreateSubscriberRequest", "UserID"))),
+            row("by device: no user", by_device, json!({"deviceId": "cam-1"}), 400, error(&required("CreateSubscriberByDeviceRequest", "UserID"))),
             row("subscriber: no publisher", subscribers, json!({"userId": "bob"}), 400, error(&required("CreateSubscriberRequest", "PublisherID"))),
             row("subscriber", subscribers, json!({"publisherId": "{publisher}", "userId": "bob"}), 200, subscribed.clone())
                 .keep(&[("subscriber", "/subscriberId"), ("subscribed", "/offer/sdp")]),
             row("subscriber: candidate before the answer", subscriber_candidate, json!({"subscriberId": "{subscriber}", "candidate": one}), 200, ok()),
+            row("subscriber: candidate without an id", subscriber_candidate, json!({"candidate": one}), 400, error(&required("AddSubscriberICECandidateRequest", "SubscriberID"))),
+            row("subscriber: no candidate", subscriber_candidate, json!({"subscriberId": "{subscriber}", "candidate": {"candidate": "hello"}}), 400, error("Failed to add ICE candidate")),
             row("candidate of an unknown subscriber", subscriber_candidate, json!({"subscriberId": NOWHERE, "candidate": one}), 400, error("Failed to add ICE candidate")),
             row("subscriber: answered", subscriber_answer, json!({"subscriberId": "{subscriber}", "answer": {"type": "answer", "sdp": "{answer subscribed}"}}), 200, ok()),
             row("answer to an unknown subscriber", subscriber_answer, json!({"subscriberId": NOWHERE, "answer": {"type": "answer", "sdp": "x"}}), 500, error("Failed to handle answer")),
@@ -198,6 +204,10 @@ async fn every_call_to_the_sfu_is_answered_as_the_service_before_did() {
             row("by device", by_device, json!({"deviceId": "cam-1", "userId": "bob"}), 200, subscribed).keep(&[("second", "/subscriberId")]),
             row("a publisher of two", ("GET", "/api/media/sfu/publishers/{publisher}"), "", 200, publisher(2)),
             row("stats", ("GET", "/api/media/sfu/stats"), "", 200, stats(stated(2), 2)),
+            row("the stats of all sessions", ("GET", "/api/media/stats"), "", 200, json!({
+                "totalSessions": 3, "activeSessions": 0, "connectingSessions": 3, "failedSessions": 0,
+                "wsConnections": 0, "framePool": {"allocations": 0, "reuses": 0, "reuseRate": "0.0%"},
+            })),
             row("1:1 sessions are others", ("GET", "/api/media/sessions/{publisher}"), "", 404, error("Session not found")),
             row("subscriber: delete", ("DELETE", "/api/media/sfu/subscribers/{second}"), "", 200, ok()),
             row("subscriber: delete again", ("DELETE", "/api/media/sfu/subscribers/{second}"), "", 404, error("Subscriber not found")),
@@ -320,41 +330,7 @@ async fn the_document_names_what_the_server_serves() {
         .await
         .expect("JSON");
     assert_eq!(document["openapi"], "3.1.0");
-    let mut served = Vec::new();
-    for (path, methods) in document["paths"].as_object().expect("paths") {
-        for (method, operation) in methods.as_object().expect("methods") {
-            let method: Method = method.to_uppercase().parse().expect("a method");
-            let at = path.replace("{id}", NOWHERE).replace("{session}", NOWHERE);
-            let response = send(request(
-                &server,
-                method.clone(),
-                &at,
-                "application/json",
-                "{}",
-            ))
-            .await;
-            let status = response.status().as_u16();
-            let text = response.text().await.expect("a body");
-            assert_ne!(
-                (status, &*text),
-                (404, "404 page not found"),
-                "{method} {path}"
-            );
-            assert_ne!(status, 405, "{method} {path}");
-            let known = &operation["responses"][status.to_string()];
-            assert!(
-                known.is_object(),
-                "{method} {path} answers {status}, which is not in it"
-            );
-            let schema = known["content"]
-                .as_object()
-                .and_then(|all| all.values().next());
-            let schema = schema.map_or(&Value::Null, |content| &content["schema"]);
-            let body = serde_json::from_str(&text).expect("JSON");
-            conforms(&document, schema, &body, &format!("{method} {path}"));
-            served.push(format!("{method} {path}"));
-        }
-    }
+    let served = every_call(&server, None).await;
     for call in [
         "POST /api/media/sessions",
         "DELETE /api/media/sfu/publishers/{id}",
@@ -362,7 +338,7 @@ async fn the_document_names_what_the_server_serves() {
         "GET /api/v1/openapi.json",
     ] {
         assert!(
-            served.iter().any(|known| known == call),
+            served.iter().any(|(known, _)| known == call),
             "{call} of {served:?}"
         );
     }

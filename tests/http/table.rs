@@ -3,7 +3,7 @@
 
 use crate::requests::*;
 use reqwest::Client;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -19,6 +19,10 @@ pub struct Row {
     status: u16,
     /// JSON, in which `"*"` is any text that is not empty and `"v=0*"` one that begins so; or a text.
     expected: Value,
+    /// Headers of the answer, filled like the body.
+    headers: Vec<(&'static str, &'static str)>,
+    /// The document has its body otherwise than it is taken.
+    is_odd: bool,
     /// Members of the answer that later rows use, by JSON pointer.
     keep: &'static [(&'static str, &'static str)],
 }
@@ -36,6 +40,8 @@ pub fn row(
         body: body.to_string(),
         status,
         expected,
+        headers: Vec::new(),
+        is_odd: false,
         keep: &[],
     }
 }
@@ -43,6 +49,18 @@ pub fn row(
 impl Row {
     pub fn keep(self, keep: &'static [(&'static str, &'static str)]) -> Row {
         Row { keep, ..self }
+    }
+
+    /// Its body is taken, as it was, though nobody should write it so.
+    pub fn odd(self) -> Row {
+        let is_odd = true;
+        Row { is_odd, ..self }
+    }
+
+    /// What a header of the answer says.
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Row {
+        self.headers.push((name, value));
+        self
     }
 }
 
@@ -104,8 +122,17 @@ impl<'a> Table<'a> {
         }
         let response = send(request).await;
         let status = response.status().as_u16();
-        let text = response.text().await.expect("a body");
+        let headers = response.headers().clone();
+        let bytes = response.bytes().await.expect("a body");
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let got = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        for (name, wanted) in &row.headers {
+            let found = headers.get(*name).and_then(|value| value.to_str().ok());
+            if found != Some(&*self.fill(wanted)) {
+                let what = row.what;
+                let _ = writeln!(self.wrong, "{what}\n  {name} is {found:?}, not {wanted}");
+            }
+        }
         let expected: Value =
             serde_json::from_str(&self.fill(&row.expected.to_string())).expect("JSON");
         if status != row.status || !matches(&expected, &got) {
@@ -120,10 +147,14 @@ impl<'a> Table<'a> {
         }
         if let Some(operation) = operation(&self.document, method, &path) {
             let at = format!("{}: {method} {path} {status}", row.what);
-            let known = &operation["responses"][status.to_string()];
-            assert!(known.is_object(), "{at} is not in the document");
-            let schema = &known["content"]["application/json"]["schema"];
-            conforms(&self.document, schema, &got, &at);
+            if status == 200
+                && !row.is_odd
+                && let Some(schema) = request_schema(operation)
+            {
+                let body = serde_json::from_str(&body).expect("a body that was taken is JSON");
+                takes(&self.document, schema, &body, &at);
+            }
+            answers(&self.document, operation, (status, &headers, &got), &at);
         }
         for (name, pointer) in row.keep {
             let value = got.pointer(pointer).and_then(Value::as_str);
@@ -219,11 +250,78 @@ pub const CANDIDATE: &str =
     "candidate:842163049 1 udp 1677729535 192.0.2.1 50632 typ srflx raddr 0.0.0.0 rport 0";
 pub const NOWHERE: &str = "00000000-0000-8000-8000-000000000000";
 
-/// Types, members that must be there, and none that the schema does not name.
+/// Asks every call that the document names, and holds each answer against it. Returns them with their statuses.
+pub async fn every_call(server: &MediaServer, token: Option<&str>) -> Vec<(String, u16)> {
+    let document = get(server, "/api/v1/openapi.json").await;
+    let document: Value = document.json().await.expect("JSON");
+    let mut asked = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let method = method.to_uppercase();
+            let at = path.replace("{id}", NOWHERE).replace("{session}", NOWHERE);
+            let verb = method.parse().expect("a method");
+            let mut request = request(server, verb, &at, "application/json", "{}");
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            let response = send(request).await;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            let text = response.text().await.expect("a body");
+            let at = format!("{method} {path}");
+            assert_ne!((status, &*text), (404, "404 page not found"), "{at}");
+            assert_ne!(status, 405, "{at}");
+            let body = serde_json::from_str(&text).expect("JSON");
+            answers(&document, operation, (status, &headers, &body), &at);
+            asked.push((at, status));
+        }
+    }
+    asked
+}
+
+/// Whether the document says of the operation that it is answered so.
+fn answers(document: &Value, operation: &Value, got: (u16, &HeaderMap, &Value), at: &str) {
+    let (status, headers, body) = got;
+    let known = &operation["responses"][status.to_string()];
+    assert!(known.is_object(), "{at}: {status} is not in the document");
+    let Some(kinds) = known["content"].as_object() else {
+        return assert_eq!(body, "", "{at}: {status} has no content");
+    };
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str());
+    let kind = kind.and_then(Result::ok).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    let content = kinds.get(kind);
+    let content = content.unwrap_or_else(|| panic!("{at}: {status} is no {kind:?}: {known}"));
+    if content["schema"].is_object() {
+        conforms(document, &content["schema"], body, at);
+    }
+}
+
+fn request_schema(operation: &Value) -> Option<&Value> {
+    operation.pointer("/requestBody/content/application~1json/schema")
+}
+
+/// Whether a body that the server took is one that the document describes; it may have more, which nobody reads.
+fn takes(document: &Value, schema: &Value, body: &Value, at: &str) {
+    check(document, schema, body, at, true);
+}
+
+/// Types, values, members that must be there, and none that the schema does not name.
 pub fn conforms(document: &Value, schema: &Value, body: &Value, at: &str) {
+    check(document, schema, body, at, false);
+}
+
+fn check(document: &Value, schema: &Value, body: &Value, at: &str, may_have_more: bool) {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(name.trim_start_matches('#'));
-        return conforms(document, schema.expect(name), body, at);
+        return check(document, schema.expect(name), body, at, may_have_more);
+    }
+    if let Some(one_of) = schema["oneOf"].as_array() {
+        let schema = one_of.iter().find(|one| {
+            let is_text = one["type"] == "string";
+            is_text == body.is_string()
+        });
+        let schema = schema.unwrap_or_else(|| panic!("{at}: {body} is none of {one_of:?}"));
+        return check(document, schema, body, at, may_have_more);
     }
     let is = |kind: &Value| match kind.as_str() {
         Some("object") => body.is_object(),
@@ -240,12 +338,39 @@ pub fn conforms(document: &Value, schema: &Value, body: &Value, at: &str) {
         kind => is(kind),
     };
     assert!(right, "{at}: {body} is no {schema}");
+    if let Some(values) = schema["enum"].as_array() {
+        assert!(values.contains(body), "{at}: {body} is none of {values:?}");
+    }
+    if let Some(value) = schema.get("const") {
+        assert_eq!(body, value, "{at}");
+    }
+    let text = body.as_str().unwrap_or_default();
+    match schema["format"].as_str() {
+        None => {}
+        Some("uuid") => {
+            let parts: Vec<usize> = text.split('-').map(str::len).collect();
+            let hex = text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
+            assert!(hex && parts == [8, 4, 4, 4, 12], "{at}: {text} is no UUID");
+        }
+        Some("date-time") => {
+            let shape = text
+                .bytes()
+                .map(|b| if b.is_ascii_digit() { b'0' } else { b });
+            let shape: Vec<u8> = shape.filter(|b| *b != b'.').collect();
+            let whole = shape.starts_with(b"0000-00-00T00:00:00") && shape.ends_with(b"Z");
+            assert!(whole, "{at}: {text} is no time");
+        }
+        Some(other) => panic!("{at}: nobody looks at {other}"),
+    }
     if let (Some(members), Some(fields)) = (schema["properties"].as_object(), body.as_object()) {
         for (name, value) in fields {
-            let member = members
-                .get(name)
-                .unwrap_or_else(|| panic!("{at} has {name}"));
-            conforms(document, member, value, &format!("{at} {name}"));
+            match members.get(name) {
+                Some(member) => {
+                    let at = format!("{at} {name}");
+                    check(document, member, value, &at, may_have_more);
+                }
+                None => assert!(may_have_more, "{at} has {name}"),
+            }
         }
         for name in schema["required"].as_array().into_iter().flatten() {
             assert!(
@@ -255,6 +380,6 @@ pub fn conforms(document: &Value, schema: &Value, body: &Value, at: &str) {
         }
     }
     for item in body.as_array().into_iter().flatten() {
-        conforms(document, &schema["items"], item, at);
+        check(document, &schema["items"], item, at, may_have_more);
     }
 }

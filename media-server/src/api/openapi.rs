@@ -19,10 +19,13 @@ pub(super) struct Operation {
     pub(super) query: &'static [Parameter],
     /// Schema of the JSON that it takes.
     pub(super) request: Option<&'static str>,
-    /// Schema of each answer; of those in text or without a body, none: `""`.
+    /// Schema of each answer, beside those that all calls have; of those in text or without a body, none: `""`.
     pub(super) answers: &'static [(u16, &'static str)],
     pub(super) handler: fn() -> MethodRouter<Arc<App>>,
 }
+
+/// In the place of a schema: the answer is a recording's file.
+pub(super) const FILE: &str = "file";
 
 /// A text in the query, which may be left out. What reads the query names it by this too.
 #[derive(Clone, Copy)]
@@ -74,6 +77,50 @@ pub(super) fn document() -> Value {
     })
 }
 
+/// Calls whose refusals look alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Surface {
+    Document,
+    Own,
+    Recordings,
+    Older,
+}
+
+impl Surface {
+    fn of(path: &str) -> Surface {
+        match path {
+            "/api/v1/openapi.json" => Surface::Document,
+            path if path.starts_with("/api/v1/") => Surface::Own,
+            path if path.starts_with("/api/media/recordings") => Surface::Recordings,
+            _ => Surface::Older,
+        }
+    }
+
+    fn needs_no_token(self) -> bool {
+        self == Surface::Document
+    }
+
+    /// What any call may be answered: its token is not right, its subject asks too fast, or the server has no keys
+    /// or no room; and one with a body, that it is late or long.
+    fn refusals(self, operation: &Operation) -> Vec<(u16, &'static str)> {
+        let (token, other) = match self {
+            Surface::Document => return Vec::new(),
+            Surface::Own => ("Problem", "Problem"),
+            Surface::Recordings => ("RecordingError", "RecordingError"),
+            Surface::Older => ("Unauthorized", "Error"),
+        };
+        let mut refusals = vec![(401, token), (503, other)];
+        // Reading `/api/v1` is not counted.
+        if self != Surface::Own {
+            refusals.push((429, other));
+        }
+        if operation.request.is_some() {
+            refusals.extend([(408, other), (413, other)]);
+        }
+        refusals
+    }
+}
+
 fn describe(operation: &Operation) -> Value {
     let json_of = |schema: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
     let names = operation.path.split('/');
@@ -85,13 +132,9 @@ fn describe(operation: &Operation) -> Value {
         json!({"name": name, "in": "query", "description": description, "schema": {"type": "string"}})
     });
     let parameters: Vec<Value> = of_path.chain(of_query).collect();
+    let surface = Surface::of(operation.path);
     let mut answers = Map::new();
-    // Of a body that is late or long.
-    let of_body: &[_] = match operation.request {
-        Some(_) => &[(408, "Error"), (413, "Error")],
-        None => &[],
-    };
-    for (status, schema) in operation.answers.iter().chain(of_body) {
+    for (status, schema) in operation.answers.iter().chain(&surface.refusals(operation)) {
         let description = axum::http::StatusCode::from_u16(*status)
             .ok()
             .and_then(|status| status.canonical_reason())
@@ -99,6 +142,7 @@ fn describe(operation: &Operation) -> Value {
         let mut answer = json!({"description": description});
         match *schema {
             "" => {}
+            FILE => answer["content"] = json!({"video/webm": {}, "video/mp4": {}}),
             "Problem" => {
                 let schema = json!({"$ref": "#/components/schemas/Problem"});
                 answer["content"] = json!({"application/problem+json": {"schema": schema}});
@@ -108,6 +152,9 @@ fn describe(operation: &Operation) -> Value {
         answers.insert(status.to_string(), answer);
     }
     let mut described = json!({"summary": operation.summary, "responses": answers});
+    if surface.needs_no_token() {
+        described["security"] = json!([]);
+    }
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
     }

@@ -72,14 +72,7 @@ const SESSION: Parameter = Parameter {
     description: "A session of the client's that the socket joins",
 };
 
-const ANSWERED: &[(u16, &str)] = &[
-    (101, ""),
-    (400, "Error"),
-    (401, "Unauthorized"),
-    (403, "Unauthorized"),
-    (429, "Error"),
-    (503, "Error"),
-];
+const ANSWERED: &[(u16, &str)] = &[(101, ""), (400, "Error"), (403, "Unauthorized")];
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
