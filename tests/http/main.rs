@@ -14,6 +14,7 @@ mod limits;
 mod media_port;
 mod older;
 mod older_access;
+mod older_load;
 mod operations;
 mod recordings;
 mod requests;

@@ -100,7 +100,7 @@ async fn recordings_are_those_of_who_has_the_grant_for_their_device() {
         (500, &json!("recording_stop_failed"))
     );
     let (_, all) = with_token(&server, Some(&other), Method::GET, "", None).await;
-    assert_eq!(all, json!({"recordings": null, "total": 0}));
+    assert_eq!(all, json!({"recordings": [], "total": 0}));
     let (_, all) = with_token(&server, Some(&mine), Method::GET, "", None).await;
     assert_eq!(all["recordings"][0]["id"], id, "{all}");
 
@@ -173,7 +173,7 @@ async fn a_tenant_never_sees_or_changes_recordings_of_another() {
             );
         }
         let (_, all) = ask(&globex, Method::GET, "", None).await;
-        assert_eq!(all, json!({"recordings": null, "total": 0}));
+        assert_eq!(all, json!({"recordings": [], "total": 0}));
         let (_, stats) = ask(&globex, Method::GET, "/stats", None).await;
         assert_eq!(
             (&stats["activeRecordings"], &stats["totalRecordings"]),
@@ -394,7 +394,7 @@ async fn without_a_folder_nothing_is_recorded_and_the_answer_says_so() {
         "{off}"
     );
     let all = json_of(ask(&server, Method::GET, "", None).await, 200).await;
-    assert_eq!(all, json!({"recordings": null, "total": 0}));
+    assert_eq!(all, json!({"recordings": [], "total": 0}));
     let stats = json_of(ask(&server, Method::GET, "/stats", None).await, 200).await;
     assert_eq!(stats["totalRecordings"], 0, "{stats}");
 }
@@ -427,10 +427,81 @@ async fn what_recordings_are_answered_is_what_the_document_says() {
         "/api/media/recordings/{recording}/stop",
     );
     let gone = json!({"error": "recording_not_found", "message": "*"});
+    let missing = |field: &str| required("StartRecordingRequest", field);
+    let invalid = |says: &str| json!({"error": "invalid_request", "message": says});
+    let (no_session, no_device) = (missing("SessionID"), missing("DeviceID"));
+    let neither = format!("{no_session}\n{no_device}");
+    let number = "json: cannot unmarshal number into Go struct field StartRecordingRequest.sessionId of type string";
+    let half = "json: cannot unmarshal number 1.5 into Go struct field StartRecordingRequest.maxDuration of type int";
+    let array = "json: cannot unmarshal array into Go value of type handlers.StartRecordingRequest";
+    let long = "x".repeat(64 * 1024 + 1);
+    let too_long = json!({"error": "too_large", "message": "the body is larger than 64 KiB"});
+    let failing = |error: &str| json!({"error": error, "message": "*"});
+    let download = "/api/media/recordings/{recording}/download";
     let of_stats = ("GET", "/api/media/recordings/stats");
     let mut table = Table::new(&server, None);
     table
         .run(vec![
+            row("start: no body", ("POST", ALL), "", 400, invalid("EOF")),
+            row("start: blanks", ("POST", ALL), "  ", 400, invalid("EOF")),
+            row(
+                "start: half a body",
+                ("POST", ALL),
+                "{\"sessionId\":",
+                400,
+                invalid("unexpected EOF"),
+            ),
+            row(
+                "start: no JSON",
+                ("POST", ALL),
+                "hello",
+                400,
+                invalid("invalid character 'h' looking for beginning of value"),
+            ),
+            row("start: too long", ("POST", ALL), long, 413, too_long),
+            row("start: an array", ("POST", ALL), "[]", 400, invalid(array)),
+            row(
+                "start: no session",
+                ("POST", ALL),
+                json!({"deviceId": "cam-1"}),
+                400,
+                invalid(&no_session),
+            ),
+            row(
+                "start: no device",
+                ("POST", ALL),
+                json!({"sessionId": session}),
+                400,
+                invalid(&no_device),
+            ),
+            row(
+                "start: neither",
+                ("POST", ALL),
+                "{}",
+                400,
+                invalid(&neither),
+            ),
+            row(
+                "start: a number",
+                ("POST", ALL),
+                json!({"sessionId": 1, "deviceId": "cam-1"}),
+                400,
+                invalid(number),
+            ),
+            row(
+                "start: half a second",
+                ("POST", ALL),
+                json!({"maxDuration": 1.5}),
+                400,
+                invalid(half),
+            ),
+            row(
+                "start: other letters, of another session",
+                ("POST", ALL),
+                json!({"SESSIONID": NOWHERE, "deviceid": "cam-1"}),
+                404,
+                failing("session_not_found"),
+            ),
             row(
                 "start",
                 ("POST", ALL),
@@ -460,9 +531,16 @@ async fn what_recordings_are_answered_is_what_the_document_says() {
                 ("GET", ALL),
                 "",
                 200,
-                json!({"recordings": null, "total": 0}),
+                json!({"recordings": [], "total": 0}),
             ),
             row("stats afterwards", of_stats, "", 200, stats(0)),
+            row(
+                "download: no file",
+                ("GET", download),
+                "",
+                404,
+                failing("file_not_found"),
+            ),
             row(
                 "clean up",
                 ("POST", "/api/media/recordings/cleanup?days=x"),
@@ -470,6 +548,46 @@ async fn what_recordings_are_answered_is_what_the_document_says() {
                 200,
                 json!({"deleted": 0, "maxAgeDays": 7}),
             ),
+        ])
+        .await;
+    // A picture never came; what the answers look like does not depend on it.
+    let id = table.kept["recording"].clone();
+    let file = folder.path().join(format!("{id}.webm"));
+    std::fs::write(&file, "no film").expect("written");
+    let film = row("download", ("GET", download), "", 200, json!("no film"));
+    let film = film
+        .header("content-type", "video/webm")
+        .header("accept-ranges", "bytes");
+    table.run(vec![film]).await;
+    // A folder in its place can't be deleted as a file.
+    std::fs::remove_file(&file).expect("it is there");
+    std::fs::create_dir(&file).expect("made");
+    age(folder.path(), &id);
+    let then = SystemTime::now() - Duration::from_secs(8 * 86_400);
+    let made = std::fs::File::open(&file).expect("it is there");
+    made.set_modified(then).expect("it is ours");
+    let cleanup = ("POST", "/api/media/recordings/cleanup?days=7");
+    table
+        .run(vec![
+            row(
+                "delete: the disk refuses",
+                ("DELETE", one),
+                "",
+                500,
+                failing("delete_failed"),
+            ),
+            row(
+                "clean up: the disk refuses",
+                cleanup,
+                "",
+                500,
+                failing("cleanup_failed"),
+            ),
+        ])
+        .await;
+    std::fs::remove_dir(&file).expect("it is empty");
+    table
+        .run(vec![
             row(
                 "delete",
                 ("DELETE", one),
@@ -491,8 +609,9 @@ async fn what_recordings_are_answered_is_what_the_document_says() {
                 "",
                 301,
                 json!(""),
-            ),
+            )
+            .header("location", ALL),
         ])
         .await;
-    table.check(12);
+    table.check(28);
 }

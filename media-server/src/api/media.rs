@@ -6,7 +6,7 @@
 //! the answer stays. `offered.rs` does the work; `sessions.rs`, `sfu.rs` and `ws.rs` are the surfaces,
 //! beside `api/recordings.rs`.
 
-mod body;
+pub(super) mod body;
 mod offered;
 mod sessions;
 mod sfu;

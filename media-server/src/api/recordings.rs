@@ -4,29 +4,29 @@
 
 mod download;
 
-use super::error::ApiError;
 use super::error::recordings::RecordingError;
-use super::openapi::{Operation, Parameter};
-use super::{Names, Pairs, check_rate, device_name, read_body};
+use super::media::body::Body;
+use super::openapi::{FILE, Operation, Parameter};
+use super::{Names, Pairs, check_rate, device_name};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::devices::name_of;
 use crate::recording::{Active, CODECS, Format, Note, Request, State as RecordingState, Wanted};
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use media_core::ids::SessionId;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Days that a cleanup leaves where it is told no sensible number.
 const CLEANUP_DAYS: u64 = 7;
 const DAY: Duration = Duration::from_secs(86_400);
 
+type Shared = State<Arc<App>>;
 type Answer = Result<Json<Value>, RecordingError>;
 
 const DAYS: Parameter = Parameter {
@@ -44,10 +44,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "OneRecording"),
             (400, "RecordingError"),
-            (401, "RecordingError"),
             (403, "RecordingError"),
             (404, "RecordingError"),
-            (429, "RecordingError"),
             (500, "RecordingError"),
         ],
         handler: || post(start),
@@ -58,7 +56,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Recordings under way that the token lets be used",
         query: &[],
         request: None,
-        answers: &[(200, "Recordings"), (401, "RecordingError")],
+        answers: &[(200, "Recordings")],
         handler: || get(list),
     },
     Operation {
@@ -67,12 +65,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "How many recordings there are, how long and how large",
         query: &[],
         request: None,
-        answers: &[
-            (200, "RecordingStats"),
-            (401, "RecordingError"),
-            (429, "RecordingError"),
-            (500, "RecordingError"),
-        ],
+        answers: &[(200, "RecordingStats"), (500, "RecordingError")],
         handler: || get(stats),
     },
     Operation {
@@ -81,12 +74,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Delete recordings that ended so many days ago",
         query: &[DAYS],
         request: None,
-        answers: &[
-            (200, "CleanedRecordings"),
-            (401, "RecordingError"),
-            (429, "RecordingError"),
-            (500, "RecordingError"),
-        ],
+        answers: &[(200, "CleanedRecordings"), (500, "RecordingError")],
         handler: || post(cleanup),
     },
     Operation {
@@ -95,11 +83,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "One recording, also after its end",
         query: &[],
         request: None,
-        answers: &[
-            (200, "OneRecording"),
-            (401, "RecordingError"),
-            (404, "RecordingError"),
-        ],
+        answers: &[(200, "OneRecording"), (404, "RecordingError")],
         handler: || get(one),
     },
     Operation {
@@ -110,7 +94,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         request: None,
         answers: &[
             (200, "DeletedRecording"),
-            (401, "RecordingError"),
             (404, "RecordingError"),
             (500, "RecordingError"),
         ],
@@ -122,11 +105,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "End a recording; an unknown one is 500",
         query: &[],
         request: None,
-        answers: &[
-            (200, "OneRecording"),
-            (401, "RecordingError"),
-            (500, "RecordingError"),
-        ],
+        answers: &[(200, "OneRecording"), (500, "RecordingError")],
         handler: || post(stop),
     },
     Operation {
@@ -136,10 +115,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         query: &[],
         request: None,
         answers: &[
-            (200, ""),
-            (206, ""),
+            (200, FILE),
+            (206, FILE),
             (304, ""),
-            (401, "RecordingError"),
             (404, "RecordingError"),
             (416, "RecordingError"),
             (500, "RecordingError"),
@@ -147,18 +125,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         handler: || get(download::download),
     },
 ];
-
-/// What is `null` is not there, as it always was.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Start {
-    session_id: Option<String>,
-    device_id: Option<String>,
-    format: Option<String>,
-    codec: Option<String>,
-    /// Seconds; 0 and less is no limit but the server's.
-    max_duration: Option<i64>,
-}
 
 /// A recording as clients see it.
 #[derive(Serialize)]
@@ -185,16 +151,16 @@ impl From<Note> for Shown {
     }
 }
 
-async fn start(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
+async fn start(State(app): Shared, headers: HeaderMap, body: axum::body::Body) -> Answer {
     let principal = principal(&app, &headers).await?;
-    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
-    let body = read_body(body).await.map_err(invalid)?;
-    let asked = read(&body)?;
-    let (id, name) = (
-        asked.session_id.unwrap_or_default(),
-        asked.device_id.unwrap_or_default(),
-    );
-    let device = principal.key_of(device_name(&name).map_err(invalid)?);
+    let mut body = Body::read("StartRecordingRequest", body).await?;
+    let id = body.required("sessionId", "SessionID")?;
+    let name = body.required("deviceId", "DeviceID")?;
+    let (asked_format, asked_codec) = (body.text("format")?, body.text("codec")?);
+    // Seconds; 0 and less is no limit but the server's.
+    let max = u64::try_from(body.integer("maxDuration")?).unwrap_or_default();
+    body.check()?;
+    let device = principal.key_of(device_name(&name)?);
     if !principal.may_record(&device) {
         app.metrics.count("media_auth_failures_total", &["grant"]);
         return Err(RecordingError::Forbidden { device: name });
@@ -204,35 +170,15 @@ async fn start(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> A
     let Some(session) = session.filter(|record| record.device == device) else {
         return Err(RecordingError::NoSession { id });
     };
-    let max = u64::try_from(asked.max_duration.unwrap_or_default()).unwrap_or_default();
+    session.called(Instant::now());
     let wanted = Wanted {
-        format: format(&asked.format.unwrap_or_default())?,
-        codec: codec(&asked.codec.unwrap_or_default())?,
+        format: format(&asked_format)?,
+        codec: codec(&asked_codec)?,
         max: (max > 0).then(|| Duration::from_secs(max)),
     };
     let request = Request { session, wanted };
     let note = app.recordings.start(request, app.random()).await?;
     Ok(shown(note))
-}
-
-/// The request, with what a missing field was told as.
-fn read(body: &[u8]) -> Result<Start, RecordingError> {
-    if body.is_empty() {
-        return Err(RecordingError::Invalid("EOF".to_owned()));
-    }
-    let asked: Start =
-        serde_json::from_slice(body).map_err(|error| RecordingError::Invalid(error.to_string()))?;
-    for (field, value) in [
-        ("SessionID", &asked.session_id),
-        ("DeviceID", &asked.device_id),
-    ] {
-        if value.as_ref().is_none_or(String::is_empty) {
-            return Err(RecordingError::Invalid(format!(
-                "Key: 'StartRecordingRequest.{field}' Error:Field validation for '{field}' failed on the 'required' tag"
-            )));
-        }
-    }
-    Ok(asked)
 }
 
 fn format(asked: &str) -> Result<Option<Format>, RecordingError> {
@@ -266,7 +212,7 @@ fn codec(asked: &str) -> Result<Option<&'static str>, RecordingError> {
     }
 }
 
-async fn stop(State(app): State<Arc<App>>, Names(id): Names<String>, headers: HeaderMap) -> Answer {
+async fn stop(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     let active = find_active(&app, &principal, &id);
     let active = active.ok_or(RecordingError::Stop { id })?;
@@ -274,26 +220,20 @@ async fn stop(State(app): State<Arc<App>>, Names(id): Names<String>, headers: He
 }
 
 /// One that is under way, or what is known of one that has ended.
-async fn one(State(app): State<Arc<App>>, Names(id): Names<String>, headers: HeaderMap) -> Answer {
+async fn one(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     Ok(shown(find(&app, &principal, &id).await?))
 }
 
-async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
+async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     let active = active(&app, &principal);
     let recordings: Vec<Shown> = active.map(|active| active.note().into()).collect();
     let total = recordings.len();
-    // No list at all where there is nothing, as it was.
-    let recordings = (total > 0).then_some(recordings);
     Ok(Json(json!({"recordings": recordings, "total": total})))
 }
 
-async fn delete(
-    State(app): State<Arc<App>>,
-    Names(id): Names<String>,
-    headers: HeaderMap,
-) -> Answer {
+async fn delete(State(app): Shared, Names(id): Names<String>, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
     let note = find(&app, &principal, &id).await?;
     let id: SessionId = note.id.parse().map_err(|_| RecordingError::NotFound)?;
@@ -304,9 +244,8 @@ async fn delete(
     Ok(Json(json!({"message": "recording deleted successfully"})))
 }
 
-async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
+async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
-    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
     let active: Vec<Note> = active(&app, &principal)
         .map(|active| active.note())
         .collect();
@@ -331,9 +270,8 @@ async fn stats(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer {
 }
 
 /// Deletes what ended so many days ago.
-async fn cleanup(State(app): State<Arc<App>>, query: Pairs, headers: HeaderMap) -> Answer {
+async fn cleanup(State(app): Shared, query: Pairs, headers: HeaderMap) -> Answer {
     let principal = principal(&app, &headers).await?;
-    check_rate(&app, &principal).map_err(RecordingError::Rate)?;
     let days = query.first(DAYS.name).and_then(|days| days.parse().ok());
     let days: u64 = days.filter(|days| *days > 0).unwrap_or(CLEANUP_DAYS);
     let limit = SystemTime::now().checked_sub(DAY.saturating_mul(days.min(36_500) as u32));
@@ -368,15 +306,9 @@ async fn find(app: &App, principal: &Principal, id: &str) -> Result<Note, Record
         .ok_or(RecordingError::NotFound)
 }
 
+/// Checks the token of a request, and counts it: what is asked for may have to be read from the disk.
 async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, RecordingError> {
-    super::principal(app, headers)
-        .await
-        .map_err(|error| match error {
-            ApiError::Unauthorized(error) => RecordingError::Unauthorized(error),
-            other => invalid(other),
-        })
-}
-
-fn invalid(error: ApiError) -> RecordingError {
-    RecordingError::Invalid(error.to_string())
+    let principal = super::principal(app, headers).await?;
+    check_rate(app, &principal)?;
+    Ok(principal)
 }

@@ -4,6 +4,7 @@
 //! did not refuse, has the statuses of the rest of the server.
 
 use super::{ApiError, ErrorKind};
+use crate::api::media::body::BodyError;
 use crate::auth::AuthError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -34,6 +35,15 @@ pub enum MediaError {
 impl From<ApiError> for MediaError {
     fn from(error: ApiError) -> Self {
         MediaError::Api(error)
+    }
+}
+
+impl From<BodyError> for MediaError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Invalid(text) => MediaError::Invalid(text),
+            BodyError::Read(error) => MediaError::Api(error),
+        }
     }
 }
 

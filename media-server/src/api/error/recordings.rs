@@ -1,6 +1,7 @@
 //! Errors of `/api/media/recordings` → statuses and bodies, as the replaced service had them.
 
 use super::{ApiError, ErrorKind};
+use crate::api::media::body::BodyError;
 use crate::auth::AuthError;
 use crate::recording::StartError;
 use axum::Json;
@@ -12,13 +13,13 @@ use std::io;
 /// Why a request about recordings failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    // The text is what clients of the replaced service know.
-    #[error("未授权访问")]
+    #[error("{}", refusal(.0))]
     Unauthorized(AuthError),
     #[error("the token does not grant record for the device {device}")]
     Forbidden { device: String },
+    /// A limit, a body that is long or late, keys that can't be had: with the status of the rest of the server.
     #[error("{0}")]
-    Rate(ApiError),
+    Api(ApiError),
     #[error("{0}")]
     Invalid(String),
     #[error("WebRTC session not found: {id}")]
@@ -42,12 +43,43 @@ pub enum RecordingError {
     Range { bytes: u64 },
 }
 
+impl From<ApiError> for RecordingError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Unauthorized(error) if error != AuthError::NoKeys => {
+                RecordingError::Unauthorized(error)
+            }
+            error if error.status() == StatusCode::BAD_REQUEST => {
+                RecordingError::Invalid(error.to_string())
+            }
+            error => RecordingError::Api(error),
+        }
+    }
+}
+
+impl From<BodyError> for RecordingError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Invalid(text) => RecordingError::Invalid(text),
+            BodyError::Read(error) => error.into(),
+        }
+    }
+}
+
+/// What clients of the replaced service know.
+fn refusal(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::Subject => "无效的 Token",
+        _ => "未授权访问",
+    }
+}
+
 impl RecordingError {
     fn status(&self) -> StatusCode {
         match self {
             RecordingError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             RecordingError::Forbidden { .. } => StatusCode::FORBIDDEN,
-            RecordingError::Rate(error) => error.status(),
+            RecordingError::Api(error) => error.status(),
             RecordingError::Invalid(_) => StatusCode::BAD_REQUEST,
             RecordingError::NoSession { .. }
             | RecordingError::NotFound
@@ -67,7 +99,7 @@ impl RecordingError {
         match self {
             RecordingError::Unauthorized(_) => "Unauthorized",
             RecordingError::Forbidden { .. } => "Forbidden",
-            RecordingError::Rate(error) => error.kind(),
+            RecordingError::Api(error) => error.kind(),
             RecordingError::Invalid(_) => "invalid_request",
             RecordingError::NoSession { .. } => "session_not_found",
             RecordingError::Start(_) => "recording_start_failed",
@@ -92,7 +124,7 @@ impl RecordingError {
 
     fn limit(&self) -> Option<&'static str> {
         match self {
-            RecordingError::Rate(error) => error.limit(),
+            RecordingError::Api(error) => error.limit(),
             RecordingError::Start(StartError::Busy { .. }) => Some("recordings"),
             _ => None,
         }
@@ -101,7 +133,7 @@ impl RecordingError {
     fn headers(&self) -> Option<(header::HeaderName, HeaderValue)> {
         match self {
             RecordingError::Unauthorized(error) => ApiError::Unauthorized(*error).headers(),
-            RecordingError::Rate(error) => error.headers(),
+            RecordingError::Api(error) => error.headers(),
             RecordingError::Range { bytes } => {
                 let value = HeaderValue::try_from(format!("bytes */{bytes}")).ok()?;
                 Some((header::CONTENT_RANGE, value))

@@ -2,12 +2,21 @@
 //! by name without regard to case, unknown ones left alone, and what is wrong told in the words of Go's decoder
 //! and validator. Knows no session.
 
-use crate::api::error::media::MediaError;
+use crate::api::error::ApiError;
 use crate::api::read_body;
 use serde_json::{Deserializer, Map, Value};
 
+/// Why a body is not taken.
+#[derive(Debug)]
+pub enum BodyError {
+    /// It is not what the request takes, in the words of Go's decoder or validator.
+    Invalid(String),
+    /// It could not be read.
+    Read(ApiError),
+}
+
 /// A JSON object that stands for a request of Go's, `name` in messages.
-pub(super) struct Body {
+pub(in crate::api) struct Body {
     name: &'static str,
     fields: Map<String, Value>,
     /// What the validator says of fields that are not there.
@@ -16,21 +25,22 @@ pub(super) struct Body {
 
 /// A description as JavaScript has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Description {
+pub(in crate::api) struct Description {
     /// In lower case; empty where it is missing.
-    pub(super) kind: String,
-    pub(super) sdp: String,
+    pub(in crate::api) kind: String,
+    pub(in crate::api) sdp: String,
 }
 
 impl Body {
-    pub(super) async fn read(
+    pub(in crate::api) async fn read(
         name: &'static str,
         body: axum::body::Body,
-    ) -> Result<Body, MediaError> {
-        Self::parse(name, &read_body(body).await?)
+    ) -> Result<Body, BodyError> {
+        let bytes = read_body(body).await.map_err(BodyError::Read)?;
+        Self::parse(name, &bytes)
     }
 
-    pub(super) fn parse(name: &'static str, bytes: &[u8]) -> Result<Body, MediaError> {
+    pub(in crate::api) fn parse(name: &'static str, bytes: &[u8]) -> Result<Body, BodyError> {
         // What comes after the first value nobody reads.
         let fields = match Deserializer::from_slice(bytes).into_iter::<Value>().next() {
             None => return Err(invalid("EOF")),
@@ -43,8 +53,8 @@ impl Body {
                     .unwrap_or_default();
                 let begins = first.is_ascii_digit() || b"{[\"-tfn".contains(&first);
                 return Err(match begins {
-                    true => MediaError::Invalid(error.to_string()),
-                    false => MediaError::Invalid(format!(
+                    true => BodyError::Invalid(error.to_string()),
+                    false => BodyError::Invalid(format!(
                         "invalid character {:?} looking for beginning of value",
                         char::from(first)
                     )),
@@ -53,7 +63,7 @@ impl Body {
             Some(Ok(Value::Object(fields))) => fields,
             Some(Ok(Value::Null)) => Map::new(),
             Some(Ok(other)) => {
-                return Err(MediaError::Invalid(format!(
+                return Err(BodyError::Invalid(format!(
                     "json: cannot unmarshal {} into Go value of type handlers.{name}",
                     kind(&other)
                 )));
@@ -67,12 +77,12 @@ impl Body {
     }
 
     /// A text; empty where it is missing.
-    pub(super) fn text(&self, field: &str) -> Result<String, MediaError> {
+    pub(in crate::api) fn text(&self, field: &str) -> Result<String, BodyError> {
         text(&self.fields, field).map_err(|found| self.mismatch(&found, field, "string"))
     }
 
     /// A text that must not be empty; `go` is its name in messages of the validator.
-    pub(super) fn required(&mut self, field: &str, go: &str) -> Result<String, MediaError> {
+    pub(in crate::api) fn required(&mut self, field: &str, go: &str) -> Result<String, BodyError> {
         let text = self.text(field)?;
         if text.is_empty() {
             self.miss(go);
@@ -80,16 +90,27 @@ impl Body {
         Ok(text)
     }
 
+    /// A whole number; 0 where it is missing.
+    pub(in crate::api) fn integer(&self, field: &str) -> Result<i64, BodyError> {
+        match find(&self.fields, field) {
+            None => Ok(0),
+            Some(Value::Number(number)) => number
+                .as_i64()
+                .ok_or_else(|| self.mismatch(&format!("number {number}"), field, "int")),
+            Some(other) => Err(self.mismatch(kind(other), field, "int")),
+        }
+    }
+
     /// Whether all that must be there was.
-    pub(super) fn check(&self) -> Result<(), MediaError> {
+    pub(in crate::api) fn check(&self) -> Result<(), BodyError> {
         match self.missing.is_empty() {
             true => Ok(()),
-            false => Err(MediaError::Invalid(self.missing.join("\n"))),
+            false => Err(BodyError::Invalid(self.missing.join("\n"))),
         }
     }
 
     /// A description; empty where it is missing, which the validator never noticed.
-    pub(super) fn description(&self, field: &str) -> Result<Description, MediaError> {
+    pub(in crate::api) fn description(&self, field: &str) -> Result<Description, BodyError> {
         let empty = Map::new();
         let fields = match find(&self.fields, field) {
             None => &empty,
@@ -111,7 +132,7 @@ impl Body {
     }
 
     /// The text of a description, which may also stand there alone; `None` where it is missing.
-    pub(super) fn sdp(&self, field: &str) -> Result<Option<String>, MediaError> {
+    pub(in crate::api) fn sdp(&self, field: &str) -> Result<Option<String>, BodyError> {
         match find(&self.fields, field) {
             None => Ok(None),
             Some(Value::String(sdp)) => Ok(Some(sdp.clone())),
@@ -120,7 +141,7 @@ impl Body {
     }
 
     /// The candidate line of one candidate; empty, as at their end, where it is missing.
-    pub(super) fn candidate(&self, field: &str) -> Result<String, MediaError> {
+    pub(in crate::api) fn candidate(&self, field: &str) -> Result<String, BodyError> {
         match find(&self.fields, field) {
             None => Ok(String::new()),
             Some(candidate) => self.line(candidate, field),
@@ -128,7 +149,11 @@ impl Body {
     }
 
     /// The candidate lines of a list, which must be there; `go` is its name in messages of the validator.
-    pub(super) fn candidates(&mut self, field: &str, go: &str) -> Result<Vec<String>, MediaError> {
+    pub(in crate::api) fn candidates(
+        &mut self,
+        field: &str,
+        go: &str,
+    ) -> Result<Vec<String>, BodyError> {
         let Some(list) = find(&self.fields, field) else {
             self.miss(go);
             return Ok(Vec::new());
@@ -141,7 +166,7 @@ impl Body {
             .collect()
     }
 
-    fn line(&self, candidate: &Value, field: &str) -> Result<String, MediaError> {
+    fn line(&self, candidate: &Value, field: &str) -> Result<String, BodyError> {
         let Value::Object(fields) = candidate else {
             return Err(self.mismatch(kind(candidate), field, "webrtc.ICECandidateInit"));
         };
@@ -156,16 +181,16 @@ impl Body {
         ));
     }
 
-    fn mismatch(&self, found: &str, field: &str, wanted: &str) -> MediaError {
-        MediaError::Invalid(format!(
+    fn mismatch(&self, found: &str, field: &str, wanted: &str) -> BodyError {
+        BodyError::Invalid(format!(
             "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
             self.name
         ))
     }
 }
 
-fn invalid(error: &str) -> MediaError {
-    MediaError::Invalid(error.to_owned())
+fn invalid(error: &str) -> BodyError {
+    BodyError::Invalid(error.to_owned())
 }
 
 /// A field by its name, else by its name in other letters; what is null is not there.
@@ -208,9 +233,9 @@ mod tests {
         Body::parse("CreateSessionRequest", text.as_bytes()).map_err(told)
     }
 
-    fn told(error: MediaError) -> String {
+    fn told(error: BodyError) -> String {
         match error {
-            MediaError::Invalid(text) => text,
+            BodyError::Invalid(text) => text,
             other => panic!("{other:?}"),
         }
     }
@@ -257,6 +282,22 @@ mod tests {
                  CreateSessionRequest.deviceId of type string"
                 .to_owned())
         );
+    }
+
+    #[test]
+    fn a_whole_number_is_one() {
+        let of = |text: &str| {
+            let body = read(&format!(r#"{{"n":{text}}}"#)).expect("an object");
+            body.integer("n").map_err(told)
+        };
+        let mismatch = |found: &str| {
+            let field = "Go struct field CreateSessionRequest.n of type int";
+            Err(format!("json: cannot unmarshal {found} into {field}"))
+        };
+        assert_eq!(of("-3"), Ok(-3));
+        assert_eq!(of("null"), Ok(0));
+        assert_eq!(of("1.5"), mismatch("number 1.5"));
+        assert_eq!(of(r#""1""#), mismatch("string"));
     }
 
     #[test]
