@@ -221,7 +221,7 @@ impl SessionCells {
         self.set_estimate(size as u64);
     }
 
-    pub(crate) fn set_ice_state(&self, state: IceState) {
+    pub fn set_ice_state(&self, state: IceState) {
         self.ice_state.store(state as u8, Relaxed);
     }
 

@@ -260,10 +260,10 @@ pub(super) fn find(
     Some(record)
 }
 
-/// Sessions of a protocol that the caller may see, the oldest first.
-pub(super) fn list(app: &App, protocol: Protocol, principal: &Principal) -> Vec<Arc<Record>> {
+/// Sessions of some protocols that the caller may see, the oldest first.
+pub(super) fn list(app: &App, protocols: &[Protocol], principal: &Principal) -> Vec<Arc<Record>> {
     let mut records = app.registry.sessions();
-    records.retain(|r| r.protocol == protocol && sees(principal, r));
+    records.retain(|r| protocols.contains(&r.protocol) && sees(principal, r));
     records.sort_by_key(|record| record.created);
     records
 }

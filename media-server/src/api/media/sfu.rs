@@ -31,12 +31,9 @@ use std::sync::Arc;
 const CREATED_SUBSCRIBER: &[(u16, &str)] = &[
     (200, "CreatedSubscriber"),
     (400, "Error"),
-    (401, "Unauthorized"),
     (403, "Unauthorized"),
     (404, "Error"),
-    (429, "Error"),
     (500, "Error"),
-    (503, "Error"),
 ];
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -49,11 +46,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[
             (200, "CreatedPublisher"),
             (400, "Error"),
-            (401, "Unauthorized"),
             (403, "Unauthorized"),
-            (429, "Error"),
             (500, "Error"),
-            (503, "Error"),
         ],
         handler: || post(create_publisher),
     },
@@ -63,7 +57,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Publishers that the token lets be seen",
         query: &[],
         request: None,
-        answers: &[(200, "Publishers"), (401, "Unauthorized"), (429, "Error")],
+        answers: &[(200, "Publishers")],
         handler: || get(publishers),
     },
     Operation {
@@ -90,12 +84,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "One publisher",
         query: &[],
         request: None,
-        answers: &[
-            (200, "Publisher"),
-            (401, "Unauthorized"),
-            (404, "Error"),
-            (429, "Error"),
-        ],
+        answers: &[(200, "Publisher"), (404, "Error")],
         handler: || get(publisher),
     },
     Operation {
@@ -149,12 +138,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "One subscriber",
         query: &[],
         request: None,
-        answers: &[
-            (200, "Subscriber"),
-            (401, "Unauthorized"),
-            (404, "Error"),
-            (429, "Error"),
-        ],
+        answers: &[(200, "Subscriber"), (404, "Error")],
         handler: || get(subscriber),
     },
     Operation {
@@ -172,7 +156,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Publishers that the token lets be seen, and how many subscribers they have",
         query: &[],
         request: None,
-        answers: &[(200, "SfuStats"), (401, "Unauthorized"), (429, "Error")],
+        answers: &[(200, "SfuStats")],
         handler: || get(stats),
     },
 ];
@@ -347,7 +331,7 @@ async fn publisher(State(app): Shared, Names(id): Names<String>, headers: Header
 
 async fn publishers(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
-    let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let records = offered::list(&app, &[Protocol::SfuPublisher], &principal);
     let counts = subscriber_counts(&app);
     let publishers: Vec<Value> = records
         .iter()
@@ -416,7 +400,7 @@ async fn end_subscriber(
 
 async fn stats(State(app): Shared, headers: HeaderMap) -> Answer {
     let principal = caller(&app, &headers).await?;
-    let records = offered::list(&app, Protocol::SfuPublisher, &principal);
+    let records = offered::list(&app, &[Protocol::SfuPublisher], &principal);
     let counts = subscriber_counts(&app);
     let mut total = 0;
     let mut publishers = Vec::new();
