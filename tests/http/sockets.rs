@@ -223,6 +223,58 @@ async fn a_client_that_offers_gets_its_answer_in_the_form_that_it_asked_in() {
 }
 
 #[tokio::test]
+async fn what_a_client_of_the_manual_says_of_its_session_makes_it_the_sockets() {
+    let server = MediaServer::open(&[]).await;
+    let create = async || -> Value {
+        let body = json!({"deviceId": "cam-1", "userId": "ann"}).to_string();
+        let created = post(&server, "/api/media/sessions", &body).await;
+        created.json().await.expect("JSON")
+    };
+    let created = create().await;
+    let session = created["sessionId"].as_str().expect("an id");
+    let mut socket = opened(&server, "/api/media/ws?userId=ann").await;
+    let touch = json!({"type": "control", "action": "touch", "deviceId": "cam-1", "x": 5, "y": 6});
+    socket.say(touch.clone()).await;
+    let unknown = json!({"type": "error", "error": "Session not found"});
+    assert_eq!(socket.hear().await, unknown, "before it has one");
+    let sdp = answer_to(created["offer"]["sdp"].as_str().expect("a text"));
+    socket
+        .say(json!({"type": "answer", "sessionId": session, "sdp": sdp}))
+        .await;
+    socket.say(touch.clone()).await;
+    let no_device = json!({"type": "error", "code": "no_publisher"});
+    assert_eq!(socket.hear().await, no_device, "it went as far as it could");
+    drop(socket);
+    assert_eq!(state(&server, session).await["sessionId"], session);
+
+    // One that would rather offer for the session that it made, and calls what it gets by that name.
+    let created = create().await;
+    let session = created["sessionId"].as_str().expect("an id");
+    let mut socket = opened(&server, "/api/media/ws?userId=ann").await;
+    for _ in 0..2 {
+        let offer = json!({"type": "offer", "sessionId": session, "sdp": VIEW});
+        socket.say(offer).await;
+        let answer = socket.hear().await;
+        assert_eq!(answer["type"], "answer", "{answer}");
+        assert_ne!(answer["sessionId"], session);
+        let state = state(&server, session).await;
+        assert_eq!(
+            state["error"], "Session not found",
+            "its offer is of no use"
+        );
+        let candidate = json!({"type": "ice-candidate", "sessionId": session, "candidate": ""});
+        socket.say(candidate).await;
+        let mut named = touch.clone();
+        named["sessionId"] = json!(session);
+        socket.say(named).await;
+        assert_eq!(socket.hear().await, no_device, "and none of the candidate");
+    }
+    let list = get(&server, "/api/media/sessions").await;
+    let list: Value = list.json().await.expect("JSON");
+    assert_eq!(list["total"], 2, "{list}");
+}
+
+#[tokio::test]
 async fn messages_are_counted_by_what_they_are_and_a_long_one_closes_with_1009() {
     let server = MediaServer::open(&[]).await;
     let mut socket = opened(&server, "/api/media/ws?userId=ann").await;

@@ -2,7 +2,8 @@
 //! manual of the service before, told apart by their messages.
 //!
 //! One object a message. `sdp` is a text or a description; it is answered as it was asked. A socket has one
-//! session at a time: its own, which ends with it, or one of the API that it joined.
+//! session at a time: its own, which ends with it, or one of the API that it joined or, as clients of the manual do,
+//! named last.
 
 use super::Outbox;
 use crate::api::device_name;
@@ -35,6 +36,8 @@ pub(super) struct Dialect {
     session: Option<Arc<Record>>,
     /// The session was made by this socket.
     own: bool,
+    /// What the client calls it, where that is the session whose place it took.
+    alias: String,
 }
 
 type Object = Map<String, Value>;
@@ -48,6 +51,7 @@ impl Dialect {
             rate: Rate::new(Instant::now(), MESSAGES, 1),
             session: None,
             own: false,
+            alias: String::new(),
         }
     }
 
@@ -146,6 +150,7 @@ impl Dialect {
         self.end(app).await;
         self.session = Some(record);
         self.own = own;
+        self.alias.clear();
     }
 
     /// Makes a session and offers.
@@ -173,12 +178,26 @@ impl Dialect {
         outbox: &mut Outbox,
     ) -> Result<(), String> {
         let (sdp, described) = sdp(message).ok_or("an offer has its sdp")?;
+        // A session that the client would rather offer for itself.
+        let called = text(message, "sessionId");
+        let before = self.meant_by_name(app, message);
+        if let Some(before) = &before {
+            self.device = Some(before.device.clone());
+        }
+        let keeps_name = before.is_some() || called == self.alias;
         let asked = self.asked(app, message)?;
         let (record, answer) = offered::answer_to(app, asked, sdp)
             .await
             .map_err(|error| told(app, error))?;
         let name = record.id.to_string();
         self.take_up(app, record, true).await;
+        if keeps_name {
+            self.alias = called.to_owned();
+        }
+        if let Some(before) = before {
+            app.end_unasked(&before, CloseReason::Superseded, "session_delete")
+                .await;
+        }
         let answered = match described {
             true => json!({"type": "answer", "sdp": answer}),
             false => json!(answer),
@@ -231,15 +250,26 @@ impl Dialect {
     }
 
     /// The session that a message names, else this socket's.
-    fn meant(&self, app: &App, message: &Object) -> Option<Arc<Record>> {
-        match text(message, "sessionId") {
-            "" => {
-                let record = self.session.as_ref()?;
-                record.called(Instant::now());
-                Some(record.clone())
-            }
-            name => offered::find(app, Protocol::Session, name, &self.principal),
+    fn meant(&mut self, app: &App, message: &Object) -> Option<Arc<Record>> {
+        let name = text(message, "sessionId");
+        if name.is_empty() || name == self.alias {
+            let record = self.session.as_ref()?;
+            record.called(Instant::now());
+            return Some(record.clone());
         }
+        let named = self.meant_by_name(app, message);
+        // What comes later without a name, as control does, means it too.
+        if let Some(record) = named.as_ref().filter(|_| !self.own) {
+            self.session = Some(record.clone());
+            self.device = Some(record.device.clone());
+        }
+        named
+    }
+
+    /// The session that a message names.
+    fn meant_by_name(&self, app: &App, message: &Object) -> Option<Arc<Record>> {
+        let name = text(message, "sessionId");
+        offered::find(app, Protocol::Session, name, &self.principal)
     }
 
     /// A session that a message asks for.
