@@ -1,7 +1,8 @@
 //! Wires everything, runs it, and stops it in order.
 //!
 //! Owns what handlers share ([`App`]), the tasks that keep it fresh, and the end: not ready, wait for
-//! sessions within a bound, close the rest as drained, let requests end. Called by `main.rs`.
+//! sessions within a bound, close the rest as drained, let requests end, all of it within 30 s where nobody
+//! has asked for more. Called by `lib.rs`.
 
 mod connections;
 mod ending;
@@ -26,7 +27,7 @@ use crate::recording::{FolderError, Recordings};
 use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
-use crate::sockets::Sockets;
+use crate::sockets::{GOODBYE_WITHIN, Sockets};
 use crate::trace::Traces;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 /// How often keys and live settings are read again.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
@@ -46,19 +48,33 @@ const RELOAD_EVERY: Duration = Duration::from_secs(5);
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Time for requests that are still running at the end.
-const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
-/// Time for events that wait for their receivers. A pod has 30 s for all of its end.
-const FLUSH_WITHIN: Duration = Duration::from_secs(8);
+/// Time for the shards to end their sessions; one that hangs has none.
+const SHARDS_WITHIN: Duration = Duration::from_secs(2);
 /// Time for recordings to be completed at the end: a slow disk has what is still in memory to take.
-const RECORDINGS_WITHIN: Duration = Duration::from_secs(12);
+const RECORDINGS_WITHIN: Duration = Duration::from_secs(10);
+/// Time for the shards' last events.
+const EVENTS_WITHIN: Duration = Duration::from_secs(1);
+/// Time for events that wait for their receivers.
+const FLUSH_WITHIN: Duration = Duration::from_secs(8);
+/// Time for requests that are still running at the end, while events are delivered.
+const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
+/// Time for the last spans to reach their collector, after those.
+const SPANS_WITHIN: Duration = Duration::from_secs(3);
+/// Time for what waits for the disk, after all of it.
+pub const DISK_WITHIN: Duration = Duration::from_secs(1);
+/// All of it, once sessions had their time: a service manager kills after 30 s what has not ended.
+const _: () = assert!(
+    GOODBYE_WITHIN.as_secs()
+        + SHARDS_WITHIN.as_secs()
+        + RECORDINGS_WITHIN.as_secs()
+        + EVENTS_WITHIN.as_secs()
+        + FLUSH_WITHIN.as_secs()
+        + DISK_WITHIN.as_secs()
+        <= 24
+        && REQUESTS_WITHIN.as_secs() + SPANS_WITHIN.as_secs() <= FLUSH_WITHIN.as_secs()
+);
 /// A viewer that goes sooner has not waited long enough to say that there was nothing to see.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
-/// Time for the last spans to reach their collector.
-const SPANS_WITHIN: Duration = Duration::from_secs(3);
-/// Time for the shards' last events.
-const EVENTS_WITHIN: Duration = Duration::from_secs(2);
-
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("failed to start the shards")]
@@ -424,26 +440,27 @@ impl Server {
         };
         wait_for_end(&app, stop_demo).await?;
         app.sockets.close().await;
-        app.shards.shutdown().await;
+        if timeout(SHARDS_WITHIN, app.shards.shutdown()).await.is_err() {
+            tracing::error!("shards did not end their sessions");
+        }
         // Nothing more comes, so what is written now is all.
         app.recordings.finish(RECORDINGS_WITHIN).await;
-        let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
-        app.events.flush(FLUSH_WITHIN).await;
+        let _ = timeout(EVENTS_WITHIN, events).await;
+        ending::end_left(&app);
         for task in tasks {
             task.abort();
         }
-        let _ = stop.send(true);
-        for listener in listeners {
-            if tokio::time::timeout(REQUESTS_WITHIN, listener)
-                .await
-                .is_err()
-            {
+        let requests = async {
+            let _ = stop.send(true);
+            let ended = futures::future::join_all(listeners);
+            if timeout(REQUESTS_WITHIN, ended).await.is_err() {
                 tracing::warn!("requests were still running at the end");
             }
-        }
-        if let Some(traces) = &app.traces {
-            traces.flush(SPANS_WITHIN).await;
-        }
+            if let Some(traces) = &app.traces {
+                traces.flush(SPANS_WITHIN).await;
+            }
+        };
+        tokio::join!(app.events.flush(FLUSH_WITHIN), requests);
         tracing::info!("stopped");
         Ok(())
     }
@@ -460,17 +477,18 @@ async fn wait_for_end(app: &App, first: impl Future<Output = ()>) -> Result<(), 
         _ = interrupt.recv() => false,
     };
     let since = app.drain.stop(Instant::now());
+    let deadline = since + app.config.drain_timeout;
     let (publishers, viewers) = app.registry.totals();
     tracing::info!(publishers, viewers, "draining");
     tokio::select! {
-        () = first => {}
+        // Its server is this one, which answers: it takes a moment.
+        _ = timeout(app.config.drain_timeout, first) => {}
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
     if !patient {
         return Ok(());
     }
-    let deadline = since + app.config.drain_timeout;
     let mut look = tokio::time::interval(DRAIN_LOOK_EVERY);
     loop {
         tokio::select! {

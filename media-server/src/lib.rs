@@ -79,11 +79,14 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(async {
+    let outcome: anyhow::Result<()> = runtime.block_on(async {
         let server = app::Server::start(config).await?;
         server.run().await?;
         Ok(())
-    })
+    });
+    // A disk that takes nothing holds its threads, and would hold the process.
+    runtime.shutdown_timeout(app::DISK_WITHIN);
+    outcome
 }
 
 fn token(args: &TokenArgs) -> anyhow::Result<()> {

@@ -251,11 +251,13 @@ impl Registry {
         first.then_some(record)
     }
 
-    /// Notes that publishers with viewers are of use, though nothing may move before their cameras.
-    pub fn note_watched(&self, now: Instant) {
+    /// Notes that publishers of devices with viewers, and of those that are `recorded`, are of use, though nothing
+    /// may move before their cameras.
+    pub fn note_watched(&self, recorded: &[Arc<str>], now: Instant) {
         let devices = lock(&self.devices);
         let watched = devices.values().filter(|d| !d.viewers.is_empty());
-        let publishers = watched.filter_map(|device| device.publisher.as_ref());
+        let recorded = recorded.iter().filter_map(|name| devices.get(name));
+        let publishers = watched.chain(recorded).filter_map(|d| d.publisher.as_ref());
         publishers.for_each(|publisher| publisher.called(now));
     }
 
@@ -508,18 +510,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_publisher_that_sends_nothing_is_of_use_while_somebody_watches() {
+    fn a_publisher_that_sends_nothing_is_of_use_while_somebody_watches_or_records_it() {
         let registry = Registry::new(10, 10, 10);
         let publisher = live(&registry, 1, "cam");
         let viewer = record(2, Protocol::Whep, "cam");
         registry.admit(&viewer).expect("live");
         let at = |minutes: u64| publisher.created + Duration::from_secs(60 * minutes);
-        registry.note_watched(at(60));
+        registry.note_watched(&[], at(60));
         assert_eq!(publisher.look(at(60)), Duration::ZERO);
         assert!(viewer.look(at(60)) > INACTIVE_AFTER, "it sees nothing");
         registry.remove(viewer.id).expect("known");
-        registry.note_watched(at(90));
+        registry.note_watched(&["door".into()], at(90));
         assert_eq!(publisher.look(at(90)), INACTIVE_AFTER, "from then on");
+        registry.note_watched(&["cam".into()], at(120));
+        assert_eq!(publisher.look(at(120)), Duration::ZERO, "it is recorded");
     }
 
     #[test]

@@ -474,7 +474,8 @@ impl Shards {
     /// Ends every session as drained and stops the threads; returns when their events are out, so
     /// somebody must still take them.
     pub async fn shutdown(&self) {
-        for (mailbox, waker) in &self.inner.mailboxes {
+        // All at once: one that hangs takes no time from the others.
+        let each = self.inner.mailboxes.iter().map(async |(mailbox, waker)| {
             let (reply, answer) = oneshot::channel();
             let (mailbox, waker) = (mailbox.clone(), waker.clone());
             // Blocks only while the mailbox is full.
@@ -486,7 +487,8 @@ impl Shards {
             if matches!(sent.await, Ok(Ok(()))) {
                 let _ = answer.await;
             }
-        }
+        });
+        futures::future::join_all(each).await;
     }
 
     async fn call(&self, id: SessionId, call: Call) -> Result<bool, MailboxError> {

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// Those that one subject may have: a page needs one.
 const MAX_OF_SUBJECT: u32 = 16;
 /// Time to say goodbye to all of them at the end.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+pub const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 /// All WebSockets.
 pub struct Sockets {

@@ -3,13 +3,16 @@
 use crate::requests::*;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use tests::https::{Answer, Https};
 use tests::namespace::in_network_with;
 use tests::process::TempDir;
 use tests::recordings;
 use tests::webhook::{is_signed, secret, taken};
 use tests::{MediaServer, wait_for};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 /// An address of documentation (RFC 5737): none of this machine or its link.
 const RECEIVER: &str = "192.0.2.1";
@@ -178,6 +181,71 @@ fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is
         assert_eq!(told.taken(11).await[9..], pairs(&["cam-6"]));
         let last = taken(&told.receiver).pop().expect("an event");
         assert!(last.body.contains(r#""reason":"drained""#), "{}", last.body);
+    });
+}
+
+/// What waits for the answer to an offer of ours is on no shard, and of the SFU's nobody was told at all.
+#[test]
+fn sessions_that_nobody_answered_are_told_of_as_ended_when_the_server_stops() {
+    in_network_with(NETWORK, async {
+        let mut told = Told::start(&[]).await;
+        let token = told.server.token("*", "view");
+        for (path, device) in [("sessions", "cam-1"), ("sfu/publishers", "cam-2")] {
+            let body = json!({"deviceId": device, "userId": "ann"}).to_string();
+            let path = format!("/api/media/{path}");
+            let posted = request(&told.server, Method::POST, &path, "application/json", body);
+            assert_eq!(send(posted.bearer_auth(&token)).await.status(), 200);
+        }
+        told.taken(2).await;
+        told.server.process().signal("INT");
+        told.taken(4).await;
+        let mut ended = BTreeSet::new();
+        for event in &taken(&told.receiver)[2..] {
+            let event: Value = serde_json::from_str(&event.body).expect("JSON");
+            assert_eq!(event["event_type"], "session.closed", "{event}");
+            assert_eq!(event["reason"], "drained", "{event}");
+            assert_eq!(event["user_id"], "ann", "{event}");
+            ended.insert(event["device_id"].to_string());
+        }
+        let all = ["\"cam-1\"", "\"cam-2\""].map(str::to_owned);
+        assert_eq!(ended, BTreeSet::from(all));
+    });
+}
+
+/// Kubernetes and many a service manager kill what has not ended 30 s after SIGTERM.
+#[test]
+fn the_end_takes_less_than_30_s_though_a_session_stays_and_a_receiver_and_a_request_do_not_answer()
+{
+    in_network_with(NETWORK, async {
+        let dir = TempDir::new("end");
+        let file = dir.path().join("secret");
+        std::fs::write(&file, secret(KEY)).expect("written");
+        // It takes connections, and says nothing.
+        let silent = TcpListener::bind((RECEIVER, 0)).await.expect("a port");
+        let url = format!("https://{}/events", silent.local_addr().expect("bound"));
+        let file = file.display().to_string();
+        let webhook = ["--webhook-url", &url, "--webhook-secret-file", &file];
+        let mut server = MediaServer::open(&webhook).await;
+        let publisher = publisher(&server, "cam-1").await;
+        let mut request = TcpStream::connect(server.http).await.expect("connects");
+        let half = "POST /whip/cam-2 HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 10\r\n\r\nv=0";
+        let asked = Instant::now();
+        server.process().signal("TERM");
+        request.write_all(half.as_bytes()).await.expect("writes");
+        wait_for("the server to end", Duration::from_secs(60), || {
+            let ended = server.process().ended();
+            async move { ended.ok_or("still running") }
+        })
+        .await;
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        let log = server.process().log();
+        assert!(
+            log.contains("events were not delivered before the end"),
+            "{log}"
+        );
+        assert!(log.contains("stopped"), "{log}");
+        drop((publisher, request, silent));
     });
 }
 

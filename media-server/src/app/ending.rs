@@ -72,12 +72,24 @@ pub(super) async fn end_overdue_sessions(app: Arc<App>) {
     loop {
         every.tick().await;
         let now = Instant::now();
-        app.registry.note_watched(now);
+        let recorded = app.recordings.all_active();
+        let recorded: Vec<_> = recorded.iter().map(|r| r.device().clone()).collect();
+        app.registry.note_watched(&recorded, now);
         for record in app.registry.sessions() {
             if let Some(reason) = overdue(&record, limit, now) {
                 let app = app.clone();
                 tokio::spawn(async move { app.end_unasked(&record, reason, "limit").await });
             }
+        }
+    }
+}
+
+/// Tells of the end of those that no shard has ended, once the shards are gone: they wait for the answer to our
+/// offer, or their shard hangs.
+pub(super) fn end_left(app: &App) {
+    for record in app.registry.sessions() {
+        if app.registry.remove(record.id).is_some() {
+            app.session_closed(&record, CloseReason::Drained, false);
         }
     }
 }
