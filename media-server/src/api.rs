@@ -24,13 +24,17 @@ use crate::auth::{AuthError, Principal};
 use crate::devices;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Uri, header};
-use axum::middleware;
-use axum::response::IntoResponse as _;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use error::ApiError;
+use error::media::MediaError;
 use extract::{Names, Pairs};
+use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +89,7 @@ fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
             let older = media::is_path(uri.path()).then(|| media::no_route(&method, &uri));
             older.unwrap_or_else(|| ApiError::Method.into_response())
         })
+        .layer(middleware::from_fn(answer_panics))
         .layer(middleware::from_fn_with_state(app.clone(), cors::apply))
         .layer(middleware::from_fn_with_state(
             app.clone(),
@@ -95,6 +100,19 @@ fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
             crate::trace::http::follow,
         ))
         .with_state(app.clone())
+}
+
+/// A handler's bug is one request's: the connection goes on, with all that is on it.
+async fn answer_panics(request: Request, next: Next) -> Response {
+    let is_older = media::is_path(request.uri().path());
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    handled.unwrap_or_else(|_| match is_older {
+        true => {
+            let error = "Internal Server Error";
+            MediaError::internal(error, None).into_response()
+        }
+        false => ApiError::Bug.into_response(),
+    })
 }
 
 /// Checks the token of a request.
@@ -167,5 +185,44 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
         Ok(Err(_)) => Err(ApiError::BodyCut),
         Err(_) => Err(ApiError::BodySlow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use serde_json::{Value, json};
+    use tower::ServiceExt as _;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_500_in_the_form_of_its_surface_and_is_counted() {
+        async fn panics() {
+            panic!("a bug")
+        }
+        let app = crate::app::tests::app().await;
+        let router = Router::new()
+            .route("/api/media/x", get(panics))
+            .route("/x", get(panics));
+        let router = finish(&app, router);
+        let ask = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            let response = router.clone().oneshot(request).await.expect("an answer");
+            let (head, body) = response.into_parts();
+            let body = read_body(body).await.expect("a body");
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            (head.status.as_u16(), body)
+        };
+        let (status, body) = ask("/api/media/x").await;
+        assert_eq!(
+            (status, body),
+            (500, json!({"error": "Internal Server Error"}))
+        );
+        let (status, body) = ask("/x").await;
+        assert_eq!((status, &body["title"]), (500, &json!("Server error")));
+        let format = crate::metrics::text::Format::Prometheus;
+        let shown = app.metrics.render(format, |_| {});
+        let counted = r#"media_http_requests_total{method="GET",path="/x",status="500"} 1"#;
+        assert!(shown.contains(counted), "{shown}");
     }
 }

@@ -75,6 +75,8 @@ pub enum ApiError {
     Draining,
     #[error("the server knows no address that media could reach it at yet; try again")]
     NoAddress,
+    #[error("the server made a mistake, which its log tells of")]
+    Bug,
     #[error("send If-Match with the ETag of the session")]
     IfMatchMissing,
     #[error("If-Match is not the session's ETag, which is {current}")]
@@ -120,6 +122,7 @@ impl ApiError {
             | ApiError::EventStreams
             | ApiError::Sockets
             | ApiError::NoAddress => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Bug => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::IfMatchMissing => StatusCode::PRECONDITION_REQUIRED,
             ApiError::IfMatchStale { .. } => StatusCode::PRECONDITION_FAILED,
         }
@@ -158,6 +161,7 @@ impl ApiError {
             ApiError::Busy(_) => "busy",
             ApiError::Draining => "draining",
             ApiError::NoAddress => "no_address",
+            ApiError::Bug => "bug",
             ApiError::IfMatchMissing => "if_match_missing",
             ApiError::IfMatchStale { .. } => "if_match_stale",
         }
@@ -207,6 +211,7 @@ impl ApiError {
             ApiError::Busy(_) => "Server busy",
             ApiError::Draining => "Server stopping",
             ApiError::NoAddress => "Address not known yet",
+            ApiError::Bug => "Server error",
             ApiError::IfMatchMissing => "If-Match needed",
             ApiError::IfMatchStale { .. } => "ETag does not match",
         }
