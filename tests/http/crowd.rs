@@ -48,11 +48,17 @@ async fn crowd(server: &MediaServer, count: usize, narrow: bool) -> Vec<Socket> 
     all.buffer_unordered(32).collect().await
 }
 
-/// How long those who read waited for an answer.
+/// What is allowed where the machine does nothing else (`cargo xtask test --long`): the median of all rounds, in
+/// quarters of the worse of before and after, and the longest of 99 of 100.
+const QUIET_QUARTERS: u32 = 6;
+const QUIET_MOST: Duration = Duration::from_millis(50);
+
+/// How long those who read waited for an answer: in the best round, and in all of them.
 struct Waited {
     median: Duration,
     /// Of 100, 99 waited no longer.
     most: Duration,
+    of_all: (Duration, Duration),
     /// Length of an answer.
     bytes: usize,
 }
@@ -71,8 +77,10 @@ async fn ask_all(server: &MediaServer, sockets: &mut [Socket]) -> Waited {
     let mut best = Waited {
         median: Duration::MAX,
         most: Duration::MAX,
+        of_all: (Duration::MAX, Duration::MAX),
         bytes: 0,
     };
+    let mut all = Vec::new();
     for _ in 0..ROUNDS {
         let request = join(server).await;
         let mut took = Vec::new();
@@ -88,11 +96,19 @@ async fn ask_all(server: &MediaServer, sockets: &mut [Socket]) -> Waited {
                 other => panic!("{other:?}"),
             }
         }
-        took.sort();
-        best.median = best.median.min(took[took.len() / 2]);
-        best.most = best.most.min(took[took.len() * 99 / 100]);
+        let (median, most) = of(&mut took);
+        best.median = best.median.min(median);
+        best.most = best.most.min(most);
+        all.append(&mut took);
     }
+    best.of_all = of(&mut all);
     best
+}
+
+/// The median, and what 99 of 100 do not exceed.
+fn of(took: &mut [Duration]) -> (Duration, Duration) {
+    took.sort();
+    (took[took.len() / 2], took[took.len() * 99 / 100])
 }
 
 fn allow_open_files() {
@@ -103,7 +119,9 @@ fn allow_open_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn websockets_that_never_read_cost_the_others_nothing_and_no_more_than_their_queues() {
     allow_open_files();
-    let all: usize = std::env::var("CROWD").map_or(200, |all| all.parse().expect("a number"));
+    let asked = std::env::var("CROWD").ok();
+    let is_quiet = asked.is_some();
+    let all: usize = asked.map_or(200, |all| all.parse().expect("a number"));
     let stuck_ones = all / ONE_IN;
     let reading = all - stuck_ones;
     let dir = TempDir::new("crowd");
@@ -152,15 +170,29 @@ async fn websockets_that_never_read_cost_the_others_nothing_and_no_more_than_the
         }
     })
     .await;
+    let after = ask_all(&server, &mut readers).await;
     let bound = stuck_ones * WAITING * before.bytes / 1024 + ELSE_KIB;
     let seen = format!(
         "answers of {} bytes: median {:?}, with {stuck_ones} that do not read {:?}; 99 of 100 {:?}, with them {:?}; \
-         {grown} KiB more of {bound}; {more} messages dropped meanwhile, and {still} sockets open at its end",
-        before.bytes, before.median, during.median, before.most, during.most
+         in all rounds, before, with them and after {:?}, {:?}, {:?}; {grown} KiB more of {bound}; {more} messages dropped meanwhile, and {still} sockets open at its end",
+        before.bytes,
+        before.median,
+        during.median,
+        before.most,
+        during.most,
+        before.of_all,
+        during.of_all,
+        after.of_all
     );
     println!("{seen}");
     assert!(still > reading as f64, "{seen}");
     assert!(during.median < 4 * before.median, "{seen}");
     assert!(during.most < QUEUED_WITHIN, "{seen}");
+    if is_quiet {
+        let (median, most) = during.of_all;
+        let usual = before.of_all.0.max(after.of_all.0);
+        assert!(4 * median < QUIET_QUARTERS * usual, "{seen}");
+        assert!(most < QUIET_MOST, "{seen}");
+    }
     assert!(grown < bound, "{seen}");
 }
