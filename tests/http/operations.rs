@@ -282,6 +282,9 @@ async fn health_has_the_exact_body_that_load_balancers_look_for() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(get(&server, path).await.status(), 200, "{path}");
     }
+    for path in ["/debug/pprof", "/debug/pprof/heap"] {
+        assert_eq!(get(&server, path).await.status(), 404, "{path}");
+    }
     let load: Value = get(&server, "/load").await.json().await.expect("JSON");
     assert_eq!(
         (&load["v"], &load["state"]),
