@@ -12,10 +12,10 @@ use jsonwebtoken::jwk::{
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Client, StatusCode, Url, header};
 use serde::Deserialize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 /// The algorithms of these keys. Never those of [`super::HMAC`]: a public key is no secret.
@@ -30,6 +30,9 @@ const UNKNOWN_EVERY: Duration = Duration::from_secs(5);
 /// How long a request waits for the set that may have its key, from when it is asked for: longer than a
 /// fetch takes.
 const WAIT: Duration = Duration::from_secs(6);
+/// Requests that wait for a set at once. Tokens with unknown keys, which anybody can make, hold no more of the
+/// server's connections; whoever finds no place is told to come back.
+const WAITERS: usize = 64;
 /// How long the last good set is used while the provider can't be asked.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// Providers publish 2 to 10 keys of 0.5 to 4 KB (with certificates).
@@ -93,12 +96,15 @@ pub struct Jwks {
     url: Url,
     client: Client,
     last_good: RwLock<Option<Fetched>>,
-    /// The last set had no key.
-    was_empty: AtomicBool,
+    /// Since when the provider has had no key, if it said so last.
+    empty_since: Mutex<Option<Instant>>,
     /// A token named a key that is not known.
     wanted: Notify,
-    /// When the last fetch ended, however it did; `None` before the first.
-    ended: watch::Sender<Option<Instant>>,
+    /// When the last fetch ended, and how; `None` before the first.
+    ended: watch::Sender<Option<(Instant, Outcome)>>,
+    /// Places of those who wait for one.
+    places: Semaphore,
+    crowded: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
 }
 
@@ -121,9 +127,11 @@ impl Jwks {
             url,
             client,
             last_good: RwLock::new(None),
-            was_empty: AtomicBool::new(false),
+            empty_since: Mutex::default(),
             wanted: Notify::new(),
             ended: watch::Sender::new(None),
+            places: Semaphore::new(WAITERS),
+            crowded: AtomicU64::new(0),
             outcomes: Default::default(),
         }
     }
@@ -132,7 +140,8 @@ impl Jwks {
     /// set, what has just been in vain is not waited for again.
     ///
     /// # Errors
-    /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set.
+    /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set, while the
+    /// provider can't be asked for another, and when too many wait for one.
     pub async fn key(&self, id: &str, algorithm: Algorithm) -> Result<Arc<DecodingKey>, AuthError> {
         let known = self.known(id, algorithm);
         if let Ok(Some(key)) = known {
@@ -142,11 +151,21 @@ impl Jwks {
         self.wanted.notify_one();
         let last = *ended.borrow_and_update();
         // Without a set the answer is not final, so a client may as well ask again as wait here.
-        if known.is_ok() || last.is_none_or(|at| at.elapsed() >= UNKNOWN_EVERY) {
+        if known.is_ok() || last.is_none_or(|(at, _)| at.elapsed() >= UNKNOWN_EVERY) {
+            let Ok(_place) = self.places.try_acquire() else {
+                self.crowded.fetch_add(1, Relaxed);
+                return Err(AuthError::NoKeys);
+            };
             // Too late is as good as no change: the key is unknown.
             let _ = tokio::time::timeout(UNKNOWN_EVERY + WAIT, ended.changed()).await;
         }
-        self.known(id, algorithm)?.ok_or(AuthError::Signature)
+        let found = self.known(id, algorithm)?;
+        let last = *ended.borrow();
+        found.ok_or(match last {
+            // A provider that does not answer may have the key.
+            Some((_, outcome)) if outcome != Outcome::Ok && !self.has_none() => AuthError::NoKeys,
+            _ => AuthError::Signature,
+        })
     }
 
     fn known(&self, id: &str, algorithm: Algorithm) -> Result<Option<Arc<DecodingKey>>, AuthError> {
@@ -163,6 +182,15 @@ impl Jwks {
         Ok(found.map(|key| key.key.clone()))
     }
 
+    /// Whether the set in use is one without keys.
+    fn has_none(&self) -> bool {
+        let last_good = self
+            .last_good
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        last_good.as_ref().is_some_and(|set| set.keys.is_empty())
+    }
+
     /// Age of the set in use.
     pub fn age(&self) -> Option<Duration> {
         let last_good = self
@@ -177,15 +205,17 @@ impl Jwks {
         self.outcomes[outcome as usize].load(Relaxed)
     }
 
+    /// Requests that found no place to wait for a set.
+    pub fn crowded(&self) -> u64 {
+        self.crowded.load(Relaxed)
+    }
+
     /// Keeps the set fresh, for ever.
     pub async fn follow(&self) {
         loop {
             let outcome = self.fetch().await;
             self.outcomes[outcome as usize].fetch_add(1, Relaxed);
-            if outcome != Outcome::Ok {
-                tracing::warn!(url = %self.url, result = outcome.as_str(), "token keys not fetched, the last ones stay");
-            }
-            self.ended.send_replace(Some(Instant::now()));
+            self.ended.send_replace(Some((Instant::now(), outcome)));
             let pause = if outcome == Outcome::Ok {
                 FETCH_EVERY
             } else {
@@ -207,23 +237,40 @@ impl Jwks {
     }
 
     fn take(&self, asked: Result<Vec<Key>, Outcome>) -> Outcome {
-        let (keys, outcome) = match asked {
-            Ok(keys) => (keys, Outcome::Ok),
-            // Once may be a mistake; whoever says so again has taken all of them back.
-            Err(Outcome::Empty) if self.was_empty.swap(true, Relaxed) => {
-                (Vec::new(), Outcome::Empty)
+        let outcome = asked.as_ref().err().copied().unwrap_or(Outcome::Ok);
+        let keys = match asked {
+            Ok(keys) => {
+                *self.empty_since() = None;
+                keys
             }
-            Err(outcome) => return outcome,
+            // Once may be a mistake; whoever says so half a minute later has taken all of them back.
+            Err(Outcome::Empty)
+                if self
+                    .empty_since()
+                    .get_or_insert_with(Instant::now)
+                    .elapsed()
+                    >= RETRY_EVERY =>
+            {
+                tracing::warn!(url = %self.url, "the provider has taken back all token keys");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(url = %self.url, result = outcome.as_str(), "token keys not fetched, the last ones stay");
+                return outcome;
+            }
         };
-        if outcome == Outcome::Ok {
-            self.was_empty.store(false, Relaxed);
-        }
         let at = Instant::now();
         *self
             .last_good
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Some(Fetched { keys, at });
         outcome
+    }
+
+    fn empty_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.empty_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self) -> Result<Vec<Key>, Outcome> {
@@ -292,6 +339,8 @@ fn usable(key: serde_json::Value) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::StreamExt as _;
+    use futures::stream::FuturesUnordered;
     use serde_json::{Value, json};
 
     fn ed(kid: &str) -> Value {
@@ -348,7 +397,7 @@ mod tests {
     fn has(jwks: &Jwks, at: Instant) {
         let keys = parse(json!({"keys": [ed("a")]}).to_string().as_bytes()).expect("a set");
         *jwks.last_good.write().expect("no panic") = Some(Fetched { keys, at });
-        jwks.ended.send_replace(Some(at));
+        jwks.ended.send_replace(Some((at, Outcome::Ok)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -364,22 +413,66 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn keys_are_gone_when_their_provider_says_twice_that_it_has_none() {
+    async fn keys_are_gone_when_their_provider_says_for_half_a_minute_that_it_has_none() {
         let jwks = jwks();
         let set = || parse(json!({"keys": [ed("a")]}).to_string().as_bytes());
         let none = || parse(br#"{"keys":[]}"#);
-        for (asked, outcome, known) in [
-            (set(), Outcome::Ok, true),
-            (none(), Outcome::Empty, true),
-            (set(), Outcome::Ok, true),
-            (none(), Outcome::Empty, true),
-            (Err(Outcome::Unreachable), Outcome::Unreachable, true),
-            (none(), Outcome::Empty, false),
-            (set(), Outcome::Ok, true),
+        for (seconds, asked, outcome, known) in [
+            (0, set(), Outcome::Ok, true),
+            (0, none(), Outcome::Empty, true),
+            // At the wish of a token with an unknown key.
+            (5, none(), Outcome::Empty, true),
+            (30, set(), Outcome::Ok, true),
+            (5, none(), Outcome::Empty, true),
+            (5, Err(Outcome::Unreachable), Outcome::Unreachable, true),
+            (24, none(), Outcome::Empty, true),
+            (1, none(), Outcome::Empty, false),
+            (0, set(), Outcome::Ok, true),
         ] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
             assert_eq!(jwks.take(asked), outcome);
             assert_eq!(jwks.key("a", Algorithm::EdDSA).await.is_ok(), known);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_the_provider_could_not_be_asked_for_is_not_refused_for_good() {
+        for (asked, error) in [
+            (Err(Outcome::Status), AuthError::NoKeys),
+            (Err(Outcome::Empty), AuthError::NoKeys),
+            (Ok(Vec::new()), AuthError::Signature),
+        ] {
+            let jwks = jwks();
+            has(&jwks, Instant::now());
+            let (found, ()) = tokio::join!(jwks.key("b", Algorithm::EdDSA), async {
+                tokio::time::sleep(UNKNOWN_EVERY).await;
+                let outcome = jwks.take(asked);
+                jwks.ended.send_replace(Some((Instant::now(), outcome)));
+            });
+            assert_eq!(found.err(), Some(error));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_wait_for_a_key_that_is_not_known_and_the_others_are_told_to_come_back() {
+        let jwks = jwks();
+        has(&jwks, Instant::now());
+        let mut guesses: FuturesUnordered<_> = (0..1_000)
+            .map(|_| jwks.key("guess", Algorithm::EdDSA))
+            .collect();
+        let mut at_once = 0;
+        while let Ok(Some(found)) =
+            tokio::time::timeout(Duration::from_millis(100), guesses.next()).await
+        {
+            assert_eq!(found.err(), Some(AuthError::NoKeys));
+            at_once += 1;
+        }
+        assert_eq!((at_once, guesses.len()), (1_000 - WAITERS, WAITERS));
+        assert_eq!(jwks.crowded(), at_once as u64);
+        assert!(jwks.key("a", Algorithm::EdDSA).await.is_ok(), "a known one");
+        drop(guesses);
+        let last = jwks.key("guess", Algorithm::EdDSA).await;
+        assert_eq!(last.err(), Some(AuthError::Signature), "there is room");
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,7 +482,7 @@ mod tests {
         let (found, ()) = tokio::join!(jwks.key("b", Algorithm::EdDSA), async {
             tokio::time::sleep(UNKNOWN_EVERY).await;
             jwks.take(parse(json!({"keys": [ed("b")]}).to_string().as_bytes()));
-            jwks.ended.send_replace(Some(Instant::now()));
+            jwks.ended.send_replace(Some((Instant::now(), Outcome::Ok)));
         });
         assert!(found.is_ok());
     }

@@ -122,6 +122,8 @@ fn set_totals(app: &App, metrics: &Metrics) {
             let (count, result) = (jwks.count(outcome) as f64, [outcome.as_str()]);
             metrics.set("media_jwks_fetches_total", &result, count);
         }
+        let crowded = jwks.crowded() as f64;
+        metrics.set("media_bound_hits_total", &["token_keys"], crowded);
         if let Some(age) = jwks.age() {
             metrics.set("media_jwks_age_seconds", &[], age.as_secs_f64());
         }
