@@ -18,7 +18,7 @@ const STEP_MS: i64 = 1;
 const JUMP_MS: i64 = 1_000;
 /// Reports that are looked at: one or five seconds of a device each. Four of them may be wrong.
 const REPORTS: usize = 9;
-/// A report that puts a packet so far from its arrival is wrong.
+/// A report that puts a packet further from its arrival is wrong, and timestamps that do have jumped.
 pub const MOST_OFF_MS: i64 = 10_000;
 
 /// See the module.
@@ -83,16 +83,20 @@ impl Timeline {
         }
         self.timestamp = timestamp;
         let asked = right - self.run;
-        let report = said.filter(|(mapping, _)| mapping.reported);
-        let (wanted, jump) = match report {
-            Some((mapping, _)) => (self.hear((mapping.ntp, mapping.timestamp), asked), JUMP_MS),
-            None => (asked, MOST_OFF_MS),
-        };
-        let off = wanted - self.shift;
-        if off.abs() > self.millis(jump) {
-            self.shift = wanted;
-        } else if report.is_some() && off.abs() > self.millis(TOLERANCE_MS) {
-            self.shift += off.signum() * self.millis(STEP_MS);
+        if (self.run + self.shift - by_arrival).abs() > self.millis(MOST_OFF_MS) {
+            // Its timestamps have jumped; what reports said of those before is of no use.
+            self.shift = asked;
+            self.newest = None;
+            self.asked.clear();
+        }
+        if let Some((mapping, _)) = said.filter(|(mapping, _)| mapping.reported) {
+            let wanted = self.hear((mapping.ntp, mapping.timestamp), asked);
+            let off = wanted - self.shift;
+            if off.abs() > self.millis(JUMP_MS) {
+                self.shift = wanted;
+            } else if off.abs() > self.millis(TOLERANCE_MS) {
+                self.shift += off.signum() * self.millis(STEP_MS);
+            }
         }
         let place = self.run + self.shift;
         let place = least.map_or(place, |least| place.max(least));
@@ -213,6 +217,44 @@ mod tests {
             let arrived = ntp(20 + u64::from(128 * second));
             let place = line.place(1, 1_000 + 960 * n, report, START, arrived, None);
             assert_eq!(place, Some(6_000 + 960 * u64::from(n)), "frame {n}");
+        }
+    }
+
+    #[test]
+    fn timestamps_that_jump_begin_anew_and_reports_of_those_before_are_forgotten() {
+        // A sender without a track for a minute, an encoder that starts anew, and a wrap of the picture's clock.
+        for (kind, pause, jump) in [
+            (Kind::Audio, 60, -60_i64 * 48_000),
+            (Kind::Audio, 0, 20 * 48_000),
+            (Kind::Video, 0, 5 * 3_600 * 90_000),
+            (Kind::Video, 30_000, 0),
+        ] {
+            let mut line = Timeline::new(kind);
+            let rate = u64::from(clock_rate(kind));
+            let mut report = None;
+            for n in 0..2_000 {
+                let (after, jump) = match n {
+                    0..1_000 => (0, 0),
+                    _ => (pause, jump),
+                };
+                let ticks = n * rate / 50 + after * rate;
+                let timestamp = (ticks as i64 + jump) as u32;
+                let arrived = START + (u128::from(ticks) << 32).div_ceil(rate.into()) as u64;
+                if n % 50 == 10 {
+                    report = Some(TimeMapping {
+                        source: 1,
+                        ntp: arrived,
+                        timestamp,
+                        reported: true,
+                    });
+                }
+                let place = line.place(1, timestamp, report, START, arrived, None);
+                let off = place.expect("after the start").abs_diff(ticks);
+                assert!(
+                    off <= rate,
+                    "{kind:?}, {pause} s, {jump}: frame {n} is {off} off"
+                );
+            }
         }
     }
 
