@@ -55,10 +55,10 @@ pub struct Patch {
     pub bytes: Vec<u8>,
 }
 
-/// What makes a file complete.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Ending {
-    pub tail: Vec<u8>,
+/// What a file grows by, and then what that changes of the rest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub bytes: Vec<u8>,
     pub patches: Vec<Patch>,
 }
 
@@ -83,17 +83,19 @@ impl Container {
         }
     }
 
-    /// The next part. `next` are the frames that follow, as far as there are any; `end` is where the file
-    /// ends, in microseconds, if this is its last part.
-    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame], end: Option<u64>) -> Vec<u8> {
+    /// The next fragment. `next` are the frames that follow, as far as there are any yet.
+    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame]) -> Part {
         match self {
-            Container::WebM(webm) => webm.fragment(frames),
-            Container::Mp4(mp4) => mp4.fragment(frames, next, end),
+            Container::WebM(webm) => Part {
+                bytes: webm.fragment(frames),
+                patches: Vec::new(),
+            },
+            Container::Mp4(mp4) => mp4.fragment(frames, next),
         }
     }
 
-    /// `end` is in microseconds.
-    pub fn finish(&mut self, end: u64) -> Ending {
+    /// What makes a file complete. `end` is in microseconds: the last picture is shown until then.
+    pub fn finish(&mut self, end: u64) -> Part {
         match self {
             Container::WebM(webm) => webm.finish(end),
             Container::Mp4(mp4) => mp4.finish(end),
@@ -142,9 +144,9 @@ pub(super) mod tests {
         frames
     }
 
-    pub fn apply(mut bytes: Vec<u8>, ending: Ending) -> Vec<u8> {
-        bytes.extend(ending.tail);
-        for patch in ending.patches {
+    pub fn apply(mut bytes: Vec<u8>, part: Part) -> Vec<u8> {
+        bytes.extend(part.bytes);
+        for patch in part.patches {
             let at = patch.at as usize;
             bytes[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
         }

@@ -3,7 +3,7 @@
 //! While it is written nothing says how long it is: it plays at any moment. At the end the durations are
 //! written into `moov`, and an index of the fragments that begin with a keyframe follows the last one.
 
-use super::container::{Ending, Patch};
+use super::container::{Part, Patch};
 use super::frame::{Frame, Tracks};
 use super::headers::Av1;
 use media_core::media::clock_rate;
@@ -22,6 +22,8 @@ const MOVIE_RATE: u64 = 1_000;
 /// and at which decoding can't start (ISO/IEC 14496-12 §8.8.3.1).
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
+/// What is written of each sample: how long it lasts, its size and its flags, in four bytes each.
+const SAMPLE: u64 = 12;
 /// How long the last frame is shown where no other tells: a thirtieth of a second, and 20 ms of sound.
 const PICTURE_TICKS: u64 = 3_000;
 const SOUND_TICKS: u64 = 960;
@@ -37,6 +39,15 @@ pub struct Mp4 {
     index: Vec<FragmentInfo>,
     /// Ends of the tracks in ticks: video, audio.
     ends: [u64; 2],
+    /// The last picture, if none that followed has told how long it lasts.
+    last: Option<Picture>,
+}
+
+/// A picture that was given out.
+struct Picture {
+    time: u64,
+    /// Where the file has how long it lasts.
+    at: u64,
 }
 
 impl Mp4 {
@@ -61,17 +72,18 @@ impl Mp4 {
             fragments: 0,
             index: Vec::new(),
             ends: [0; 2],
+            last: None,
         };
         header.extend(encode(&mp4.moov(0)));
         mp4.written = header.len() as u64;
         (mp4, header)
     }
 
-    /// A fragment. `next` tells how long its last frames last; `end` is where the file ends, in
-    /// microseconds, if this is the last one: the last picture is shown until then.
-    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame], end: Option<u64>) -> Vec<u8> {
+    /// A fragment. `next` tells how long its last frames last; if there is no picture among it, the next
+    /// fragment changes that of this one's last.
+    pub fn fragment(&mut self, frames: &[Frame], next: &[Frame]) -> Part {
         let Some(first) = frames.first() else {
-            return Vec::new();
+            return Part::default();
         };
         self.fragments += 1;
         if first.kind == Kind::Video && first.key {
@@ -84,20 +96,20 @@ impl Mp4 {
             });
         }
         let of = |kind| frames.iter().filter(move |frame| frame.kind == kind);
+        let picture = of(Kind::Video).next();
+        let patches = picture.and_then(|picture| self.last_lasts_until(picture.time));
         let mut runs = Vec::new();
         let mut data = Vec::new();
         for kind in [Kind::Video, Kind::Audio] {
             if let Some(first) = of(kind).next() {
                 let after = next.iter().find(|frame| frame.kind == kind);
-                let end = end.filter(|_| kind == Kind::Video);
-                let end = end.map(|end| end * u64::from(clock_rate(kind)) / 1_000_000);
-                let entries = self.entries(kind, of(kind).collect(), after, end);
+                let entries = self.entries(kind, of(kind).collect(), after);
                 runs.push((kind, first.time, entries, data.len()));
                 of(kind).for_each(|frame| data.extend_from_slice(&frame.data));
             }
         }
         let sequence_number = self.fragments;
-        let moof = |payload: usize| Moof {
+        let moof = |runs: &[(Kind, u64, Vec<TrunEntry>, usize)], payload: usize| Moof {
             mfhd: Mfhd { sequence_number },
             traf: runs
                 .iter()
@@ -105,11 +117,35 @@ impl Mp4 {
                 .collect(),
         };
         // Offsets count from the start of `moof`, whose length does not depend on them.
-        let len = encode(&moof(0)).len();
-        let mut bytes = encode(&moof(len + MDAT_HEADER));
+        let len = encode(&moof(&runs, 0)).len();
+        let mut bytes = encode(&moof(&runs, len + MDAT_HEADER));
         bytes.extend(encode(&Mdat { data }));
+        if let Some(last) = of(Kind::Video).next_back() {
+            // Pictures come first, and the last of them ends their run.
+            let end = self.written + encode(&moof(&runs[..1], 0)).len() as u64;
+            let told = next.iter().any(|frame| frame.kind == Kind::Video);
+            self.last = (!told).then_some(Picture {
+                time: last.time,
+                at: end - SAMPLE,
+            });
+        }
         self.written += bytes.len() as u64;
-        bytes
+        Part {
+            bytes,
+            patches: patches.into_iter().collect(),
+        }
+    }
+
+    /// Has the last picture last until then, if it was not known.
+    fn last_lasts_until(&mut self, time: u64) -> Option<Patch> {
+        let last = self.last.take()?;
+        self.ends[track_index(Kind::Video)] = time;
+        Some(Patch {
+            at: last.at,
+            bytes: duration(time.saturating_sub(last.time))
+                .to_be_bytes()
+                .to_vec(),
+        })
     }
 
     fn entries(
@@ -117,20 +153,17 @@ impl Mp4 {
         kind: Kind,
         frames: Vec<&Frame>,
         after: Option<&Frame>,
-        end: Option<u64>,
     ) -> Vec<TrunEntry> {
         let mut usual = usual_ticks(kind);
         let follows = frames.iter().skip(1).copied().chain(after).map(Some);
         let follows = follows.chain(std::iter::repeat(None));
         let mut entries = Vec::with_capacity(frames.len());
         for (frame, next) in frames.iter().zip(follows) {
-            let until = next.map(|next| next.time);
-            let until = until.or(end.filter(|end| *end > frame.time + usual));
-            let ticks = until.map_or(usual, |until| until.saturating_sub(frame.time));
+            let ticks = next.map_or(usual, |next| next.time.saturating_sub(frame.time));
             usual = ticks;
             self.ends[track_index(kind)] = frame.time + ticks;
             entries.push(TrunEntry {
-                duration: Some(u32::try_from(ticks).unwrap_or(u32::MAX)),
+                duration: Some(duration(ticks)),
                 size: Some(frame.data.len() as u32),
                 flags: Some(if frame.key { SYNC } else { NOT_SYNC }),
                 cts: None,
@@ -139,8 +172,11 @@ impl Mp4 {
         entries
     }
 
-    /// The index, and the header with the durations. `end` is in microseconds.
-    pub fn finish(&self, end: u64) -> Ending {
+    /// The index, and the header with the durations. `end` is in microseconds: the last picture is shown until then.
+    pub fn finish(&mut self, end: u64) -> Part {
+        let ticks = end * u64::from(clock_rate(Kind::Video)) / 1_000_000;
+        let longer = ticks > self.ends[track_index(Kind::Video)];
+        let last = longer.then(|| self.last_lasts_until(ticks)).flatten();
         let mut mfra = Mfra {
             tfra: vec![Tfra {
                 track_id: VIDEO,
@@ -149,12 +185,13 @@ impl Mp4 {
             mfro: Mfro::default(),
         };
         mfra.mfro.parent_size = encode(&mfra).len() as u32;
-        Ending {
-            tail: encode(&mfra),
-            patches: vec![Patch {
-                at: self.moov,
-                bytes: encode(&self.moov(end)),
-            }],
+        let header = Patch {
+            at: self.moov,
+            bytes: encode(&self.moov(end)),
+        };
+        Part {
+            bytes: encode(&mfra),
+            patches: last.into_iter().chain([header]).collect(),
         }
     }
 
@@ -348,6 +385,11 @@ fn track_index(kind: Kind) -> usize {
     track_id(kind) as usize - 1
 }
 
+/// Ticks as a sample has them; 13 hours of a picture at the most.
+fn duration(ticks: u64) -> u32 {
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
 /// How long a frame lasts where no other tells.
 pub fn usual_ticks(kind: Kind) -> u64 {
     match kind {
@@ -387,9 +429,9 @@ mod tests {
     fn a_finished_file_differs_from_one_under_way_in_durations_and_the_index_alone() {
         let (mut mp4, mut bytes) = Mp4::new(&tracks(H264));
         let (first, second) = (frames(0), frames(1));
-        bytes.extend(mp4.fragment(&first, &second, None));
+        bytes = apply(bytes, mp4.fragment(&first, &second));
         let at = bytes.len() as u64;
-        bytes.extend(mp4.fragment(&second, &[], None));
+        bytes = apply(bytes, mp4.fragment(&second, &[]));
         let unfinished = read(&bytes);
         let finished = read(&apply(bytes.clone(), mp4.finish(2_000_000)));
         assert_eq!(finished.len(), unfinished.len() + 1);
@@ -411,7 +453,7 @@ mod tests {
     fn samples_lie_where_their_run_says_and_last_until_the_next() {
         let (mut mp4, _) = Mp4::new(&tracks(H264));
         let (first, second) = (frames(0), frames(1));
-        let bytes = mp4.fragment(&first, &second, None);
+        let bytes = mp4.fragment(&first, &second).bytes;
         let atoms = read(&bytes);
         let Any::Moof(moof) = &atoms[0] else {
             panic!("{atoms:?}");
@@ -433,12 +475,44 @@ mod tests {
     #[test]
     fn the_last_picture_lasts_until_the_file_ends() {
         let (mut mp4, mut bytes) = Mp4::new(&tracks(H264));
-        bytes.extend(mp4.fragment(&frames(0), &[], Some(5_000_000)));
+        bytes = apply(bytes, mp4.fragment(&frames(0), &[]));
         let finished = read(&apply(bytes, mp4.finish(5_000_000)));
         let Any::Moov(moov) = &finished[1] else {
             panic!("{finished:?}");
         };
         assert_eq!(moov.trak[0].mdia.mdhd.duration, 5 * 90_000);
         assert_eq!(moov.trak[1].mdia.mdhd.duration, 48_000);
+        assert_eq!(
+            durations(&finished),
+            [vec![9_000; 9], vec![369_000]].concat()
+        );
+    }
+
+    /// How long pictures last, in ticks.
+    fn durations(atoms: &[Any]) -> Vec<u32> {
+        let moofs = atoms.iter().filter_map(|atom| match atom {
+            Any::Moof(moof) => Some(moof),
+            _ => None,
+        });
+        let trafs = moofs.flat_map(|moof| &moof.traf);
+        let video = trafs.filter(|traf| traf.tfhd.track_id == VIDEO);
+        let samples = video.flat_map(|traf| traf.trun[0].samples.iter());
+        samples.filter_map(|entry| entry.duration).collect()
+    }
+
+    #[test]
+    fn a_picture_that_nothing_followed_yet_lasts_until_the_next_one_once_that_comes() {
+        let (mut mp4, mut bytes) = Mp4::new(&tracks(H264));
+        let (first, later) = (frames(0), frames(60));
+        bytes = apply(bytes, mp4.fragment(&first, &[]));
+        assert_eq!(durations(&read(&bytes)), [9_000; 10], "as far as it knows");
+        let mut sound = frames(1);
+        sound.retain(|frame| frame.kind == Kind::Audio);
+        bytes = apply(bytes, mp4.fragment(&sound, &[]));
+        assert_eq!(durations(&read(&bytes)), [9_000; 10]);
+        bytes = apply(bytes, mp4.fragment(&later, &[]));
+        let still = 60 * 90_000 - 9 * 9_000;
+        let expected = [vec![9_000; 9], vec![still], vec![9_000; 10]].concat();
+        assert_eq!(durations(&read(&bytes)), expected);
     }
 }

@@ -4,14 +4,14 @@
 //! The writer's thread owns one for each recording.
 
 use super::codec_name;
-use super::container::{Container, Ending, Format};
+use super::container::{Container, Format, Part};
 use super::depacketize::Picture;
 use super::frame::{Frame, Tracks, VideoTrack};
 use super::mp4::usual_ticks;
 use super::order::{Held, Next, Order};
-use super::timeline::{MOST_OFF_MS, Timeline};
+use super::timeline::{Stamp, Timeline};
 use media_core::clock::WallClock;
-use media_core::media::{MediaBatch, TimeMapping, clock_rate};
+use media_core::media::{MediaBatch, clock_rate};
 use media_core::negotiated::{Codec, Kind};
 use media_core::rtp::red;
 use media_core::rtp::size::picture_size;
@@ -31,8 +31,11 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const GONE_AFTER: Duration = Duration::from_secs(30);
 /// How long a first picture is waited for.
 const PICTURE_WITHIN: Duration = Duration::from_secs(30);
-/// What a device sends is in its place after so much: a second for a lost packet, and one to get here.
+/// What a device sends is in its place after so much: a second for a lost packet, and one to get here. A picture
+/// that nothing follows for so long is written without.
 const LATE: Duration = Duration::from_secs(2);
+/// A device that sent nothing for so long shows its last picture.
+const STILL: Duration = Duration::from_secs(1);
 
 /// What is asked of a file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,6 +106,8 @@ pub struct Recorder {
     pending: Vec<Frame>,
     /// Time of the newest frame of each kind, in microseconds.
     newest: [Option<u64>; 2],
+    /// When the last frame of all came.
+    came: Option<Instant>,
     /// All before it has been given out.
     given: u64,
     /// Time of the last keyframe that began a fragment.
@@ -110,15 +115,6 @@ pub struct Recorder {
     container: Option<Container>,
     progress: Progress,
     ended: Option<End>,
-}
-
-/// Stream and time of a packet.
-#[derive(Clone, Copy)]
-struct Stamp {
-    source: u64,
-    timestamp: u32,
-    mapping: Option<TimeMapping>,
-    arrived: u64,
 }
 
 impl Recorder {
@@ -146,6 +142,7 @@ impl Recorder {
             heard: false,
             pending: Vec::new(),
             newest: [None; 2],
+            came: None,
             given: 0,
             indexed: None,
             container: None,
@@ -194,7 +191,7 @@ impl Recorder {
             let batch = batch.clone();
             self.orders[kind_index(packet.kind)].push(now, Held { batch, index });
         }
-        self.handle_timeout(now);
+        self.drain(now, false);
     }
 
     /// Notes whether the device is there, which it also is while it has nothing to send.
@@ -202,11 +199,25 @@ impl Recorder {
         self.gone = (!there).then(|| self.gone.unwrap_or(now));
     }
 
-    /// Gives up what was waited for long enough. Called every few milliseconds.
+    /// Gives up what was waited for long enough. Called every few milliseconds, when all that has come was given.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.drain(now, false);
         if self.ended.is_none() {
+            self.stand(now);
             self.ended = self.over(now);
+        }
+    }
+
+    /// While nothing comes because nothing moves, the last picture stands for it, as long as the device is there.
+    fn stand(&mut self, now: Instant) {
+        let newest = self.newest.iter().flatten().max();
+        if let (Some(came), Some(newest)) = (self.came, newest) {
+            let until = self.gone.map_or(now, |gone| gone.min(now));
+            let stood = until.saturating_duration_since(came);
+            if stood > STILL {
+                let end = newest + stood.as_micros() as u64;
+                self.progress.micros = self.progress.micros.max(end).min(self.max_micros);
+            }
         }
     }
 
@@ -236,7 +247,7 @@ impl Recorder {
         }
         while let Some(next) = self.orders[kind_index(Kind::Audio)].pop(now, end) {
             if let Next::Packet(held) = next {
-                self.take_audio(&held);
+                self.take_audio(now, &held);
             }
         }
     }
@@ -251,8 +262,8 @@ impl Recorder {
         ask
     }
 
-    /// The next bytes of the file.
-    pub fn poll_output(&mut self, now: Instant) -> Option<Vec<u8>> {
+    /// The next part of the file.
+    pub fn poll_output(&mut self, now: Instant) -> Option<Part> {
         if self.container.is_none() && !self.knows_tracks(now) {
             return None;
         }
@@ -261,8 +272,13 @@ impl Recorder {
         let stalled = |at: &&u64| *at + STALLED < *last;
         // Nothing from before comes any more.
         let complete = *newest.filter(|at| !stalled(at)).min()?;
-        let count = self.fragment_len(complete)?;
-        Some(self.give(count, None))
+        if let Some(count) = self.fragment_len(complete) {
+            return Some(self.give(count));
+        }
+        // Nothing moves: a crash would take the picture that stands.
+        let still = self.came.is_some_and(|came| now >= came + LATE);
+        let waits = still && self.first.is_some() && !self.pending.is_empty();
+        waits.then(|| self.give_rest())
     }
 
     /// Whether it is time to say which tracks there are. The first picture may be one from the cache, with
@@ -287,10 +303,15 @@ impl Recorder {
         (self.pending[count].micros() <= complete).then_some(count)
     }
 
-    /// `end` is where the file ends, if these are its last frames.
-    fn give(&mut self, count: usize, end: Option<u64>) -> Vec<u8> {
+    /// The next fragment of what is there, wherever it ends.
+    fn give_rest(&mut self) -> Part {
+        let count = self.fragment_len(u64::MAX);
+        self.give(count.unwrap_or(self.pending.len()))
+    }
+
+    fn give(&mut self, count: usize) -> Part {
         let Some(video) = &self.first else {
-            return Vec::new();
+            return Part::default();
         };
         let mut bytes = Vec::new();
         let mut fragment: Vec<Frame> = self.pending.drain(..count).collect();
@@ -310,12 +331,13 @@ impl Recorder {
         self.given = fragment.last().map_or(self.given, Frame::micros);
         let first = fragment.first().filter(|frame| is_keyframe(frame));
         self.indexed = first.map(Frame::micros).or(self.indexed);
-        bytes.extend(container.fragment(&fragment, &self.pending, end));
-        bytes
+        let part = container.fragment(&fragment, &self.pending);
+        bytes.extend(part.bytes);
+        Part { bytes, ..part }
     }
 
-    /// Ends the file: the last bytes, and what goes over others. `None` if there never was a picture.
-    pub fn finish(&mut self, now: Instant) -> Option<(Vec<u8>, Ending)> {
+    /// Ends the file: the last parts. `None` if there never was a picture.
+    pub fn finish(&mut self, now: Instant) -> Option<Vec<Part>> {
         let gaps = self.progress.gaps;
         self.drain(now, true);
         // What is missing now may be on its way, and is not lost.
@@ -323,22 +345,13 @@ impl Recorder {
         if !self.marks {
             self.finish_picture(now);
         }
-        if let (Some(start), None) = (self.start, self.gone) {
-            // Nothing came for long because nothing moved: the last picture stands for it.
-            let since = self.clock.ntp(now).saturating_sub(start);
-            let until = ((u128::from(since) * 1_000_000) >> 32) as u64;
-            if until > self.progress.micros + FRAGMENT {
-                self.progress.micros = until.min(self.max_micros);
-            }
+        self.stand(now);
+        let mut parts = Vec::new();
+        while self.first.is_some() && !self.pending.is_empty() {
+            parts.push(self.give_rest());
         }
-        let end = self.progress.micros;
-        let mut bytes = Vec::new();
-        while let Some(count) = self.fragment_len(u64::MAX) {
-            bytes.extend(self.give(count, None));
-        }
-        bytes.extend(self.give(self.pending.len(), Some(end)));
-        let ending = self.container.as_mut()?.finish(end);
-        Some((bytes, ending))
+        parts.push(self.container.as_mut()?.finish(self.progress.micros));
+        Some(parts)
     }
 
     pub fn progress(&self) -> Progress {
@@ -478,24 +491,24 @@ impl Recorder {
             });
         }
         if self.start.is_none() {
-            self.start = Some(wall_time(&stamp).max(self.clock.ntp(self.begun)));
+            self.start = Some(stamp.wall_time().max(self.clock.ntp(self.begun)));
             self.began = Some(now);
         }
-        self.add(Kind::Video, stamp, key, data);
+        self.add(now, Kind::Video, stamp, key, data);
     }
 
-    fn take_audio(&mut self, held: &Held) {
+    fn take_audio(&mut self, now: Instant, held: &Held) {
         let payload = held.payload();
         let payload = match held.packet().codec {
             Codec::Red => red::primary(payload).map_or(&[][..], |at| &payload[at..]),
             _ => payload,
         };
         if self.start.is_some() && !payload.is_empty() {
-            self.add(Kind::Audio, self.stamp(held), true, payload.to_vec());
+            self.add(now, Kind::Audio, self.stamp(held), true, payload.to_vec());
         }
     }
 
-    fn add(&mut self, kind: Kind, stamp: Stamp, key: bool, data: Vec<u8>) {
+    fn add(&mut self, now: Instant, kind: Kind, stamp: Stamp, key: bool, data: Vec<u8>) {
         let (at, Some(start)) = (kind_index(kind), self.start) else {
             return;
         };
@@ -525,6 +538,7 @@ impl Recorder {
             return;
         }
         self.newest[at] = Some(micros);
+        self.came = Some(now);
         // It was not waited for, and its place has been given out.
         if micros < self.given || kind == Kind::Audio && !self.heard {
             return;
@@ -542,28 +556,6 @@ impl Recorder {
 
 fn is_keyframe(frame: &Frame) -> bool {
     frame.kind == Kind::Video && frame.key
-}
-
-/// The wall-clock time that a picture stands for.
-fn wall_time(stamp: &Stamp) -> u64 {
-    let of_source = stamp
-        .mapping
-        .filter(|mapping| mapping.source == stamp.source);
-    let reported = of_source.map(|mapping| {
-        let since = i64::from(
-            stamp
-                .timestamp
-                .wrapping_sub(mapping.timestamp)
-                .cast_signed(),
-        );
-        // Down, for a newer report too: a tick later, and the first picture would be from before the start.
-        let since = (i128::from(since) << 32).div_euclid(i128::from(clock_rate(Kind::Video)));
-        mapping.ntp.wrapping_add_signed(since as i64)
-    });
-    let off = |ntp: &u64| ntp.wrapping_sub(stamp.arrived).cast_signed().unsigned_abs();
-    let most = (MOST_OFF_MS.unsigned_abs() << 32) / 1_000;
-    let believed = reported.filter(|ntp| off(ntp) <= most);
-    believed.unwrap_or(stamp.arrived)
 }
 
 fn kind_index(kind: Kind) -> usize {

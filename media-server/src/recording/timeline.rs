@@ -19,7 +19,34 @@ const JUMP_MS: i64 = 1_000;
 /// Reports that are looked at: one or five seconds of a device each. Four of them may be wrong.
 const REPORTS: usize = 9;
 /// A report that puts a packet further from its arrival is wrong, and timestamps that do have jumped.
-pub const MOST_OFF_MS: i64 = 10_000;
+const MOST_OFF_MS: i64 = 10_000;
+
+/// Stream and time of a packet.
+#[derive(Clone, Copy)]
+pub struct Stamp {
+    pub source: u64,
+    pub timestamp: u32,
+    pub mapping: Option<TimeMapping>,
+    pub arrived: u64,
+}
+
+impl Stamp {
+    /// The wall-clock time that it stands for, of a picture.
+    pub fn wall_time(&self) -> u64 {
+        let of_source = self.mapping.filter(|mapping| mapping.source == self.source);
+        let reported = of_source.map(|mapping| {
+            let since = self.timestamp.wrapping_sub(mapping.timestamp);
+            let since = i128::from(since.cast_signed()) << 32;
+            // Down, for a newer report too: a tick later, and the first picture would be from before the start.
+            let since = since.div_euclid(i128::from(clock_rate(Kind::Video)));
+            mapping.ntp.wrapping_add_signed(since as i64)
+        });
+        let off = |ntp: &u64| ntp.wrapping_sub(self.arrived).cast_signed().unsigned_abs();
+        let most = (MOST_OFF_MS.unsigned_abs() << 32) / 1_000;
+        let believed = reported.filter(|ntp| off(ntp) <= most);
+        believed.unwrap_or(self.arrived)
+    }
+}
 
 /// See the module.
 pub struct Timeline {

@@ -3,7 +3,7 @@
 //! While it is written the segment has no size and no duration, as in a live stream: it plays at any
 //! moment. At the end size, duration and index go into places that were kept free for them.
 
-use super::container::{Ending, Patch};
+use super::container::{Part, Patch};
 use super::frame::{Frame, Tracks, VideoTrack};
 use super::headers;
 use media_core::negotiated::{Codec, Kind};
@@ -90,7 +90,7 @@ impl WebM {
     }
 
     /// The index, and what goes into the places kept free. `end` is in microseconds.
-    pub fn finish(&self, end: u64) -> Ending {
+    pub fn finish(&self, end: u64) -> Part {
         let points = self.cues.iter().map(|(time, position)| {
             Tag::CuePoint(Master::Full(vec![
                 Tag::CueTime(*time),
@@ -110,8 +110,8 @@ impl WebM {
         list.extend(void(SEEK_HEAD - list.len()));
         let duration = (end as f64 / 1_000.0).to_be_bytes();
         let size = 1 << 56 | (cues + tail.len() as u64);
-        Ending {
-            tail,
+        Part {
+            bytes: tail,
             patches: vec![
                 Patch {
                     at: self.segment,

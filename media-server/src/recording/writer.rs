@@ -3,6 +3,7 @@
 //! It looks every few milliseconds by itself, so that the shard need not wake it. A write that fails ends
 //! the recording and nothing else: what was written before stays whole.
 
+use super::container::Part;
 use super::recorder::{End, Recorder};
 use super::store::State;
 use super::{Active, Format, Inner, StartError, lock};
@@ -131,18 +132,12 @@ impl Writer {
     fn turn(&mut self) -> Option<Over> {
         let stopping = self.active.is_stopping();
         let now = Instant::now();
-        while let Some(tapped) = self.tapping.next() {
-            self.recorder
-                .handle_batch(now, &tapped.batch, tapped.layer, tapped.after_gap);
-        }
-        let there = self.tapping.has_publisher();
-        self.recorder.handle_device(now, there);
-        self.recorder.handle_timeout(now);
+        self.take(now);
         if self.recorder.poll_keyframe(now) {
             self.tapping.want_keyframe();
         }
-        while let Some(bytes) = self.recorder.poll_output(now) {
-            if let Err(error) = self.append(&bytes) {
+        while let Some(part) = self.recorder.poll_output(now) {
+            if let Err(error) = self.write(&part) {
                 return Some(Over::Disk(error));
             }
             // A fragment too much, so that the file can be completed.
@@ -164,6 +159,18 @@ impl Writer {
         None
     }
 
+    /// Takes all that there is. What has waited while the disk was slow ends nothing that it goes on with: whether
+    /// it is over is looked at behind it.
+    fn take(&mut self, now: Instant) {
+        let there = self.tapping.has_publisher();
+        self.recorder.handle_device(now, there);
+        while let Some(tapped) = self.tapping.next() {
+            self.recorder
+                .handle_batch(now, &tapped.batch, tapped.layer, tapped.after_gap);
+        }
+        self.recorder.handle_timeout(now);
+    }
+
     /// Writes down what is known of it.
     fn note(&self) -> io::Result<()> {
         let note = self.active.note();
@@ -175,13 +182,11 @@ impl Writer {
         let mut over = over;
         let ending = self.recorder.finish(Instant::now());
         let had_picture = ending.is_some();
-        if let Some((bytes, ending)) = ending
+        if let Some(parts) = ending
             && !matches!(over, Over::Disk(_))
+            && let Err(error) = self.complete(&parts)
         {
-            let completed = self.append(&bytes).and_then(|()| self.complete(&ending));
-            if let Err(error) = completed {
-                over = Over::Disk(error);
-            }
+            over = Over::Disk(error);
         }
         self.tell();
         let (mut state, mut reason) = (over.state(), over.reason());
@@ -221,13 +226,19 @@ impl Writer {
         );
     }
 
-    fn complete(&mut self, ending: &super::container::Ending) -> io::Result<()> {
-        self.append(&ending.tail)?;
+    fn complete(&mut self, parts: &[Part]) -> io::Result<()> {
+        parts.iter().try_for_each(|part| self.write(part))?;
         let file = self.file.as_ref().expect("bytes were written");
-        for patch in &ending.patches {
+        file.sync_all()
+    }
+
+    fn write(&mut self, part: &Part) -> io::Result<()> {
+        self.append(&part.bytes)?;
+        let file = self.file.as_ref().expect("bytes were written");
+        for patch in &part.patches {
             file.write_all_at(&patch.bytes, patch.at)?;
         }
-        file.sync_all()
+        Ok(())
     }
 
     /// Writes bytes at the end, all of them or none.

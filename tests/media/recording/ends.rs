@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use client::Codec;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::process::TempDir;
 use tests::recordings::{becomes, id, lasts, start, stop};
 use tests::{MediaServer, ffmpeg, wait_for};
@@ -43,7 +43,7 @@ async fn a_killed_server_leaves_an_mp4_too_and_says_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_stands_still_is_recorded_and_a_device_that_left_is_not() {
+async fn a_picture_that_stands_still_is_recorded_until_the_end_or_its_device_leaves() {
     let (server, folder) = recording_server(&[]).await;
     let device = publish(&server, "cam-1", &[Codec::Vp8]).await;
     let pictures = ffmpeg::pictures(ffmpeg::VP8, 2);
@@ -56,23 +56,80 @@ async fn a_picture_that_stands_still_is_recorded_and_a_device_that_left_is_not()
             (still, left)
         })
         .await;
-    let seconds = async |seconds: u64| {
-        let end = Instant::now() + Duration::from_secs(seconds);
-        wait_for("time to pass", PATIENCE, || async {
-            let left = end.checked_duration_since(Instant::now());
-            left.map_or(Ok(()), |left| Err(format!("{left:?}")))
-        })
-        .await;
-    };
     seconds(3).await;
     let still = stop(&server, &still).await;
-    let lasted = still["durationSeconds"].as_f64().expect("a number");
-    assert!(lasted >= 3.5, "{still}");
+    assert!(length(&still) >= 3.5, "{still}");
     let file = folder.path().join(format!("{}.webm", id(&still)));
     same_length(&ffmpeg::probe(&file), &still);
     device.close().await.expect("it was connected");
     metric_becomes(&server, "media_sessions", &[], 0.0).await;
-    seconds(1).await;
+    let there = becomes(&server, &left, "it to be there", |_| true).await;
+    seconds(2).await;
     let left = stop(&server, &left).await;
-    assert!(left["durationSeconds"].as_f64() < Some(2.5), "{left}");
+    assert!(length(&left) >= 3.5, "{left}");
+    assert!(length(&left) <= length(&there) + 0.5, "{left}, {there}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_stands_still_outlives_the_server_however_it_ends() {
+    for (codec, format, signal) in [
+        (Codec::Vp8, "webm", "KILL"),
+        (Codec::H264, "mp4", "KILL"),
+        (Codec::H264, "mp4", "INT"),
+    ] {
+        let folder = TempDir::new("recordings");
+        let path = folder.path().display().to_string();
+        let args = ["--recording-dir", &path];
+        let mut server = MediaServer::open(&args).await;
+        let device = publish(&server, "cam-1", &[codec]).await;
+        let pictures = match codec {
+            Codec::H264 => ffmpeg::h264(2),
+            _ => ffmpeg::pictures(ffmpeg::VP8, 2),
+        };
+        let sender = Sender::silent(&device, codec, pictures);
+        let first = sender
+            .while_sending(async {
+                let first = start(&server, "cam-1", json!({})).await;
+                lasts(&server, &first, 1.0).await;
+                first
+            })
+            .await;
+        stop(&server, &first).await;
+        // All that it has is from before it was begun.
+        let recording = start(&server, "cam-1", json!({})).await;
+        lasts(&server, &recording, 4.0).await;
+        server.process().signal(signal);
+        wait_for("the server to be gone", PATIENCE, || {
+            let ended = server.process().ended();
+            async move { ended.ok_or("still there") }
+        })
+        .await;
+        let file = folder.path().join(format!("{}.{format}", id(&recording)));
+        let pictures = ffmpeg::packets(&file).len();
+        assert!(pictures > 0, "{format}, {signal}");
+        ffmpeg::decode(&file);
+        let server = MediaServer::open(&args).await;
+        let left = becomes(&server, &recording, "the recording to be found", |_| true).await;
+        if signal == "INT" {
+            assert_eq!(left["state"], "completed", "{left}");
+            assert!(length(&left) >= 4.0, "{left}");
+            same_length(&ffmpeg::probe(&file), &left);
+        } else {
+            assert_eq!(left["state"], "failed", "{left}");
+        }
+    }
+}
+
+/// Waits so long, where it is time itself that matters.
+async fn seconds(seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    wait_for("time to pass", PATIENCE, || async {
+        let left = end.checked_duration_since(Instant::now());
+        left.map_or(Ok(()), |left| Err(format!("{left:?}")))
+    })
+    .await;
+}
+
+fn length(recording: &Value) -> f64 {
+    recording["durationSeconds"].as_f64().expect("a number")
 }

@@ -1,7 +1,9 @@
 //! A device on a virtual clock, and what its packets become.
 
 use super::*;
+use crate::recording::container::tests::apply;
 use crate::recording::testing::{ZERO, keyframe, packet, sound, video};
+use media_core::media::TimeMapping;
 use webm_iterable::WebmIterator;
 use webm_iterable::matroska_spec::{MatroskaSpec as Tag, SimpleBlock};
 
@@ -49,8 +51,8 @@ impl Device {
         let now = self.now();
         self.recorder.handle_timeout(now);
         self.asked += usize::from(self.recorder.poll_keyframe(now));
-        while let Some(bytes) = self.recorder.poll_output(now) {
-            self.written.extend(bytes);
+        while let Some(part) = self.recorder.poll_output(now) {
+            self.written = apply(std::mem::take(&mut self.written), part);
         }
     }
 
@@ -74,9 +76,8 @@ impl Device {
 
     fn finish(mut self) -> Vec<u8> {
         let now = self.now();
-        let (bytes, ending) = self.recorder.finish(now).expect("there was a picture");
-        self.written.extend(bytes);
-        crate::recording::container::tests::apply(self.written, ending)
+        let parts = self.recorder.finish(now).expect("there was a picture");
+        parts.into_iter().fold(self.written, apply)
     }
 }
 
@@ -293,6 +294,78 @@ fn a_picture_that_does_not_move_is_recorded_to_the_end() {
     assert!((length(&file) - 95_000.0).abs() < 0.01);
 }
 
+/// A screen where nothing moves any more, for so many seconds.
+fn stands(device: &mut Device, seconds: u64) {
+    for _ in 0..seconds {
+        device.millis += 1_000;
+        device.recorder.handle_device(device.now(), true);
+        device.look();
+    }
+}
+
+#[test]
+fn a_picture_that_nothing_follows_is_written_within_seconds_and_its_recording_gets_on() {
+    let mut device = Device::new(None);
+    device.give(&keyframe(device.now(), 0, 0));
+    stands(&mut device, 5);
+    assert_eq!(frames(&device.written), [(1, 0)]);
+    assert_eq!(device.recorder.progress().micros, 5_000_000);
+    // The last picture before each still time too.
+    for (seq, second) in [(1, 5), (2, 10)] {
+        let picture = video(device.now(), seq, second * 90_000, &[0x10, 0x11, 0, 0]);
+        device.give(&picture);
+        stands(&mut device, 5);
+    }
+    let whole = [(1, 0), (1, 5_000), (1, 10_000)];
+    assert_eq!(frames(&device.written), whole);
+    let file = device.finish();
+    assert_eq!(frames(&file), whole);
+    assert_eq!(length(&file), 15_000.0);
+}
+
+#[test]
+fn a_picture_that_stood_still_lasts_until_its_device_left() {
+    let mut device = Device::new(None);
+    device.give(&keyframe(device.now(), 0, 0));
+    stands(&mut device, 90);
+    device.recorder.handle_device(device.now(), false);
+    device.millis += 5_000;
+    device.look();
+    assert_eq!(length(&device.finish()), 90_000.0);
+}
+
+#[test]
+fn what_waited_while_the_disk_was_slow_is_taken_before_it_is_judged_what_is_over() {
+    let mut device = Device::new(Some(Duration::from_secs(20)));
+    device.run(10_000, &[0], &[]);
+    let picture = |n: u64| {
+        let sent = device.start + Duration::from_millis(n * 40);
+        video(sent, n, (n * 3_600) as u32, &[0x10, 0x11, 0, 0])
+    };
+    let waiting: Vec<_> = (250..500).map(picture).collect();
+    device.millis = 23_000;
+    let now = device.now();
+    for batch in &waiting {
+        device.recorder.handle_batch(now, batch, 0, false);
+    }
+    device.look();
+    assert_eq!(device.recorder.ended(), Some(&End::MaxDuration));
+    let frames = frames(&device.finish());
+    assert_eq!(frames.iter().filter(|(track, _)| *track == 1).count(), 500);
+
+    // A device that came back meanwhile.
+    let mut device = Device::new(None);
+    device.run(2_000, &[0], &[]);
+    device.recorder.handle_device(device.now(), false);
+    device.millis += 31_000;
+    let now = device.now();
+    let picture = video(now, 50, 33_000 * 90, &[0x10, 0x11, 0, 0]);
+    device.recorder.handle_batch(now, &picture, 0, false);
+    device.recorder.handle_device(now, true);
+    device.look();
+    assert_eq!(device.recorder.ended(), None);
+}
+
 #[test]
 fn a_picture_that_does_not_move_ends_when_it_is_as_long_as_it_may_be() {
     let mut device = Device::new(Some(Duration::from_secs(60)));
@@ -322,7 +395,7 @@ fn a_device_may_be_away_for_half_a_minute() {
         device.look();
         assert_eq!(device.recorder.ended(), end.as_ref(), "{there}, {after} ms");
     }
-    assert_eq!(length(&device.finish()), 2_000.0, "up to where it went");
+    assert_eq!(length(&device.finish()), 33_000.0, "up to where it went");
 }
 
 #[test]
@@ -351,7 +424,7 @@ fn the_first_picture_is_at_the_start_also_where_a_newer_report_came() {
             mapping: Some(mapping),
             arrived: mapping.ntp,
         };
-        let start = wall_time(&stamp);
+        let start = stamp.wall_time();
         let mut line = Timeline::new(Kind::Video);
         let place = line.place(
             1,
