@@ -32,6 +32,11 @@ impl WallClock {
         (time.as_secs() + NTP_TO_UNIX) << 32 | fraction
     }
 
+    /// The time since the Unix epoch that an NTP timestamp stands for, in whole seconds.
+    pub fn unix_seconds(ntp: u64) -> Duration {
+        Duration::from_secs((ntp >> 32).saturating_sub(NTP_TO_UNIX))
+    }
+
     /// The slot nearest to `at`.
     pub(crate) fn slot(&self, at: Instant) -> Instant {
         let since = at.saturating_duration_since(self.at) + SLOT / 2;

@@ -358,6 +358,12 @@ impl Recorder {
         self.progress
     }
 
+    /// When the file begins, since the Unix epoch, once it does: when it was asked for, or with the first picture
+    /// that came.
+    pub fn start(&self) -> Option<Duration> {
+        self.start.map(WallClock::unix_seconds)
+    }
+
     /// The format of the file, once that is settled.
     pub fn format(&self) -> Option<Format> {
         let by_codec = || Some(Format::of(&self.first.as_ref()?.codec));

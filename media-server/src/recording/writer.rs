@@ -281,6 +281,9 @@ impl Writer {
         let seconds = progress.micros as f64 / 1e6;
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         let mut note = lock(&self.active.note);
+        if let (0, Some(start)) = (note.frames_written, self.recorder.start()) {
+            note.started_at = rfc3339(SystemTime::UNIX_EPOCH + start);
+        }
         note.file_size = self.written;
         note.duration_seconds = (seconds * 1e3).round() / 1e3;
         note.width = progress.width;

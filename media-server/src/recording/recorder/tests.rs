@@ -324,6 +324,21 @@ fn a_picture_that_nothing_follows_is_written_within_seconds_and_its_recording_ge
 }
 
 #[test]
+fn a_file_begins_when_it_was_asked_for_or_with_its_first_picture() {
+    let asked = Duration::from_secs((ZERO >> 32) - 2_208_988_800);
+    let mut device = Device::new(None);
+    device.give(&keyframe(device.start - Duration::from_secs(3), 0, 0));
+    assert_eq!(device.recorder.start(), Some(asked));
+
+    let mut device = Device::new(None);
+    device.run(5_000, &[], &[]);
+    assert_eq!(device.recorder.start(), None);
+    device.run(1_000, &[125], &[]);
+    let start = device.recorder.start();
+    assert_eq!(start, Some(asked + Duration::from_secs(5)));
+}
+
+#[test]
 fn a_picture_that_stood_still_lasts_until_its_device_left() {
     let mut device = Device::new(None);
     device.give(&keyframe(device.now(), 0, 0));
