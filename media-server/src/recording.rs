@@ -152,10 +152,10 @@ impl Recordings {
                         "recordings were cut short by an end without notice"
                     );
                 }
-                if nameless > 0 {
+                for id in nameless {
                     tracing::warn!(
-                        recordings = nameless,
-                        "nobody knows whose recordings these are; an administrator can delete them"
+                        recording = %id,
+                        "nobody knows whose recording this is; an administrator of no tenant can delete it, or whoever has the folder"
                     );
                 }
                 Some(Arc::new(Inner {
@@ -317,7 +317,10 @@ impl Inner {
             }
             active.end(self);
             self.shards.end_recording(active.device(), &tap).await;
-            self.blocking(move |inner| inner.store.remove(id)).await?;
+            let removed = self.blocking(move |inner| inner.store.remove(id)).await;
+            if let Err(error) = removed {
+                tracing::warn!(recording = %id, %error, "what was left of a start could not be deleted");
+            }
             return Err(error);
         }
         tracing::info!(recording = %id, device_id = %active.device(), "recording started");
@@ -427,19 +430,21 @@ impl Inner {
     }
 
     async fn remove(self: &Arc<Self>, id: SessionId) -> io::Result<()> {
-        self.blocking(move |inner| {
-            let freed = inner.store.remove(id)?;
-            let less = |used: u64| Some(used.saturating_sub(freed));
-            // It never says no.
-            let _ = inner.used.fetch_update(Relaxed, Relaxed, less);
-            Ok(())
-        })
-        .await
+        self.blocking(move |inner| inner.remove_now(id)).await
+    }
+
+    /// Waits for the disk.
+    fn remove_now(&self, id: SessionId) -> io::Result<()> {
+        let freed = self.store.remove(id)?;
+        let less = |used: u64| Some(used.saturating_sub(freed));
+        // It never says no.
+        let _ = self.used.fetch_update(Relaxed, Relaxed, less);
+        Ok(())
     }
 
     /// Waits for the disk. The folder is looked through once, whatever there is to delete.
     fn cleanup(&self, limit: SystemTime, mine: impl Fn(&str) -> bool) -> io::Result<usize> {
-        let (mut deleted, mut used, mut failed) = (0, 0, None);
+        let (mut deleted, mut failed) = (0, None);
         for stored in self.store.list()? {
             let due = stored.modified < limit
                 && !self.is_active(stored.id)
@@ -447,16 +452,13 @@ impl Inner {
                     .store
                     .find(stored.id)
                     .is_some_and(|note| mine(&note.device_id));
-            if !due {
-                used += stored.bytes;
-            } else if let Err(error) = self.store.remove(stored.id) {
-                used += stored.bytes;
-                failed = Some(error);
-            } else {
-                deleted += 1;
+            if due {
+                match self.remove_now(stored.id) {
+                    Ok(()) => deleted += 1,
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        self.used.store(used, Relaxed);
         match failed {
             Some(error) if deleted == 0 => Err(error),
             Some(error) => {
@@ -482,9 +484,13 @@ impl Inner {
 
     /// Looks how many bytes all recordings take, those of other processes too.
     fn measure(&self) -> io::Result<u64> {
-        let used = self.store.list()?.iter().map(|stored| stored.bytes).sum();
-        self.used.store(used, Relaxed);
-        Ok(used)
+        let before = self.used.load(Relaxed);
+        let found: u64 = self.store.list()?.iter().map(|stored| stored.bytes).sum();
+        // What was written meanwhile may have been looked at before that.
+        let more = |used: u64| Some(found + used.saturating_sub(before));
+        // It never says no.
+        let _ = self.used.fetch_update(Relaxed, Relaxed, more);
+        Ok(found)
     }
 
     /// Bytes that recordings may still take.

@@ -8,6 +8,7 @@ use super::container::Format;
 use crate::clock::rfc3339;
 use media_core::ids::SessionId;
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -18,6 +19,9 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 /// Bytes of a note: the longest device name and reason fit.
@@ -88,7 +92,7 @@ pub struct Recovered {
     /// Recordings that were under way.
     pub cut_short: u64,
     /// Files whose note is gone, and with it whose they are.
-    pub nameless: u64,
+    pub nameless: Vec<SessionId>,
 }
 
 /// A file of media that is there.
@@ -102,6 +106,11 @@ pub struct Stored {
 /// See the module.
 pub struct Store {
     dir: File,
+    /// The folder itself can't be brought to the disk, which was told.
+    unsynced: AtomicBool,
+    /// How often it was looked through.
+    #[cfg(test)]
+    pub listed: AtomicU64,
 }
 
 impl Store {
@@ -113,11 +122,20 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let flags = OFlag::O_DIRECTORY.bits();
         let dir = File::options().read(true).custom_flags(flags).open(path)?;
-        let store = Store { dir };
+        let store = Store::of(dir);
         let probe = ".writable";
         store.open_file(probe, OFlag::O_WRONLY | OFlag::O_CREAT)?;
         store.unlink(probe)?;
         Ok(store)
+    }
+
+    fn of(dir: File) -> Store {
+        Store {
+            dir,
+            unsynced: AtomicBool::new(false),
+            #[cfg(test)]
+            listed: AtomicU64::new(0),
+        }
     }
 
     /// A new file for media, open to its owner alone.
@@ -184,7 +202,16 @@ impl Store {
                 opened => opened?.sync_data()?,
             }
         }
-        self.dir.sync_all()
+        match self.dir.sync_all() {
+            // Some file systems take no such request for a folder (9p, SMB, FUSE), and keep it as they can.
+            Err(error) if is_unknown_to_folder(&error) => {
+                if !self.unsynced.swap(true, Relaxed) {
+                    tracing::warn!(%error, "the folder of recordings can't be synced: a power cut may take a new one");
+                }
+                Ok(())
+            }
+            synced => synced,
+        }
     }
 
     /// Deletes a recording; returns how many bytes that frees.
@@ -211,6 +238,8 @@ impl Store {
     /// # Errors
     /// Whatever the disk says.
     pub fn list(&self) -> io::Result<Vec<Stored>> {
+        #[cfg(test)]
+        self.listed.fetch_add(1, Relaxed);
         let mut dir = Dir::openat(&self.dir, ".", OFlag::O_RDONLY, Mode::empty())?;
         let mut stored: HashMap<SessionId, Stored> = HashMap::new();
         for entry in dir.iter() {
@@ -236,60 +265,62 @@ impl Store {
     }
 
     /// Marks as failed what a process of this ordinal left as under way: it was killed. A file whose note
-    /// is gone has one again, or it would take its place for ever.
+    /// is gone has one again, or it would take its place for ever. What the disk does not let be marked is left
+    /// as it is: it may be full, and the server is what makes room.
     ///
     /// # Errors
-    /// Whatever the disk says.
+    /// Whatever the disk says of the folder.
     pub fn recover(&self, ordinal: u16) -> io::Result<Recovered> {
         let mut recovered = Recovered::default();
-        for Stored { id, .. } in self
-            .list()?
-            .into_iter()
-            .filter(|s| s.id.ordinal() == ordinal)
-        {
-            let file = match self.read(id) {
-                Ok((file, format)) => Some((file.metadata()?, format)),
-                Err(_) => None,
-            };
-            let Ok(noted) = self.read_note(id) else {
-                // Somebody put something else there.
-                continue;
-            };
-            let (mut note, reason) = match (noted, &file) {
-                (Some(note), _) if !matches!(note.state, State::Recording | State::Stopping) => {
-                    continue;
-                }
-                (Some(note), _) => {
-                    recovered.cut_short += 1;
-                    (
-                        note,
-                        "the server ended without notice; what was written plays",
-                    )
-                }
-                (None, Some((meta, _))) => {
-                    recovered.nameless += 1;
-                    let note = Note::nameless(id, meta.modified()?);
-                    (note, "its note was lost; what was written plays")
-                }
-                (None, None) => {
-                    self.remove(id)?;
-                    continue;
-                }
-            };
-            note.state = State::Failed;
-            note.reason = Some(reason.to_owned());
-            if let Some((meta, format)) = &file {
-                note.file_size = meta.len();
-                note.format = format.as_str().to_owned();
-                note.stopped_at = Some(rfc3339(meta.modified()?));
-            }
-            let written = self.note(id, &note)?;
-            if let Some((meta, _)) = file {
-                // It is as old as what was recorded, not as this start.
-                written.set_modified(meta.modified()?)?;
+        let all = self.list()?.into_iter().map(|stored| stored.id);
+        for id in all.filter(|id| id.ordinal() == ordinal) {
+            if let Err(error) = self.recover_one(id, &mut recovered) {
+                tracing::warn!(recording = %id, %error, "what was left of a recording could not be marked");
             }
         }
         Ok(recovered)
+    }
+
+    fn recover_one(&self, id: SessionId, recovered: &mut Recovered) -> io::Result<()> {
+        let file = match self.read(id) {
+            Ok((file, format)) => Some((file.metadata()?, format)),
+            Err(_) => None,
+        };
+        let Ok(noted) = self.read_note(id) else {
+            // Somebody put something else there.
+            return Ok(());
+        };
+        let (mut note, reason) = match (noted, &file) {
+            (Some(note), _) if !matches!(note.state, State::Recording | State::Stopping) => {
+                return Ok(());
+            }
+            (Some(note), _) => {
+                recovered.cut_short += 1;
+                (
+                    note,
+                    "the server ended without notice; what was written plays",
+                )
+            }
+            (None, Some((meta, _))) => {
+                recovered.nameless.push(id);
+                let note = Note::nameless(id, meta.modified()?);
+                (note, "its note was lost; what was written plays")
+            }
+            (None, None) => return self.remove(id).map(drop),
+        };
+        note.state = State::Failed;
+        note.reason = Some(reason.to_owned());
+        if let Some((meta, format)) = &file {
+            note.file_size = meta.len();
+            note.format = format.as_str().to_owned();
+            note.stopped_at = Some(rfc3339(meta.modified()?));
+        }
+        let written = self.note(id, &note)?;
+        match file {
+            // It is as old as what was recorded, not as this start.
+            Some((meta, _)) => written.set_modified(meta.modified()?),
+            None => Ok(()),
+        }
     }
 
     fn open_file(&self, name: &str, flags: OFlag) -> io::Result<File> {
@@ -307,6 +338,11 @@ impl Store {
     fn unlink(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir)?)
     }
+}
+
+fn is_unknown_to_folder(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOTSUP))
 }
 
 /// Of all files of a recording. The note last: as long as it is there, what is left can be found and
@@ -405,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_can_not_be_synced_takes_recordings_all_the_same() {
+        // The kernel's own list of processes is one.
+        let dir = File::open("/proc").expect("a folder");
+        assert!(dir.sync_all().is_err());
+        let store = Store::of(dir);
+        for _ in 0..2 {
+            store
+                .sync(SessionId::new(3, 0, [1; 16]))
+                .expect("as far as it goes");
+        }
+    }
+
+    #[test]
     fn a_link_out_of_the_folder_is_not_followed() {
         let folder = Folder::new("link");
         let store = Store::open(&folder.0).expect("a folder");
@@ -429,7 +478,7 @@ mod tests {
         }
         let left = Recovered {
             cut_short: 1,
-            nameless: 0,
+            nameless: Vec::new(),
         };
         assert_eq!(store.recover(7).expect("readable"), left);
         let found = store.find(mine).expect("its note");
@@ -455,11 +504,9 @@ mod tests {
             let name = name(id, NOTE_ENDING);
             store.open_file(&name, flags).expect("room");
         }
-        let left = Recovered {
-            cut_short: 0,
-            nameless: 2,
-        };
-        assert_eq!(store.recover(7).expect("readable"), left);
+        let mut left = store.recover(7).expect("readable");
+        left.nameless.sort();
+        assert_eq!((left.cut_short, left.nameless), (0, vec![gone, cut]));
         for (id, format) in [(gone, "webm"), (cut, "mp4")] {
             let note = store.find(id).expect("a note");
             assert_eq!((note.state, note.format.as_str()), (State::Failed, format));

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use client::Codec;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tests::process::TempDir;
-use tests::recordings::{becomes, id, lasts, start, stop};
+use tests::recordings::{ask, becomes, id, json_of, lasts, start, stop};
 use tests::{MediaServer, ffmpeg, wait_for};
 
 use super::sender::Sender;
@@ -118,6 +119,23 @@ async fn a_picture_that_stands_still_outlives_the_server_however_it_ends() {
             assert_eq!(left["state"], "failed", "{left}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_with_a_file_whose_note_is_gone_does_not_keep_the_server_from_starting() {
+    let folder = TempDir::new("recordings");
+    let path = folder.path().display().to_string();
+    let file = format!("{path}/00000000-0000-8000-8000-000000000000.webm");
+    // No room is left for a note.
+    let full = format!(
+        "mount -t tmpfs -o size=1m none {path} && touch {file} && ! dd if=/dev/zero of={path}/rest bs=4096"
+    );
+    let mount = format!(
+        "exec unshare --user --map-root-user --mount sh -c '{full} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    );
+    let server = MediaServer::after(&mount, &["--recording-dir", &path]).await;
+    let deleted = ask(&server, Method::POST, "/cleanup?days=1", None).await;
+    assert_eq!(json_of(deleted, 200).await["deleted"], 0);
 }
 
 /// Waits so long, where it is time itself that matters.
