@@ -205,7 +205,7 @@ fn secret(path: &Path) -> Result<String, EventsError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::queue::Undelivered;
     use super::*;
     use crate::registry::Protocol;
@@ -213,7 +213,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// What a receiver got: routing keys, ids and bodies.
-    type Got = Arc<Mutex<Vec<(&'static str, String, Value)>>>;
+    pub type Got = Arc<Mutex<Vec<(&'static str, String, Value)>>>;
+
+    /// Events with one receiver, and what it gets.
+    pub fn captured() -> (Events, Got) {
+        let (mut events, got) = (Events::default(), Got::default());
+        events.add("first", Capture(got.clone()));
+        (events, got)
+    }
 
     struct Capture(Got);
 
@@ -232,9 +239,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_event_has_the_key_and_the_fields_of_the_replaced_service_at_every_receiver() {
-        let mut events = Events::default();
-        let (first, second) = (Got::default(), Got::default());
-        events.add("first", Capture(first.clone()));
+        let (mut events, first) = captured();
+        let second = Got::default();
         events.add("second", Capture(second.clone()));
         let record = record(1, Protocol::Whip, "acme/cam-1");
         events.session_created(&record);

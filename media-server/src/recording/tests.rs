@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::RecordingConfig;
+use crate::events::tests::captured;
 use crate::registry::Protocol;
 use crate::registry::tests::record;
 use crate::shard::ShardConfig;
@@ -24,6 +25,10 @@ impl Folder {
 }
 
 fn recordings(name: &str) -> (Recordings, Arc<Inner>, Folder) {
+    recordings_told(name, Events::default())
+}
+
+fn recordings_told(name: &str, events: Events) -> (Recordings, Arc<Inner>, Folder) {
     let name = format!("media-server-recordings-{name}-{}", std::process::id());
     let folder = Folder(std::env::temp_dir().join(name));
     let _ = std::fs::remove_dir_all(&folder.0);
@@ -40,7 +45,7 @@ fn recordings(name: &str) -> (Recordings, Arc<Inner>, Folder) {
     let inner = Arc::new(Inner {
         store: Store::open(&folder.0).expect("a folder"),
         shards,
-        events: Arc::default(),
+        events: Arc::new(events),
         ordinal: 0,
         config: RecordingConfig {
             dir: folder.0.clone(),
@@ -177,4 +182,26 @@ async fn a_start_that_fails_says_why_though_what_it_left_can_not_be_deleted() {
     assert!(inner.store.remove(id).is_err());
     let failed = recordings.start(request("cam-1"), [1; 16]).await;
     assert!(matches!(failed, Err(StartError::Shard(_))), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_tells_of_its_end_as_any_other() {
+    let (events, got) = captured();
+    let (recordings, inner, _folder) = recordings_told("panic", events);
+    let broken = active("cam-1", 1);
+    inner.admit(&broken).expect("there is room");
+    let (of, at) = (inner.clone(), broken.clone());
+    let writer = std::thread::spawn(move || {
+        let _ends = writer::Ends(of, at);
+        panic!("of a test");
+    });
+    assert!(writer.join().is_err());
+    assert!(recordings.all_active().is_empty());
+    let note = recordings.ended(broken.id).await.expect("a note");
+    assert_eq!(note.state, State::Failed);
+    assert!(note.stopped_at.is_some(), "{note:?}");
+    inner.events.flush(Duration::from_secs(20)).await;
+    let told = got.lock().expect("no panic").clone();
+    let keys: Vec<_> = told.iter().map(|(key, ..)| *key).collect();
+    assert_eq!(keys, ["media.recording.stopped"], "{told:?}");
 }

@@ -194,36 +194,13 @@ impl Writer {
             state = State::Failed;
             reason = Some(NO_PICTURE.to_owned());
         }
-        let (id, counts) = (self.active.id, &self.inner.counts);
-        let note = {
-            let mut note = lock(&self.active.note);
-            note.state = state;
-            note.reason = reason;
-            note.stopped_at = Some(rfc3339(SystemTime::now()));
-            note.clone()
-        };
+        let counts = &self.inner.counts;
         match (state, over) {
             (State::Completed, _) => counts.completed.fetch_add(1, Relaxed),
             (_, Over::Quota | Over::Disk(_)) => counts.failed.fetch_add(1, Relaxed),
             _ => counts.empty.fetch_add(1, Relaxed),
         };
-        let written = self.note();
-        if let Err(error) = written.and_then(|()| self.inner.store.sync(id)) {
-            tracing::warn!(recording = %id, %error, "{UNNOTED}");
-        }
-        tracing::info!(
-            recording = %id,
-            device_id = %self.active.device(),
-            seconds = note.duration_seconds,
-            bytes = note.file_size,
-            reason = note.reason.as_deref().unwrap_or("stopped"),
-            "recording ended"
-        );
-        self.inner.events.recording_stopped(
-            &self.active.session,
-            &self.active.file_name(),
-            Duration::from_secs_f64(note.duration_seconds),
-        );
+        tell_end(&self.inner, &self.active, state, reason);
     }
 
     fn complete(&mut self, parts: &[Part]) -> io::Result<()> {
@@ -294,23 +271,45 @@ impl Writer {
     }
 }
 
+/// Writes down how a recording ended, and tells whoever follows it.
+fn tell_end(inner: &Inner, active: &Active, state: State, reason: Option<String>) {
+    let id = active.id;
+    let note = {
+        let mut note = lock(&active.note);
+        note.state = state;
+        note.reason = reason;
+        note.stopped_at = Some(rfc3339(SystemTime::now()));
+        note.clone()
+    };
+    let written = inner.store.note(id, &note);
+    if let Err(error) = written.and_then(|_| inner.store.sync(id)) {
+        tracing::warn!(recording = %id, %error, "{UNNOTED}");
+    }
+    tracing::info!(
+        recording = %id,
+        device_id = %active.device(),
+        seconds = note.duration_seconds,
+        bytes = note.file_size,
+        reason = note.reason.as_deref().unwrap_or("stopped"),
+        "recording ended"
+    );
+    inner.events.recording_stopped(
+        &active.session,
+        &active.file_name(),
+        Duration::from_secs_f64(note.duration_seconds),
+    );
+}
+
 /// Ends a recording with its thread, also where that panics: nothing waits for it in vain.
-struct Ends(Arc<Inner>, Arc<Active>);
+pub(super) struct Ends(pub(super) Arc<Inner>, pub(super) Arc<Active>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
         let Ends(inner, active) = self;
         if std::thread::panicking() {
-            let note = {
-                let mut note = lock(&active.note);
-                note.state = State::Failed;
-                note.reason = Some("a fault of the server ended it".to_owned());
-                note.clone()
-            };
             inner.counts.failed.fetch_add(1, Relaxed);
-            if let Err(error) = inner.store.note(active.id, &note) {
-                tracing::warn!(recording = %active.id, %error, "{UNNOTED}");
-            }
+            let reason = "a fault of the server ended it".to_owned();
+            tell_end(inner, active, State::Failed, Some(reason));
         }
         active.end(inner);
     }
