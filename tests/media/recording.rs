@@ -60,8 +60,11 @@ async fn vp9_and_av1_are_recorded_too_and_av1_in_both_formats() {
         (Codec::Vp9, ffmpeg::VP9, "webm"),
         (Codec::Av1, ffmpeg::AV1, "webm"),
         (Codec::Av1, ffmpeg::AV1, "mp4"),
+        (Codec::Av1, ffmpeg::AV1_10_BITS, "webm"),
+        (Codec::Av1, ffmpeg::AV1_10_BITS, "mp4"),
     ] {
-        let name = format!("cam-{codec}-{format}");
+        let deep = encoder == ffmpeg::AV1_10_BITS;
+        let name = format!("cam-{codec}-{format}-{deep}");
         let device = publish(&server, &name, &[codec]).await;
         let sender = Sender::silent(&device, codec, ffmpeg::pictures(encoder, 3));
         let stopped = sender
@@ -76,6 +79,14 @@ async fn vp9_and_av1_are_recorded_too_and_av1_in_both_formats() {
         assert_eq!(probed["streams"][0]["width"], 320, "{probed}");
         same_length(&probed, &stopped);
         ffmpeg::decode(&file);
+        if codec == Codec::Av1 {
+            // The record of its configuration: version 1, profile 0, and how deep it is (AV1-ISOBMFF §2.3.3).
+            let bytes = std::fs::read(&file).expect("it is there");
+            let mut four = bytes.windows(4);
+            let record = four.find(|four| four[0] == 0x81 && four[1] >> 5 == 0 && four[3] == 0);
+            let record = record.expect("a record");
+            assert_eq!(record[2] & 0x40 != 0, deep, "{format}: {record:02x?}");
+        }
     }
 }
 

@@ -21,6 +21,15 @@ pub const VP9: &[&str] = &[
     "0",
 ];
 pub const AV1: &[&str] = &["libaom-av1", "-usage", "realtime", "-cpu-used", "8"];
+pub const AV1_10_BITS: &[&str] = &[
+    "libaom-av1",
+    "-usage",
+    "realtime",
+    "-cpu-used",
+    "8",
+    "-pix_fmt",
+    "yuv420p10le",
+];
 
 /// Pictures as an encoder gives them: 25 a second, a keyframe each second.
 ///

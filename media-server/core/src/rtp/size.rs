@@ -270,18 +270,19 @@ fn skip_leb128(bytes: &[u8]) -> Option<&[u8]> {
     Some(&bytes[end + 1..])
 }
 
-struct Bits<'a> {
+/// Reads a header bit by bit.
+pub struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Bits<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Bits { bytes, at: 0 }
     }
 
     /// At most 32 bits.
-    fn read(&mut self, count: u32) -> Option<u32> {
+    pub fn read(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
         for _ in 0..count {
             let byte = self.bytes.get(self.at / 8)?;
@@ -292,7 +293,7 @@ impl<'a> Bits<'a> {
     }
 
     /// An unsigned Exp-Golomb number (ITU-T H.264 §9.1).
-    fn golomb(&mut self) -> Option<u32> {
+    pub fn golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.read(1)? == 0 {
             zeros += 1;
