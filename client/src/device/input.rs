@@ -174,10 +174,7 @@ impl Input {
                 }
             }
             if let Some(then) = self.flushing {
-                let last = match then {
-                    Then::GoOn if !self.splitter.has_begun() => None,
-                    _ => self.splitter.finish().map_err(self.format())?,
-                };
+                let last = self.splitter.finish().map_err(self.format())?;
                 let whole = last.and_then(|nal| self.units.push(nal));
                 if let Some(unit) = whole.or_else(|| self.units.finish()) {
                     return Ok(Some(unit));
@@ -336,20 +333,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_behind_the_first_zero_of_a_stream_is_no_end() {
+    async fn neither_a_pause_nor_another_writer_behind_the_first_zero_of_a_stream_is_an_end() {
         let path = write(KEY, "pause");
-        let mut input = Input::new(Place::at(&path, false).expect("a file"), None);
-        let (sender, pieces) = mpsc::channel(2);
-        input.pieces = pieces;
-        let device = async {
-            for piece in [&[0][..], KEY] {
-                let sent = sender.send(Ok(Bytes::from_static(piece))).await;
-                sent.expect("it is read");
-                tokio::time::sleep(2 * PAUSE).await;
-            }
-        };
-        let (picture, ()) = tokio::join!(input.picture(), device);
-        assert!(picture.expect("it is H.264").is_some());
+        for (pieces, gap) in [
+            (
+                vec![Bytes::from_static(&[0]), Bytes::from_static(KEY)],
+                false,
+            ),
+            (
+                vec![
+                    Bytes::from_static(&[0]),
+                    WRITER_GONE,
+                    Bytes::from_static(KEY),
+                ],
+                true,
+            ),
+        ] {
+            let mut input = Input::new(Place::at(&path, false).expect("a file"), None);
+            let (sender, read) = mpsc::channel(2);
+            input.pieces = read;
+            let device = async {
+                for piece in pieces {
+                    sender.send(Ok(piece)).await.expect("it is read");
+                    tokio::time::sleep(2 * PAUSE).await;
+                }
+            };
+            let (picture, ()) = tokio::join!(input.picture(), device);
+            assert!(picture.expect("it is H.264").is_some());
+            assert_eq!(input.gap, gap);
+        }
         std::fs::remove_file(&path).expect("it is there");
     }
 
