@@ -3,8 +3,11 @@
 //! One for all tracks, or sound and picture would drift apart. A clock that is set while the device sends
 //! (by NTP after a start, say) moves nothing: what was known before goes on.
 
-/// A report further off than that is of a clock that was set, or came very late: the next one tells.
+/// A report further off than that is of a clock that was set, or came very late: those that follow tell.
 const SET: u64 = 1 << 32;
+/// Reports that seem late by the same all this time were not held up together: a network that stood still gives them
+/// out at once.
+const LATE_FOR: u64 = 5 * SET;
 /// A clock that is further off drifts, if it was not set. Less is how reports are delayed.
 const DRIFTED: u64 = SET / 10;
 /// How much a report moves what is known, a millisecond: 200 ppm at a report each 5 s.
@@ -15,8 +18,16 @@ const STEP: i64 = (SET / 1_000) as i64;
 pub(super) struct DeviceClock {
     /// Our clock less the device's.
     offset: Option<u64>,
-    /// How far off the last report was, if it was not believed.
-    doubted: Option<i64>,
+    /// Reports that were not believed.
+    doubted: Option<Doubted>,
+}
+
+#[derive(Debug)]
+struct Doubted {
+    /// How far off they are.
+    off: i64,
+    /// When the first of them came.
+    since: u64,
 }
 
 impl DeviceClock {
@@ -35,12 +46,23 @@ impl DeviceClock {
             0
         } else if off.unsigned_abs() <= SET {
             off.signum() * STEP
-        } else if let Some(before) = doubted.filter(|before| before.signum() == off.signum()) {
-            // What is less was delayed less.
-            off.min(before)
         } else {
-            self.doubted = Some(off);
-            return None;
+            match doubted.filter(|before| before.off.signum() == off.signum()) {
+                // None can come early, so the clock was set; what is less was delayed less.
+                Some(before) if off < 0 => off.min(before.off),
+                Some(before) if off - before.off >= -(DRIFTED as i64) => {
+                    let agrees = off - before.off <= DRIFTED as i64;
+                    if !agrees || now.wrapping_sub(before.since) < LATE_FOR {
+                        self.doubted = Some(before);
+                        return None;
+                    }
+                    off.min(before.off)
+                }
+                _ => {
+                    self.doubted = Some(Doubted { off, since: now });
+                    return None;
+                }
+            }
         };
         let offset = known.wrapping_add_signed(by);
         self.offset = Some(offset);
@@ -74,8 +96,16 @@ mod tests {
             assert_eq!(off(clock, 2_050, 2_000), Some(-50), "it was on its way");
             assert_eq!(off(clock, 4_000, 4_000 + by), None, "of the picture");
             let sound = off(clock, 5_000, 5_000 + by);
-            assert!(sound.is_some_and(|off| off.abs() <= 1), "{by}: {sound:?}");
-            let later = off(clock, 7_030, 7_000 + by);
+            if by < 0 {
+                // It seems late, as if the network had stood still.
+                assert_eq!(sound, None);
+                assert_eq!(off(clock, 8_400, 6_000 + by), None, "and one is");
+            } else {
+                assert!(sound.is_some_and(|off| off.abs() <= 1), "{by}: {sound:?}");
+            }
+            let next = off(clock, 9_000, 9_000 + by);
+            assert!(next.is_some_and(|off| off.abs() <= 1), "{by}: {next:?}");
+            let later = off(clock, 10_030, 10_000 + by);
             assert!(
                 later.is_some_and(|off| (off + 30).abs() <= 1),
                 "{by}: {later:?}"
@@ -91,6 +121,16 @@ mod tests {
         assert_eq!(off(clock, 4_100, 4_100), Some(0));
         assert_eq!(off(clock, 8_000, 6_000), None, "nor does another, later");
         assert_eq!(off(clock, 9_000, 9_000), Some(0));
+    }
+
+    #[test]
+    fn reports_that_a_network_held_up_together_change_nothing() {
+        let clock = &mut DeviceClock::default();
+        assert_eq!(off(clock, 1_000, 1_000), Some(0));
+        for device in [1_700, 2_200, 2_700] {
+            assert_eq!(off(clock, 4_000, device), None, "{device}");
+        }
+        assert_eq!(off(clock, 5_000, 5_000), Some(0));
     }
 
     #[test]

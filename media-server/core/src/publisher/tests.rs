@@ -199,6 +199,45 @@ fn junk_replays_and_unknown_streams_are_counted_and_go_nowhere() {
 }
 
 #[test]
+fn sound_and_picture_stay_together_when_the_clock_of_their_device_is_set() {
+    for by in [3_000_i64, -3_000, -40_000] {
+        let (mut bench, mut peer, mut session, _) = connected();
+        for tick in 0..250u32 {
+            let (video, audio) = (tick * 9_000, tick * 4_800);
+            for media in [
+                packet(VIDEO_PT, tick as u16, video, 7, true, VP8_DELTA),
+                packet(AUDIO_PT, tick as u16, audio, 8, false, b"opus"),
+            ] {
+                send(&mut bench, &mut session, &mut peer, &media);
+            }
+            // A report of the picture each second and one of the sound each five, and a clock that is set after ten.
+            let clock = i64::from(tick) * 100 + if tick < 103 { 0 } else { by };
+            let since = ((i128::from(clock) << 32) / 1_000) as i64;
+            let ntp = (4_000_000_000_u64 << 32).wrapping_add_signed(since);
+            for (ssrc, timestamp, every, at) in [(7, video, 10, 4), (8, audio, 50, 9)] {
+                if tick % every == at {
+                    let mut report = rtcp::Writer::default();
+                    report.sender_report(ssrc, ntp, timestamp, 50, 250);
+                    let sealed = peer.seal_rtcp(&report);
+                    bench.feed(&mut session, peer.addr, &sealed);
+                }
+            }
+            let batch = session.take_batch();
+            let at = |kind, timestamp: u32| {
+                let mapping = batch.mapping(kind).expect("a packet came");
+                let since = i64::from(timestamp.wrapping_sub(mapping.timestamp).cast_signed());
+                let since = (since << 32) / i64::from(crate::media::clock_rate(kind));
+                mapping.ntp.wrapping_add_signed(since)
+            };
+            let apart = at(Kind::Video, video).wrapping_sub(at(Kind::Audio, audio));
+            let apart = (apart.cast_signed() * 1_000) >> 32;
+            assert!(apart.abs() <= 2, "{by}: {apart} ms apart at {tick}");
+            bench.run(ms(100), &mut session, &mut peer, |_, _| false);
+        }
+    }
+}
+
+#[test]
 fn a_receiver_report_each_second_tells_loss_jitter_and_the_last_sender_report() {
     let (mut bench, mut peer, mut session, cells) = connected();
     let ntp = 0x1234_5678_9abc_def0;
