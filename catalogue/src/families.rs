@@ -128,7 +128,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Seconds,
         &["quality"],
-        "Seconds that viewers watched live devices, by how they were: good; gap, nothing was sent for a second or longer, be it for the server, the network or the device; loss, 5 % or more of what was sent in the last ten seconds was lost.",
+        "Seconds that viewers watched live devices, by how they were: good; still, the device was there and sent no picture for a second or longer, and viewers have its last one; gap, nothing was sent for a second or longer though there was something to send, or the device was out of reach; loss, 5 % or more of what was sent in the last ten seconds was lost. A second without a picture is counted when the device is heard again, or after 15 s without a sign of it.",
     ),
     family(
         "media_handshakes",

@@ -156,7 +156,12 @@ fn two_media_services_of_one_namespace_never_mix_in_a_rule() {
             ("media_first_media_seconds_count", r#"pod="0""#, 100),
             ("media_viewers_without_media_total", r#"pod="0""#, 0),
             ("media_viewer_seconds_total", r#"quality="gap""#, bad),
-            ("media_viewer_seconds_total", r#"quality="good""#, good),
+            ("media_viewer_seconds_total", r#"quality="good""#, 20),
+            (
+                "media_viewer_seconds_total",
+                r#"quality="still""#,
+                good - 20,
+            ),
             ("media_http_requests_total", r#"status="503""#, bad),
             ("media_http_requests_total", r#"status="200""#, good),
         ] {

@@ -8,7 +8,7 @@ use tests::link::{Conditions, Direction};
 use tests::{Link, MediaServer, wait_for};
 
 use crate::device::Device;
-use crate::media::{PATIENCE, metric_becomes, publish, watch, watch_with};
+use crate::media::{PATIENCE, metric_becomes, publish, publish_with, watch, watch_with};
 
 const VP8: &[Codec] = &[Codec::Vp8];
 
@@ -23,7 +23,8 @@ fn through(link: &Link) -> Options {
 async fn the_time_to_the_first_picture_and_how_seconds_were_are_those_that_the_viewer_saw() {
     let server = MediaServer::open(&[]).await;
     let link = Link::start(server.media, 25);
-    let publisher = publish(&server, "cam-1", VP8).await;
+    let uplink = Link::start(server.media, 26);
+    let publisher = publish_with(&server, "cam-1", VP8, &through(&uplink)).await;
     let device = Device::new(&publisher, 50, 4);
     let quality = async |how: &str| {
         let metrics = server.metrics().await;
@@ -39,12 +40,13 @@ async fn the_time_to_the_first_picture_and_how_seconds_were_are_those_that_the_v
         })
         .await;
     };
-    let viewer = device
+    let (viewer, since) = device
         .while_sending(async {
             let asked = Instant::now();
             let viewer = watch_with(&server, "cam-1", VP8, &through(&link)).await;
             device.gets_through(&viewer).await;
-            let seen = asked.elapsed().as_secs_f64();
+            let since = Instant::now();
+            let seen = since.duration_since(asked).as_secs_f64();
             metric_becomes(&server, "media_first_media_seconds_count", &[], 1.0).await;
             let metrics = server.metrics().await;
             let told = metrics.sum("media_first_media_seconds_sum", &[]);
@@ -64,18 +66,33 @@ async fn the_time_to_the_first_picture_and_how_seconds_were_are_those_that_the_v
             );
             grows("loss", 2.0).await;
             link.set_both(Conditions::default());
-            viewer
+            (viewer, since)
         })
         .await;
     // The device is there, and sends nothing.
-    grows("gap", 3.0).await;
+    grows("still", 3.0).await;
+    assert_eq!(quality("gap").await, 0.0);
+    // Nothing of it arrives. What it would send nobody knows.
+    uplink.set_dark(true);
+    let dark = Instant::now();
+    grows("gap", 12.0).await;
+    let (gap, passed) = (quality("gap").await, dark.elapsed().as_secs_f64());
+    assert!(gap >= passed - 2.0, "{gap} s of {passed} s");
+    uplink.set_dark(false);
+    grows("still", 1.0).await;
     publisher.close().await.expect("the device can leave");
     metric_becomes(&server, "media_sessions", &[("role", "publisher")], 0.0).await;
-    let all = quality("good").await + quality("gap").await + quality("loss").await;
+    let watched = since.elapsed().as_secs_f64();
     viewer.viewer.close().await.expect("a viewer can leave");
     metric_becomes(&server, "media_active_sessions", &[], 0.0).await;
-    let after = quality("good").await + quality("gap").await + quality("loss").await;
-    assert_eq!(after, all, "nobody watched a device that is gone");
+    let mut all = 0.0;
+    for how in ["good", "gap", "loss", "still"] {
+        all += quality(how).await;
+    }
+    assert!(
+        (watched - 2.0..=watched + 1.0).contains(&all),
+        "{all} s of {watched} s"
+    );
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ const ROWS: &[Row] = &[
                 kind: Stat,
                 unit: Unit::Ratio,
                 queries: &[Query {
-                    expr: "sum(rate(media_viewer_seconds_total{$S,quality!=\"good\"}[5m])) / sum(rate(media_viewer_seconds_total{$S}[5m]))",
+                    expr: "sum(rate(media_viewer_seconds_total{$S,quality=~\"gap|loss\"}[5m])) / sum(rate(media_viewer_seconds_total{$S}[5m]))",
                     legend: "badly",
                 }],
                 red_from: Some(0.001),
@@ -94,7 +94,7 @@ const ROWS: &[Row] = &[
         panels: &[
             Panel {
                 title: "Time watched",
-                description: "Viewers by how the second was: good, with a gap, with loss. Added up they are the viewers of live devices.",
+                description: "Viewers by how the second was: good, with a gap, with loss, or still, when their device had no new picture. Added up they are the viewers of live devices.",
                 kind: Lines,
                 unit: Unit::Count,
                 queries: &[Query {

@@ -25,7 +25,9 @@ pub struct Sli {
 }
 
 /// Every indicator. A session that was refused or given up by its client says nothing about setting up; requests for
-/// probes and scrapes would make the share of failed ones small on a quiet service.
+/// probes and scrapes would make the share of failed ones small on a quiet service. A still screen is watched as well
+/// as a moving one: without its seconds, one device that loses its network among a hundred that stand still would be
+/// all that there is.
 ///
 /// Prometheus 3 writes a whole bound as `10.0`, Prometheus 2 as it was scraped.
 pub const SLIS: &[Sli] = &[
@@ -54,7 +56,7 @@ pub const SLIS: &[Sli] = &[
         name: "continuity",
         alert: "MediaContinuityBurn",
         errors: concat!(
-            "sum by (namespace, mediaservice) (rate(media_viewer_seconds_total{$S,quality!=\"good\"}[$W]))",
+            "sum by (namespace, mediaservice) (rate(media_viewer_seconds_total{$S,quality=~\"gap|loss\"}[$W]))",
             " / sum by (namespace, mediaservice) (rate(media_viewer_seconds_total{$S}[$W]))",
         ),
         summary: "Pictures stand still or break so often that the month's error budget runs out early",

@@ -397,8 +397,8 @@ impl ShardCells {
         add(&self.video_limit[sent as usize], 1);
     }
 
-    pub(crate) fn count_watched(&self, how: Watched) {
-        add(&self.watched[how as usize], 1);
+    pub(crate) fn count_watched(&self, how: Watched, seconds: u64) {
+        add(&self.watched[how as usize], seconds);
     }
 
     pub(crate) fn count_nacked_out(&self, packets: u64) {

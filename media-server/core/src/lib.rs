@@ -18,6 +18,7 @@ pub mod media;
 pub mod negotiated;
 pub mod output;
 pub mod publisher;
+pub mod pulse;
 pub mod ring;
 pub mod rtcp;
 pub mod rtp;

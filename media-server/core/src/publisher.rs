@@ -15,6 +15,7 @@ use crate::layers::Layers;
 use crate::media::{MediaBatch, MediaPacket, TimeMapping, clock_rate, kind_index};
 use crate::negotiated::{Codec, Kind, PayloadType};
 use crate::output::{Output, SessionEvent};
+use crate::pulse::Pulse;
 use crate::rtcp;
 use crate::rtp::numbering::Numbering;
 use crate::rtp::size::picture_size;
@@ -58,6 +59,7 @@ pub struct Publisher {
     tick: Option<Instant>,
     rates: Rates,
     loss: Loss,
+    pulse: Arc<Pulse>,
 }
 
 impl Publisher {
@@ -82,8 +84,14 @@ impl Publisher {
             tick: None,
             rates: Rates::default(),
             loss: Loss::default(),
+            pulse: Arc::new(Pulse::new(now)),
             transport: Transport::new(now, config),
         }
+    }
+
+    /// Its signs, for its viewers.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// What arrived of one layer since the last call; of another while [`has_batch`](Self::has_batch).
@@ -173,6 +181,9 @@ impl Publisher {
         let (kind, codec) = (track.kind, payload_type.codec);
         let is_video = kind == Kind::Video;
         let repairs = payload_type.rtx == Some(pt);
+        if repairs || !is_video {
+            self.pulse.hear(now);
+        }
         let at = match track.layer_of(&header, packet, repairs) {
             Ok(at) => at,
             Err(reason) => return out.drop(reason),
@@ -213,6 +224,11 @@ impl Publisher {
                 new_frame = stream.received == 0
                     || header.timestamp != stream.timestamp && opened.index > stream.highest_seq;
                 heard_before = Some(stream.heard);
+                if is_video {
+                    self.pulse.picture(now, |pause| {
+                        stream.was_cut_off(pause, header.timestamp, opened.index)
+                    });
+                }
                 let nack = payload_type.nack;
                 let given_up =
                     stream.handle_packet(now, header.timestamp, opened.index, kind, nack);
@@ -480,7 +496,7 @@ impl Publisher {
 impl Session for Publisher {
     fn handle_datagram(&mut self, now: Instant, from: Flow, datagram: &mut [u8], out: &mut Output) {
         match self.transport.handle_datagram(now, from, datagram, out) {
-            Received::Nothing => {}
+            Received::Nothing => self.pulse.hear(self.transport.consented()),
             Received::Keyed(keys) => {
                 self.opener = Some(Opener::new(keys.theirs));
                 self.tick = Some(self.transport.next_tick(now));
@@ -495,7 +511,10 @@ impl Session for Publisher {
                 // A viewer may have asked before the first packet told whom to ask.
                 self.ask_for_keyframes(now, out);
             }
-            Received::Rtcp(compound) => self.handle_rtcp(now, compound),
+            Received::Rtcp(compound) => {
+                self.pulse.hear(now);
+                self.handle_rtcp(now, compound);
+            }
         }
     }
 

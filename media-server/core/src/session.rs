@@ -4,7 +4,7 @@
 mod transport;
 
 pub use transport::Credentials;
-pub(crate) use transport::{Received, Transport};
+pub(crate) use transport::{DISCONNECTED_AFTER, Received, Transport};
 
 use crate::cells::SessionCells;
 use crate::channel::Unsent;

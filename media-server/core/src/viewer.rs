@@ -488,10 +488,7 @@ impl Viewer {
         if let Some((frames, bits)) = self.rates.roll(now) {
             self.transport.cells.set_rates(frames, bits);
         }
-        if self.orphaned.is_none() && !self.tracks.is_empty() {
-            out.cells()
-                .count_watched(self.quality.second(now, self.loss.ratio()));
-        }
+        self.count_second(now, out);
         let cells = &self.transport.cells;
         cells.set_totals(self.rates.packets, self.rates.bytes);
         cells.set_estimate(self.congestion.estimate());
@@ -580,6 +577,7 @@ impl Session for Viewer {
 
     fn close(&mut self, now: Instant, out: &mut Output) {
         self.tell_of_media(out);
+        self.quality.end(out.cells());
         self.transport.close(now, out);
     }
 }

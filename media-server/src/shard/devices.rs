@@ -7,6 +7,7 @@ use media_core::layers::{Layers, MAX_LAYERS};
 use media_core::media::MediaBatch;
 use media_core::negotiated::Kind;
 use media_core::publisher::Wanted;
+use media_core::pulse::Pulse;
 use media_core::ring::{IDLE_BYTES, Ring, WATCHED_BYTES};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(super) struct Device {
     pub(super) publisher: Option<Index>,
     /// The shard of the publisher, if it is another.
     pub(super) remote_publisher: Option<u8>,
+    /// The signs of the publisher, here or there; of the last one, if there is none.
+    pub(super) pulse: Option<Arc<Pulse>>,
     /// Publisher sessions here, connected or not.
     pub(super) publishers: u32,
     pub(super) viewers: Vec<Index>,
@@ -67,6 +70,23 @@ impl Device {
             let taps = self.taps.iter();
             taps.for_each(|tap| tap.set_publisher(publisher.is_some()));
         }
+    }
+
+    /// A session here publishes it from now on.
+    pub(super) fn publish(&mut self, now: Instant, publisher: Index, pulse: Arc<Pulse>) {
+        self.set_publisher(Some(publisher));
+        self.remote_publisher = None;
+        self.pulse = Some(pulse);
+        self.clear();
+        self.watched(now);
+    }
+
+    /// A session on another shard publishes it from now on. The newest wins; the registry closes the other.
+    pub(super) fn publish_elsewhere(&mut self, shard: u8, pulse: Arc<Pulse>) {
+        self.set_publisher(None);
+        self.remote_publisher = Some(shard);
+        self.pulse = Some(pulse);
+        self.clear();
     }
 
     /// Whether media of it is of use here. Some of a publisher elsewhere may come after the last viewer

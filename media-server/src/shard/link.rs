@@ -12,6 +12,7 @@ use media_core::cells::KeyframeCause;
 use media_core::flow::Flow;
 use media_core::ids::SessionId;
 use media_core::media::MediaBatch;
+use media_core::pulse::Pulse;
 use media_wire::{TcpStream, Waker};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,11 +93,11 @@ pub(super) enum Notice {
         shard: u8,
         any: bool,
     },
-    /// The device's publisher is here, or gone.
+    /// The device's publisher is here, with these signs, or gone.
     Publisher {
         device: Arc<str>,
         shard: u8,
-        live: bool,
+        pulse: Option<Arc<Pulse>>,
     },
     /// Datagrams from this address are for `shard`, or no longer. Notices of two shards can overtake
     /// each other, so the end of one's route says nothing about another's.

@@ -260,6 +260,7 @@ impl State {
                 entry.watched(now);
                 let (live, first) = (entry.has_publisher(), entry.viewers.len() == 1);
                 if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
+                    entry.pulse.iter().for_each(|pulse| viewer.set_pulse(pulse));
                     viewer.set_publisher_live(now, live);
                     viewer.set_layers(entry.layers.as_ref());
                 }
@@ -308,7 +309,7 @@ impl State {
                     self.notify_others(Notice::Publisher {
                         device: entry.device.clone(),
                         shard,
-                        live: false,
+                        pulse: None,
                     });
                 }
             }
@@ -363,14 +364,11 @@ impl State {
             Notice::Publisher {
                 device,
                 shard,
-                live,
+                pulse,
             } => {
                 let entry = self.devices.make(&device);
-                if live {
-                    // The newest wins; the registry closes the other.
-                    entry.set_publisher(None);
-                    entry.remote_publisher = Some(shard);
-                    entry.clear();
+                if let Some(pulse) = pulse {
+                    entry.publish_elsewhere(shard, pulse);
                 } else if entry.remote_publisher == Some(shard) {
                     entry.remote_publisher = None;
                 }
@@ -399,8 +397,10 @@ impl State {
         };
         let mut wanted = false;
         let layers = entry.layers.clone();
+        let pulse = entry.pulse.clone();
         for index in entry.viewers.clone() {
             if let Some(Peer::Viewer(viewer)) = self.table.entry(index).map(|e| &mut e.peer) {
+                pulse.iter().for_each(|pulse| viewer.set_pulse(pulse));
                 viewer.set_publisher_live(now, live);
                 // A successor may have others, or none.
                 viewer.set_layers(layers.as_ref());
@@ -484,18 +484,15 @@ impl State {
             return;
         };
         self.events.push_back(Event::Connected { id: entry.id });
-        if entry.role == Role::Publisher {
-            let device = entry.device.clone();
+        if let Peer::Publisher(publisher) = &entry.peer {
+            let (device, pulse) = (entry.device.clone(), publisher.pulse().clone());
             let known = self.devices.make(&device);
-            known.set_publisher(Some(index));
-            known.remote_publisher = None;
-            known.clear();
-            known.watched(now);
+            known.publish(now, index, pulse.clone());
             self.set_publisher_live(now, &device, true);
             self.notify_others(Notice::Publisher {
                 device,
                 shard: self.worker.shard,
-                live: true,
+                pulse: Some(pulse),
             });
         }
     }

@@ -190,7 +190,7 @@ pub const BURN_CASES: &[Case] = &[
     },
     Case {
         alert: "MediaContinuityBurn",
-        // Gaps and losses add up.
+        // Gaps and losses add up, and still seconds are watched ones.
         series: &[
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
@@ -202,7 +202,11 @@ pub const BURN_CASES: &[Case] = &[
             ),
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
-                "0+98x50",
+                "0+8x50",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"still\"}",
+                "0+90x50",
             ),
         ],
         holds: 1,

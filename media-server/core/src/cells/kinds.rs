@@ -167,14 +167,16 @@ impl VideoLimit {
 #[repr(usize)]
 pub enum Watched {
     Good,
-    /// Nothing was sent for a second or longer.
+    /// Nothing was sent for a second or longer, and there was something to send, or the device was out of reach.
     Gap,
     /// Of what was sent, a twentieth or more was lost.
     Loss,
+    /// Nothing was sent for a second or longer, since the device sent no picture: it was there all the time.
+    Still,
 }
 
 impl Watched {
-    pub const ALL: [Watched; 3] = [Watched::Good, Watched::Gap, Watched::Loss];
+    pub const ALL: [Watched; 4] = [Watched::Good, Watched::Gap, Watched::Loss, Watched::Still];
 
     /// Label value.
     pub fn as_str(self) -> &'static str {
@@ -182,6 +184,7 @@ impl Watched {
             Watched::Good => "good",
             Watched::Gap => "gap",
             Watched::Loss => "loss",
+            Watched::Still => "still",
         }
     }
 }

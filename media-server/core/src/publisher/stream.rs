@@ -6,7 +6,10 @@ use crate::negotiated::Kind;
 use crate::rtcp::ReportBlock;
 use crate::rtp;
 use crate::stats::{Jitter, ticks};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A picture that comes so much later than the one before it, as its timestamp has it, waited on its way.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A stream as received.
 pub(super) struct Stream {
@@ -65,6 +68,18 @@ impl Stream {
         }
         self.jitter.add(now, timestamp, clock_rate(kind));
         given_up
+    }
+
+    /// Whether this packet shows that it was not the device that paused, but that what it sent did not come:
+    /// as many packets are missing as there are seconds in the pause, so that they left no second without
+    /// one, or it is late. One missing in a long pause is usual loss. A stream that begins shows nothing, and
+    /// a device that was there the whole time goes on with the one that it had.
+    pub(super) fn was_cut_off(&self, pause: Duration, timestamp: u32, seq: u64) -> bool {
+        let missing = seq.saturating_sub(self.highest_seq + 1);
+        let passed =
+            f64::from(timestamp.wrapping_sub(self.timestamp)) / f64::from(clock_rate(Kind::Video));
+        let late = passed + LATE.as_secs_f64() <= pause.as_secs_f64();
+        self.received == 0 || missing >= pause.as_secs().max(1) || late
     }
 
     /// The report block (RFC 3550 appendix A.3), with what was expected and lost since the last.

@@ -31,7 +31,7 @@ const SETUP_LIMIT: Duration = Duration::from_secs(15);
 /// else (RFC 8445 §11; GStreamer 1.22 with libnice 0.1.21).
 const CONSENT_LIMIT: Duration = Duration::from_secs(30);
 /// Peers check every 2.5 to 6 s, and report every 7.5 s at least; two missed ones are worth showing.
-const DISCONNECTED_AFTER: Duration = Duration::from_secs(15);
+pub(crate) const DISCONNECTED_AFTER: Duration = Duration::from_secs(15);
 /// A path silent for this long yields to any authenticated check from elsewhere.
 const SILENT_PATH: Duration = Duration::from_secs(5);
 /// What an address gets before a second check shows that it is really where the peer is.
@@ -310,6 +310,11 @@ impl Transport {
                 out.events.push(SessionEvent::Bound(from));
             }
         }
+    }
+
+    /// When the peer last sent a check or a report.
+    pub(crate) fn consented(&self) -> Instant {
+        self.consented
     }
 
     /// A packet of the path's sender was authentic: it is the peer that sends from there.

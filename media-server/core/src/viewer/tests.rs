@@ -18,9 +18,10 @@ mod properties;
 mod repair;
 mod simulcast;
 mod slow;
+mod still;
 mod thinning;
 
-fn ms(ms: u64) -> Duration {
+const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -604,8 +605,8 @@ fn a_viewer_waits_thirty_seconds_for_a_publisher() {
     );
 }
 
-/// Good, gap, loss.
-fn watched(stage: &Stage) -> [u64; 3] {
+/// Good, gap, loss, still.
+fn watched(stage: &Stage) -> [u64; 4] {
     Watched::ALL.map(|how| stage.bench.shard.watched(how))
 }
 
@@ -638,7 +639,7 @@ fn seconds_are_counted_by_what_the_viewer_was_sent_and_only_while_its_device_is_
     };
     let first = stage.bench.now;
     (0..3).for_each(|_| second(&mut stage, 10));
-    assert_eq!(watched(&stage), [3, 0, 0]);
+    assert_eq!(watched(&stage), [3, 0, 0, 0]);
     let told = |stage: &Stage| -> Vec<Instant> {
         let events = stage.bench.events.iter();
         events.filter_map(|event| event.media_began()).collect()
@@ -650,9 +651,9 @@ fn seconds_are_counted_by_what_the_viewer_was_sent_and_only_while_its_device_is_
     assert!(at >= first && at - first < ms(500), "{:?}", at - first);
 
     (0..2).for_each(|_| second(&mut stage, 0));
-    let [good, gap, loss] = watched(&stage);
-    assert_eq!((good + gap, loss), (5, 0));
-    assert!(gap >= 1, "its device sends nothing: {gap}");
+    let [good, gap, loss, still] = watched(&stage);
+    assert_eq!((good + gap, loss, still), (5, 0, 0));
+    assert!(gap >= 1, "nothing is known of its device: {gap}");
     stage.viewer.set_publisher_live(stage.bench.now, false);
     let before = watched(&stage);
     (0..3).for_each(|_| second(&mut stage, 0));
