@@ -9,14 +9,13 @@ mod promised;
 mod scraped;
 mod traffic;
 
-use scraped::Scraped;
 use traffic::Traffic;
 
 /// One server and one Prometheus for all: what one looks at makes no other wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn promised_queries_have_the_values_of_what_was_done_and_every_panel_has_data() {
     let traffic = Traffic::start().await;
-    let scraped = Scraped::start(&traffic.server).await;
+    let scraped = scraped::scraped(&traffic.server).await;
     traffic
         .while_sending(async {
             let done = traffic.happens(&scraped).await;

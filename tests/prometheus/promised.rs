@@ -1,10 +1,11 @@
 //! The families and queries that were promised to users, each with the value that follows from what was done.
 
-use crate::scraped::Scraped;
+use tests::scraping::Scraping;
+
 use crate::traffic::{DELAY, Done, Traffic};
 
 /// Series of what happened once; figures that go up and down are asked for until they are right.
-pub async fn families_are_right(scraped: &Scraped, traffic: &Traffic, done: &Done) {
+pub async fn families_are_right(scraped: &Scraping, traffic: &Traffic, done: &Done) {
     let equal = [
         // A device and two viewers; of each one state.
         ("media_active_sessions", 3.0),
@@ -109,7 +110,7 @@ pub async fn families_are_right(scraped: &Scraped, traffic: &Traffic, done: &Don
 }
 
 /// As they stand in the contract.
-pub async fn queries_are_right(scraped: &Scraped, done: &Done) {
+pub async fn queries_are_right(scraped: &Scraping, done: &Done) {
     // Over a minute; what is counted from the first scrape on is extrapolated by a scrape or two.
     let per_minute = |count: f64| (0.9 * count / 60.0, 1.5 * count / 60.0);
     let abnormal = done.superseded / (done.superseded + done.closed_normally);
@@ -174,7 +175,7 @@ pub async fn queries_are_right(scraped: &Scraped, done: &Done) {
 }
 
 /// Everybody connected, at once; two of some twenty requests were answered with 503.
-pub async fn service_levels_are_right(scraped: &Scraped) {
+pub async fn service_levels_are_right(scraped: &Scraping) {
     scraped
         .within("mediaservice:setup_errors:ratio_rate5m", -0.2, 0.01)
         .await;

@@ -11,13 +11,12 @@ use reqwest::{Client, StatusCode};
 use serde_json::json;
 use tests::link::Conditions;
 use tests::process::TempDir;
+use tests::scraping::{PATIENCE, Scraping};
 use tests::{Link, MediaServer, wait_for};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-
-use crate::scraped::{PATIENCE, Scraped};
 
 const VP8: &[Codec] = &[Codec::Vp8];
 /// One way, of one viewer.
@@ -125,7 +124,7 @@ impl Traffic {
     }
 
     /// Each counter is seen by Prometheus before it goes on: a rate needs two values.
-    pub async fn happens(&self, scraped: &Scraped) -> Done {
+    pub async fn happens(&self, scraped: &Scraping) -> Done {
         let since = Instant::now();
         scraped.is("sum(media_sessions_created_total)", 1.0).await;
         let mut viewers = vec![self.watch(Some(&self.link)).await];

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use catalogue::dashboard::of_operator;
+use serde_json::json;
+use tests::process::Process;
+use tests::scraping::{Asked, Scraping, queries};
 use tests::{Kubectl, Metrics, operator, wait_for};
 
 use crate::service::{START, Service};
@@ -10,13 +14,29 @@ use crate::turn;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A scrape through the API server.
-pub fn scrape() -> anyhow::Result<Metrics> {
-    let path = format!(
+/// Where the API server passes on what the operator says.
+fn path() -> String {
+    format!(
         "/api/v1/namespaces/{}/services/mediaservice-operator:http/proxy/metrics",
         operator::NAMESPACE
-    );
-    Metrics::parse(&Kubectl::new(operator::NAMESPACE).run(&["get", "--raw", &path])?)
+    )
+}
+
+/// A scrape through the API server.
+pub fn scrape() -> anyhow::Result<Metrics> {
+    Metrics::parse(&Kubectl::new(operator::NAMESPACE).run(&["get", "--raw", &path()])?)
+}
+
+/// A Prometheus of the test's own that does so each second, and its way to the API server. What the chart's
+/// ServiceMonitor makes takes minutes to reach that of the cluster.
+async fn scraping() -> (Process, Scraping) {
+    let (proxy, address) = Kubectl::new(operator::NAMESPACE).proxy().await;
+    let job = json!({
+        "job_name": "mediaservice-operator",
+        "metrics_path": path(),
+        "static_configs": [{"targets": [address], "labels": {"namespace": operator::NAMESPACE}}],
+    });
+    (proxy, Scraping::start(job, json!([])).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,6 +53,7 @@ async fn the_operators_metrics_say_that_it_leads_what_it_asks_and_what_it_could_
         Ok::<_, anyhow::Error>(())
     })
     .await;
+    let (_proxy, scraping) = scraping().await;
     let service = Service::apply(
         "reconcile-metrics",
         "{media: {exposure: HostPort}, replicas: 0}",
@@ -106,4 +127,51 @@ async fn the_operators_metrics_say_that_it_leads_what_it_asks_and_what_it_could_
         Ok::<_, anyhow::Error>(())
     })
     .await;
+    is_refused(kubectl).await;
+    every_panel_has_data(&scraping).await;
+}
+
+/// The API server keeps the operator from making something.
+async fn is_refused(kubectl: &Kubectl) {
+    let quota = ["quota", "no-more", "--hard=count/statefulsets.apps=1"];
+    kubectl
+        .run(&[&["create"], &quota[..]].concat())
+        .expect("it can be made");
+    // Before that it refuses for another reason.
+    wait_for("the quota to be known", SOON, || async {
+        let known = kubectl.get(&["quota", "no-more"])?["status"]["used"].take();
+        ensure!(known["count/statefulsets.apps"] == "1", "{known}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    let second = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: second}\n\
+                  spec: {media: {exposure: HostPort}, replicas: 0}\n";
+    kubectl.apply(second).expect("the manifest is right");
+    wait_for("the refusal to be counted", SOON, || async {
+        let metrics = scrape()?;
+        let refused = [("verb", "patch"), ("code", "403")];
+        let refused = metrics.sum("mediaservice_operator_api_requests_total", &refused);
+        ensure!(refused > 0.0, "none yet");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+}
+
+/// The operator's dashboard, asked of a Prometheus that saw what was done here.
+async fn every_panel_has_data(scraping: &Scraping) {
+    let asked = queries(&of_operator(), &[("$namespace", operator::NAMESPACE)]);
+    assert!(asked.len() >= 14, "{}", asked.len());
+    scraping
+        .have_data(&asked.iter().collect::<Vec<&Asked>>())
+        .await;
+    let of = |title: &str| {
+        let asked = asked.iter().find(|asked| asked.title == title);
+        asked.map(|asked| &*asked.query).expect("a panel")
+    };
+    scraping.is(of("Leaders"), 1.0).await;
+    scraping.is(of("Definition missing"), 0.0).await;
+    let failed = of("Failed");
+    scraping
+        .becomes(failed, "some of them", |share| share > 0.0 && share < 1.0)
+        .await;
 }

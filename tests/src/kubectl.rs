@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::process::piped;
+use crate::process::{Process, piped};
+use crate::wait_for;
 
 /// A kubectl bound to one namespace; the cluster comes from `KUBECONFIG`.
 #[derive(Debug, Clone)]
@@ -56,6 +57,25 @@ impl Kubectl {
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
+    }
+
+    /// `kubectl proxy`: the API server at a port of loopback, without credentials, for as long as the process
+    /// is there. Returns the address too.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub async fn proxy(&self) -> (Process, String) {
+        let mut process = Process::start("proxy", &mut self.command(&["proxy", "--port=0"]));
+        let within = Duration::from_secs(30);
+        let address = wait_for("kubectl to serve", within, || {
+            assert!(process.ended().is_none(), "{}", process.log());
+            let log = process.log();
+            let address = log.split_once("Starting to serve on ");
+            let address = address.map(|(_, address)| address.trim().to_owned());
+            async move { address.ok_or(log) }
+        })
+        .await;
+        (process, address)
     }
 
     /// `kubectl get … -o json`.

@@ -28,6 +28,7 @@ pub mod process;
 pub mod prometheus;
 pub mod rabbit;
 pub mod recordings;
+pub mod scraping;
 pub mod server;
 pub mod site;
 pub mod truth;
