@@ -33,6 +33,17 @@ pub const OWN_LABELS: &[&str] = &[
     "short",
 ];
 
+/// Whether every Prometheus takes it for a label of an alert, and it is none of [`OWN_LABELS`]. A file of rules is
+/// refused as a whole for one that is not; values are templates there.
+pub fn is_alert_label(name: &str, value: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    name.bytes().all(word)
+        && name.starts_with(|c: char| !c.is_ascii_digit())
+        && !name.starts_with("__")
+        && !OWN_LABELS.contains(&name)
+        && !value.contains("{{")
+}
+
 /// The MediaService that expressions, titles and identifiers are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selector<'a> {

@@ -3,6 +3,7 @@
 //! Pure. The API server has applied the CEL rules already; what is checked here can only come from
 //! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
 
+use catalogue::rules::is_alert_label;
 use catalogue::rules::slo::{Objective, Objectives};
 use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -106,6 +107,10 @@ pub enum ValidateError {
     Host,
     #[error("spec.monitoring.sloTargets has {value}, not percent from 94 to below 100")]
     SloTarget { value: String },
+    #[error(
+        "spec.monitoring.prometheusRule.alertLabels has {label}; a name is letters, digits and _, begins neither with a digit nor with __, and is none that alerts have themselves, and a value has no {{{{"
+    )]
+    AlertLabel { label: String },
 }
 
 impl ValidateError {
@@ -138,6 +143,11 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         .map(|route| route.hostnames.is_empty());
     if no_host.or(no_hosts) == Some(true) {
         return Err(ValidateError::Host);
+    }
+    let mut labels = spec.monitoring.prometheus_rule.alert_labels.iter();
+    if let Some((name, value)) = labels.find(|(name, value)| !is_alert_label(name, value)) {
+        let label = format!("{name}: {value}");
+        return Err(ValidateError::AlertLabel { label });
     }
     Ok(ValidService {
         namespace: fetched

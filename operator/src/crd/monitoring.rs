@@ -53,18 +53,20 @@ impl Default for Monitoring {
 #[schemars(extend("x-kubernetes-validations" = rule("self.scrapeTimeoutSeconds <= self.intervalSeconds", "scrapeTimeoutSeconds must not be above intervalSeconds")))]
 pub struct ServiceMonitor {
     /// Whether to make one. Default true; without the API monitoring.coreos.com nothing is made
-    /// and the condition MonitoringReady says so.
+    /// and the condition MonitoringReady says so. False leaves the rules of prometheusRule: they then need a scrape
+    /// of yours that sets the labels namespace, mediaservice and pod, or MediaNoAcceptingPods fires for ever.
     pub enabled: bool,
     /// Labels by which your Prometheus selects. Default `release: kube-prometheus-stack`, what the
     /// chart of that name asks for. The condition MonitoringReady is false with reason NotSelected while
     /// no Prometheus takes the object, where Prometheus Operator says so in its status.bindings.
     pub labels: BTreeMap<String, String>,
-    /// Seconds between scrapes, 1-3600. Default 15. A pod keeps the series of an ended session for two
-    /// of them; it takes a new value when it starts the next time.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 3600", "intervalSeconds must be 1 to 3600")))]
+    /// Seconds between scrapes, 1-60. Default 15. Rules look back 5 minutes, and need some scrapes in that time; to
+    /// scrape more rarely, disable prometheusRule and bring rules of your own. A pod keeps the series of an ended
+    /// session for two of them; it takes a new value when it starts the next time.
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 60", "intervalSeconds must be 1 to 60: rules need some scrapes in 5 minutes")))]
     pub interval_seconds: i32,
     /// Seconds that a scrape may take, at most intervalSeconds. Default 10.
-    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 3600", "scrapeTimeoutSeconds must be 1 to 3600")))]
+    #[schemars(extend("x-kubernetes-validations" = rule("self >= 1 && self <= 60", "scrapeTimeoutSeconds must be 1 to 60")))]
     pub scrape_timeout_seconds: i32,
 }
 
@@ -83,7 +85,7 @@ impl Default for ServiceMonitor {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PrometheusRule {
-    /// Whether to make one. Default true.
+    /// Whether to make one. Default true. Without serviceMonitor it needs a scrape of yours, see there.
     pub enabled: bool,
     /// Labels by which your Prometheus selects. Default `release: kube-prometheus-stack`.
     pub labels: BTreeMap<String, String>,
@@ -98,7 +100,8 @@ pub struct PrometheusRule {
     #[schemars(length(max = 64))]
     pub disabled_alerts: Vec<BoundedString>,
     /// Labels that every alert gets beside its own, at most 16, such as `team: video`: what your Alertmanager
-    /// routes by. Default: none. A name must be one that your Prometheus takes for a label.
+    /// routes by. Default: none. A name is letters, digits and `_`, as every Prometheus takes it; a value is no
+    /// template.
     #[schemars(schema_with = "alert_labels")]
     pub alert_labels: BTreeMap<String, String>,
 }
@@ -115,7 +118,8 @@ impl Default for PrometheusRule {
     }
 }
 
-/// Bounded so that the API server can bound the cost of the rule over the names.
+/// Prometheus refuses a file of rules as a whole, for a label's name that it does not take and for a value that is
+/// no right template. Bounded so that the API server can bound the cost of the rule.
 fn alert_labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let own = OWN_LABELS.join("', '");
     schemars::json_schema!({
@@ -123,8 +127,13 @@ fn alert_labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxProperties": 16,
         "additionalProperties": {"type": "string", "maxLength": 253},
         "x-kubernetes-validations": rule(
-            &format!("self.all(k, !(k in ['{own}']))"),
-            &format!("prometheusRule.alertLabels must not have a name that alerts have themselves: {}", OWN_LABELS.join(", ")),
+            &format!(
+                "self.all(k, k.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !k.startsWith('__') && !(k in ['{own}']) && !self[k].contains('{{{{'))"
+            ),
+            &format!(
+                "each name of prometheusRule.alertLabels is letters, digits and _, begins neither with a digit nor with __, and is none that alerts have themselves: {}; no value has {{{{",
+                OWN_LABELS.join(", ")
+            ),
         ),
     })
 }
@@ -143,7 +152,8 @@ pub struct SloTargets {
     /// Default "99.9". A device that sends no video while its picture stands still makes gaps: aim lower for those.
     #[schemars(schema_with = "percent")]
     pub continuity: String,
-    /// Signalling requests that are not answered with 5xx. Default "99.9".
+    /// Signalling requests that neither fail nor find no room, of those that are right; while a pod drains they do not
+    /// count. Default "99.9".
     #[schemars(schema_with = "percent")]
     pub availability: String,
 }

@@ -1,5 +1,6 @@
 //! ConfigMaps with the dashboards of the metric catalogue, as Grafana's sidecar loads them.
 
+use catalogue::dashboard::{dashboards, dashboards_without_sessions};
 use catalogue::rules::Selector;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -12,7 +13,11 @@ pub fn build_dashboards(service: &ValidService) -> Vec<ConfigMap> {
         namespace: &service.namespace,
         service: &service.name,
     };
-    catalogue::dashboard::dashboards(&selector)
+    let dashboards = match service.spec.monitoring.per_session_series {
+        true => dashboards(&selector),
+        false => dashboards_without_sessions(&selector),
+    };
+    dashboards
         .into_iter()
         .map(|dashboard| {
             let name = format!("{}-dashboard-{}", service.name, dashboard.id);

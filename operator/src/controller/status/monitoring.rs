@@ -24,10 +24,11 @@ type State = Result<(&'static str, String), (&'static str, String)>;
 
 fn state(fetched: &Fetched, service: &ValidService, applied: bool) -> State {
     let wanted = &service.spec.monitoring;
-    let kinds = [
-        ("ServiceMonitor", wanted.service_monitor.enabled),
-        ("PrometheusRule", wanted.prometheus_rule.enabled),
-    ];
+    let (scraped, has_rules) = (
+        wanted.service_monitor.enabled,
+        wanted.prometheus_rule.enabled,
+    );
+    let kinds = [("ServiceMonitor", scraped), ("PrometheusRule", has_rules)];
     let wanted = kinds.into_iter().filter(|(_, wanted)| *wanted);
     let mut wanted = wanted.map(|(kind, _)| (kind, fetched.live.of_kind(kind)));
     if wanted.clone().next().is_none() {
@@ -54,7 +55,10 @@ fn state(fetched: &Fetched, service: &ValidService, applied: bool) -> State {
             if let Some(unread) = unread {
                 return Err(("NotSelected", unread));
             }
-            let message = "the objects that spec.monitoring asks for exist".to_owned();
+            let mut message = "the objects that spec.monitoring asks for exist".to_owned();
+            if has_rules && !scraped {
+                message += "; without a ServiceMonitor the rules need a scrape of yours that sets the labels namespace, mediaservice and pod, or MediaNoAcceptingPods fires for ever";
+            }
             Ok(("Created", message))
         }
     }

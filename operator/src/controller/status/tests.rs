@@ -355,6 +355,28 @@ fn objects_for_prometheus_that_nobody_takes_show_where_their_status_says_so() {
 }
 
 #[test]
+fn rules_without_a_scrape_say_what_they_need() {
+    let mut fetched = with_pod(fetched(1), true);
+    let said = |fetched: &Fetched| {
+        let status = applied(fetched);
+        assert_eq!(word(&status, "MonitoringReady"), is("True", "Created"));
+        message(&status, "MonitoringReady")
+    };
+    assert!(!said(&fetched).contains("scrape of yours"));
+    let monitoring = &mut fetched.service.spec.monitoring;
+    monitoring.service_monitor.enabled = false;
+    let message = said(&fetched);
+    assert!(
+        message.contains("the labels namespace, mediaservice and pod"),
+        "{message}"
+    );
+    let monitoring = &mut fetched.service.spec.monitoring;
+    monitoring.service_monitor.enabled = true;
+    monitoring.prometheus_rule.enabled = false;
+    assert!(!said(&fetched).contains("scrape of yours"));
+}
+
+#[test]
 fn the_time_of_a_condition_changes_only_with_its_status() {
     let mut fetched = with_pod(fetched(1), true);
     let first = applied(&fetched);

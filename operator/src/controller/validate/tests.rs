@@ -224,6 +224,34 @@ fn what_an_older_crd_let_through_is_refused_by_name() {
 }
 
 #[test]
+fn a_label_that_would_cost_all_rules_is_refused_by_name() {
+    let labelled = |name: &str, value: &str| {
+        let labels = serde_json::json!({name: value});
+        let spec = serde_json::json!({"monitoring": {"prometheusRule": {"alertLabels": labels}}});
+        validate(&fetched(spec)).map(drop)
+    };
+    let wrong = [
+        ("a.b", "x"),
+        ("a-b", "x"),
+        ("1a", "x"),
+        ("__x", "x"),
+        ("", "x"),
+        ("severity", "x"),
+        ("team", "{{ $labels.tier"),
+    ];
+    for (name, value) in wrong {
+        let label = format!("{name}: {value}");
+        assert_eq!(
+            labelled(name, value),
+            Err(ValidateError::AlertLabel { label })
+        );
+    }
+    for (name, value) in [("team", "video"), ("_t1", ""), ("Tier", "{ $ }")] {
+        assert_eq!(labelled(name, value), Ok(()), "{name}");
+    }
+}
+
+#[test]
 fn keys_of_an_identity_provider_need_no_secret_beside_the_cluster_key() {
     let keys = |spec: serde_json::Value| validate(&fetched(spec)).unwrap().keys;
     let plain = keys(serde_json::json!({}));
