@@ -453,8 +453,8 @@ impl Publisher {
             frame_rate = frame_rate.max(layer.figures.0);
         }
         let cells = &self.transport.cells;
-        self.loss.add(expected, lost);
-        cells.set_loss(self.loss.ratio());
+        self.loss.add(now, expected, lost);
+        cells.set_loss(self.loss.ratio(now));
         if let Some((_, bits)) = self.rates.roll(now) {
             cells.set_rates(frame_rate, bits);
         }

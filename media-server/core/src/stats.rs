@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 const TEMPORAL_IDS: usize = 8;
 /// A stream's rates are counted over this.
 const RATE_TIME: Duration = Duration::from_secs(1);
-/// Reports that the loss figure looks back on: ten seconds. One second holds some 200 packets,
-/// too few to tell 5 % from 4 %.
-const LOSS_REPORTS: usize = 10;
+/// Seconds that the loss figure looks back on. One holds some 200 packets, too few to tell 5 % from 4 %.
+const LOSS_SECONDS: usize = 10;
 
 /// Totals, and what came in the current window.
 #[derive(Debug, Default)]
@@ -106,26 +105,51 @@ impl TemporalCount {
     }
 }
 
-/// Loss over the last reports.
+/// Loss over the reports of the last ten seconds, however many they are.
 #[derive(Debug, Default)]
 pub(crate) struct Loss {
-    reports: [(u32, u32); LOSS_REPORTS],
-    next: usize,
+    began: Option<Instant>,
+    /// What the reports of one second say, each in the place of the second ten before it.
+    seconds: [LossSecond; LOSS_SECONDS],
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct LossSecond {
+    /// Since the first report.
+    second: u64,
+    expected: u64,
+    lost: u64,
 }
 
 impl Loss {
-    pub(crate) fn add(&mut self, expected: u32, lost: u32) {
-        self.reports[self.next] = (expected, lost.min(expected));
-        self.next = (self.next + 1) % LOSS_REPORTS;
+    pub(crate) fn add(&mut self, now: Instant, expected: u32, lost: u32) {
+        let second = whole_seconds(*self.began.get_or_insert(now), now);
+        let place = &mut self.seconds[second as usize % LOSS_SECONDS];
+        if place.second != second {
+            *place = LossSecond {
+                second,
+                ..LossSecond::default()
+            };
+        }
+        place.expected += u64::from(expected);
+        place.lost += u64::from(lost.min(expected));
     }
 
     /// 0 to 1; `None` while nothing was expected.
-    pub(crate) fn ratio(&self) -> Option<f64> {
-        let (expected, lost) = self.reports.iter().fold((0u64, 0u64), |sum, r| {
-            (sum.0 + u64::from(r.0), sum.1 + u64::from(r.1))
+    pub(crate) fn ratio(&self, now: Instant) -> Option<f64> {
+        let current = whole_seconds(self.began?, now);
+        let recent = self.seconds.iter();
+        let recent = recent.filter(|place| place.second + LOSS_SECONDS as u64 > current);
+        let (expected, lost) = recent.fold((0, 0), |sum, place| {
+            (sum.0 + place.expected, sum.1 + place.lost)
         });
         (expected > 0).then(|| lost as f64 / expected as f64)
     }
+}
+
+/// Rounded: reports that come each second do so a little early or late.
+fn whole_seconds(since: Instant, now: Instant) -> u64 {
+    (now.saturating_duration_since(since) + Duration::from_millis(500)).as_secs()
 }
 
 /// Interarrival jitter (RFC 3550 §6.4.1, appendix A.8).
@@ -192,13 +216,28 @@ mod tests {
     }
 
     #[test]
-    fn loss_looks_back_on_ten_reports() {
+    fn loss_looks_back_on_ten_seconds_however_often_reports_come() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
         let mut loss = Loss::default();
-        assert_eq!(loss.ratio(), None);
-        loss.add(100, 10);
-        assert_eq!(loss.ratio(), Some(0.1));
-        (0..LOSS_REPORTS).for_each(|_| loss.add(200, 0));
-        assert_eq!(loss.ratio(), Some(0.0));
+        assert_eq!(loss.ratio(start), None);
+        // Two streams, each with a report a second.
+        for second in 0..10 {
+            loss.add(at(second * 1_000), 100, 10);
+            loss.add(at(second * 1_000 + 300), 100, 0);
+        }
+        assert_eq!(loss.ratio(at(9_400)), Some(0.05));
+        // One that comes each five seconds.
+        let mut loss = Loss::default();
+        loss.add(at(0), 100, 50);
+        loss.add(at(5_000), 100, 0);
+        assert_eq!(loss.ratio(at(9_400)), Some(0.25));
+        assert_eq!(loss.ratio(at(10_000)), Some(0.0), "the first is over");
+        loss.add(at(10_000), 100, 0);
+        assert_eq!(loss.ratio(at(10_000)), Some(0.0));
+        // And then none.
+        assert_eq!(loss.ratio(at(19_400)), Some(0.0));
+        assert_eq!(loss.ratio(at(20_000)), None);
     }
 
     #[test]

@@ -429,8 +429,8 @@ impl Viewer {
                     self.transport.cells.set_rtt(rtt);
                 }
                 if let Some((expected, lost)) = track.handle_report(&block) {
-                    self.loss.add(expected, lost);
-                    self.transport.cells.set_loss(self.loss.ratio());
+                    self.loss.add(now, expected, lost);
+                    self.transport.cells.set_loss(self.loss.ratio(now));
                     self.congestion.handle_loss(expected, lost);
                 }
                 if track.kind == Kind::Video || self.tracks.len() == 1 {
@@ -490,6 +490,7 @@ impl Viewer {
         }
         self.count_second(now, out);
         let cells = &self.transport.cells;
+        cells.set_loss(self.loss.ratio(now));
         cells.set_totals(self.rates.packets, self.rates.bytes);
         cells.set_estimate(self.congestion.estimate());
         self.tell_of_media(out);

@@ -8,7 +8,7 @@
 //! seconds stay undecided until then, and are gaps if it is not.
 
 use super::Viewer;
-use crate::cells::{ShardCells, Watched};
+use crate::cells::{IceState, ShardCells, Watched};
 use crate::output::Output;
 use crate::pulse::Pulse;
 use crate::session::DISCONNECTED_AFTER;
@@ -34,14 +34,21 @@ impl Viewer {
         if self.orphaned.is_some() {
             self.quality.end(out.cells());
         } else if !self.tracks.is_empty() {
-            let (lost, has_all) = (self.loss.ratio(), self.has_all());
+            // What is sent reaches nobody then, though nothing says so but the silence.
+            self.quality.paused |= self.is_cut_off();
+            let (lost, has_all) = (self.loss.ratio(now), self.has_all());
             self.quality.second(now, lost, has_all, out.cells());
         }
     }
 
     /// Whether no picture of its device is kept from it.
     fn has_all(&self) -> bool {
-        self.is_ready() && !self.is_behind() && !self.congestion.is_cut() && !self.needs_keyframe()
+        let is_held_up = self.is_behind() || self.congestion.is_cut() || self.needs_keyframe();
+        self.is_ready() && !self.is_cut_off() && !is_held_up
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.transport.cells.ice_state() == IceState::Disconnected
     }
 }
 

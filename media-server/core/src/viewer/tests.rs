@@ -683,3 +683,37 @@ fn seconds_are_counted_by_what_the_viewer_was_sent_and_only_while_its_device_is_
     assert_eq!(watched(&stage)[2], 1, "5 of 100 were lost");
     assert_eq!(told(&stage).len(), 1);
 }
+
+#[test]
+fn seconds_of_a_viewer_that_is_cut_off_are_gaps_though_packets_are_sent_to_it() {
+    let mut stage = Stage::new(GCM);
+    let mut seq = 0;
+    let mut send = |stage: &mut Stage, seconds: u16| {
+        let before = watched(stage);
+        for _ in 0..seconds * 10 {
+            seq += 1;
+            let body = if seq == 1 { VP8_KEY } else { VP8_DELTA };
+            let timestamp = 9_000 * u32::from(seq);
+            stage.send(&packet(VIDEO_PT, seq, timestamp, 7, true, body));
+            stage
+                .bench
+                .run(ms(100), &mut stage.viewer, &mut stage.watcher, |_, _| false);
+        }
+        let after = watched(stage);
+        [0, 1, 2].map(|how| after[how] - before[how])
+    };
+    let [good, gap, _] = send(&mut stage, 13);
+    assert!(
+        good >= 12 && gap == 0,
+        "its checks may be lost: {good} {gap}"
+    );
+    send(&mut stage, 3);
+    assert_eq!(stage.cells.ice_state(), IceState::Disconnected);
+    assert_eq!(send(&mut stage, 5), [0, 5, 0]);
+    let check = stage.watcher.check(true);
+    stage
+        .bench
+        .feed(&mut stage.viewer, stage.watcher.addr, &check);
+    let [good, gap, _] = send(&mut stage, 5);
+    assert!(good >= 4 && gap <= 1, "it is back: {good} {gap}");
+}
