@@ -16,6 +16,7 @@ mod variables;
 
 use serde_json::Value;
 
+use crate::families::{FAMILIES, Family, Kind, Scope};
 use crate::rules::Selector;
 
 /// What panels about one MediaService select.
@@ -33,10 +34,6 @@ pub const EMPTY_WITHOUT: &[(&str, &str)] = &[
     ("media_events_retries_total", "spec.events"),
     ("media_events_dropped_total", "spec.events"),
     ("media_trace_spans_total", "spec.observability.otlpEndpoint"),
-    (
-        "media_metrics_series_folded_total",
-        "more series of a family than spec.monitoring.maxSeriesPerFamily",
-    ),
 ];
 
 /// One dashboard, ready for a ConfigMap.
@@ -67,6 +64,31 @@ pub fn dashboards(selector: &Selector<'_>) -> Vec<Dashboard> {
         json: build(selector),
     });
     built.collect()
+}
+
+/// The same where pods show no series of single sessions: without queries of gauges that each session has, and without
+/// panels that ask for nothing else.
+pub fn dashboards_without_sessions(selector: &Selector<'_>) -> Vec<Dashboard> {
+    let mut all = dashboards(selector);
+    for dashboard in &mut all {
+        let panels = dashboard.json["panels"].as_array_mut();
+        let panels = panels.expect("the builder makes a list");
+        panels.retain_mut(|panel| {
+            let Some(targets) = panel["targets"].as_array_mut() else {
+                return true;
+            };
+            targets.retain(|target| !needs_sessions(target["expr"].as_str().unwrap_or_default()));
+            !targets.is_empty()
+        });
+        panel::place(panels);
+    }
+    all
+}
+
+fn needs_sessions(query: &str) -> bool {
+    let gauge = |family: &&Family| family.scope == Scope::Session && family.kind == Kind::Gauge;
+    let mut gauges = FAMILIES.iter().filter(gauge);
+    gauges.any(|family| query.contains(&format!("{}{{", family.name)))
 }
 
 /// The operator's own, which its chart brings.

@@ -63,12 +63,12 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Requests that failed",
-                description: "Share of HTTP requests that ended in a 5xx status, last 5 minutes. The objective is at most 0.1 %.",
+                description: "Share of the right signalling requests that failed or found no room, last 5 minutes. The objective is at most 0.1 %, where sloTargets say nothing else.",
                 kind: Stat,
                 unit: Unit::Ratio,
                 queries: &[Query {
-                    expr: "sum(rate(media_http_requests_total{$S,status=~\"5..\"}[5m])) / sum(rate(media_http_requests_total{$S}[5m]))",
-                    legend: "5xx",
+                    expr: "sum(rate(media_signalling_total{$S,result=~\"failed|refused\"}[5m])) / sum(rate(media_signalling_total{$S,result=~\"ok|failed|refused\"}[5m]))",
+                    legend: "failed",
                 }],
                 red_from: Some(0.001),
             },

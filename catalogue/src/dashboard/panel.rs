@@ -137,7 +137,7 @@ pub struct Panel {
     pub kind: Kind,
     pub unit: Unit,
     pub queries: &'static [Query],
-    /// From here the value is shown red. None: there is no wrong value.
+    /// From here the value is shown red, or among lines above a dashed one. None: there is no wrong value.
     pub red_from: Option<f64>,
 }
 
@@ -176,36 +176,39 @@ pub fn model(head: Head, rows: &[Row], selection: &str) -> Value {
     })
 }
 
-/// Places rows and panels on the grid, left to right, and numbers them.
 fn layout(rows: &[Row], selection: &str) -> Vec<Value> {
-    let mut placed = Vec::new();
-    let (mut id, mut y) = (0, 0);
+    let mut all = Vec::new();
     for row in rows {
-        id += 1;
-        placed.push(json!({
-            "id": id, "type": "row", "title": row.title, "collapsed": false, "panels": [],
-            "gridPos": {"x": 0, "y": y, "w": COLUMNS, "h": 1},
+        all.push(json!({
+            "type": "row", "title": row.title, "collapsed": false, "panels": [],
+            "gridPos": {"w": COLUMNS, "h": 1},
         }));
-        y += 1;
-        let mut x = 0;
-        let mut height = 0;
-        for panel in row.panels {
-            let (w, h) = panel.kind.size();
-            if x + w > COLUMNS {
-                (x, y, height) = (0, y + height, 0);
-            }
-            id += 1;
-            placed.push(panel.model((id, x, y, w, h), selection));
-            height = height.max(h);
-            x += w;
-        }
-        y += height;
+        all.extend(row.panels.iter().map(|panel| panel.model(selection)));
     }
-    placed
+    place(&mut all);
+    all
+}
+
+/// Places rows and panels on the grid, left to right, and numbers them.
+pub fn place(panels: &mut [Value]) {
+    let (mut x, mut y, mut height) = (0, 0, 0);
+    for (id, panel) in (1..).zip(panels) {
+        let size = |side: &str| panel["gridPos"][side].as_u64().unwrap_or_default();
+        let (w, h) = (size("w"), size("h"));
+        if x + w > u64::from(COLUMNS) {
+            (x, y, height) = (0, y + height, 0);
+        }
+        panel["id"] = id.into();
+        panel["gridPos"]["x"] = x.into();
+        panel["gridPos"]["y"] = y.into();
+        height = height.max(h);
+        x += w;
+    }
 }
 
 impl Panel {
-    fn model(&self, (id, x, y, w, h): (u32, u32, u32, u32, u32), selection: &str) -> Value {
+    fn model(&self, selection: &str) -> Value {
+        let (w, h) = self.kind.size();
         let (source, variable) = self.kind.source();
         let datasource = json!({"type": source, "uid": variable});
         let targets: Vec<Value> = self
@@ -223,15 +226,22 @@ impl Panel {
         if let Some(value) = self.red_from {
             steps.push(json!({"color": "red", "value": value}));
         }
+        let mut defaults = json!({
+            "unit": self.unit.as_str(), "min": 0,
+            "thresholds": {"mode": "absolute", "steps": steps},
+        });
+        // Without it Grafana colours a number or a bar by its threshold, and shows none among lines.
+        if self.kind == Kind::Lines && self.red_from.is_some() {
+            defaults["custom"] = json!({"thresholdsStyle": {"mode": "dashed"}});
+        }
         json!({
-            "id": id,
             "type": self.kind.as_str(),
             "title": self.title,
             "description": self.description,
             "datasource": datasource,
-            "gridPos": {"x": x, "y": y, "w": w, "h": h},
+            "gridPos": {"w": w, "h": h},
             "fieldConfig": {
-                "defaults": {"unit": self.unit.as_str(), "min": 0, "thresholds": {"mode": "absolute", "steps": steps}},
+                "defaults": defaults,
                 "overrides": [],
             },
             "options": self.kind.options(),

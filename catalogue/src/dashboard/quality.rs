@@ -240,11 +240,11 @@ const ROWS: &[Row] = &[
             },
             Panel {
                 title: "Dropped of what comes in",
-                description: "Of what a pod receives, without what is withheld on purpose: the share that MediaDropsHigh looks at.",
+                description: "Of what a pod receives, without what is withheld on purpose and what strangers send: the share that MediaDropsHigh looks at.",
                 kind: Lines,
                 unit: Unit::Ratio,
                 queries: &[Query {
-                    expr: "sum by (pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full\"}[$__rate_interval])) / sum by (pod) (rate(media_packets_total{$S,direction=\"in\"}[$__rate_interval]))",
+                    expr: "sum by (pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full|malformed|unknown_address|stun_unauthenticated|stun_replay\"}[$__rate_interval])) / sum by (pod) (rate(media_packets_total{$S,direction=\"in\"}[$__rate_interval]))",
                     legend: "{{pod}}",
                 }],
                 red_from: Some(0.02),

@@ -170,6 +170,6 @@ const ROWS: &[Row] = &[
     row!(
         "Availability",
         "availability",
-        "Of signalling requests: those that were answered with 5xx."
+        "Of the signalling requests that were right: those that failed or found no room."
     ),
 ];

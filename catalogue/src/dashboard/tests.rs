@@ -167,6 +167,70 @@ fn every_line_has_a_name_of_its_own_in_its_panel() {
 }
 
 #[test]
+fn without_series_of_sessions_no_panel_asks_for_them_and_none_is_empty() {
+    let (mut all, mut left) = (0, 0);
+    for (with, without) in dashboards(&CAM)
+        .iter()
+        .zip(dashboards_without_sessions(&CAM))
+    {
+        let count = |dashboard: &Dashboard| dashboard.json["panels"].as_array().map(Vec::len);
+        all += count(with).expect("a list");
+        left += count(&without).expect("a list");
+        let mut places = std::collections::HashSet::new();
+        for panel in without.json["panels"].as_array().expect("a list") {
+            let at = &panel["gridPos"];
+            assert!(
+                places.insert((at["x"].as_u64(), at["y"].as_u64())),
+                "{panel}"
+            );
+            for query in panel["targets"].as_array().into_iter().flatten() {
+                let query = query["expr"].as_str().unwrap_or_default();
+                for series in crate::expr::names(query).series {
+                    let is_gauge_of_session = find(&series).is_some_and(|family| {
+                        family.scope == Scope::Session && family.kind == Kind::Gauge
+                    });
+                    assert!(!is_gauge_of_session, "{query}");
+                }
+            }
+            let is_row = panel["type"] == "row";
+            assert!(
+                is_row || panel["targets"] != serde_json::json!([]),
+                "{panel}"
+            );
+        }
+    }
+    assert!(left < all && left > all / 2, "{left} of {all}");
+}
+
+/// Thousands of sessions would be as many lines, of a dashboard that is opened first and asked again each half minute.
+#[test]
+fn no_panel_draws_a_line_for_each_session() {
+    for (dashboard, title, panel) in panels() {
+        for query in queries(&panel) {
+            let names = crate::expr::names(query);
+            let of_session = names
+                .series
+                .iter()
+                .any(|series| find(series).is_some_and(|f| f.scope == Scope::Session));
+            let few = [
+                "sum",
+                "max",
+                "min",
+                "count",
+                "quantile",
+                "histogram_quantile",
+                "topk",
+                "bottomk",
+            ];
+            let is_bounded = few
+                .iter()
+                .any(|function| names.functions.contains(*function));
+            assert!(!of_session || is_bounded, "{dashboard}: {title}: {query}");
+        }
+    }
+}
+
+#[test]
 fn a_family_that_may_be_empty_is_one_that_a_panel_asks_for() {
     for (family, needs) in EMPTY_WITHOUT {
         let asked = |panel: &Value| {

@@ -7,27 +7,27 @@ pub const ROW: Row = Row {
     panels: &[
         Panel {
             title: "Frame rate",
-            description: "Frames received from publishers and forwarded to viewers. One line a session.",
+            description: "Frames received from publishers and forwarded to viewers: the twenty sessions with the fewest.",
             kind: Lines,
             unit: Unit::FramesPerSecond,
             queries: &[Query {
-                expr: "media_video_frame_rate{$S}",
+                expr: "bottomk(20, media_video_frame_rate{$S})",
                 legend: "{{session_id}}",
             }],
             red_from: None,
         },
         Panel {
             title: "Bitrate",
-            description: "Video payload, and what a viewer's link has room for. Two lines a viewer, one a publisher.",
+            description: "Video payload, and what a viewer's link has room for: the twenty sessions with the most of the one, and with the least of the other.",
             kind: Lines,
             unit: Unit::BitsPerSecond,
             queries: &[
                 Query {
-                    expr: "media_video_bitrate_bps{$S}",
+                    expr: "topk(20, media_video_bitrate_bps{$S})",
                     legend: "{{session_id}}",
                 },
                 Query {
-                    expr: "media_bandwidth_estimate_bps{$S}",
+                    expr: "bottomk(20, media_bandwidth_estimate_bps{$S})",
                     legend: "{{session_id}} has room for",
                 },
             ],
@@ -35,33 +35,33 @@ pub const ROW: Row = Row {
         },
         Panel {
             title: "Packet loss",
-            description: "Publishers: gaps in what arrives. Viewers: what their receiver reports say.",
+            description: "Publishers: gaps in what arrives. Viewers: what their receiver reports say. The twenty sessions that lose the most.",
             kind: Lines,
             unit: Unit::Ratio,
             queries: &[Query {
-                expr: "media_packet_loss_ratio{$S}",
+                expr: "topk(20, media_packet_loss_ratio{$S})",
                 legend: "{{session_id}}",
             }],
             red_from: Some(0.05),
         },
         Panel {
             title: "Round trip",
-            description: "Between this service and the client.",
+            description: "Between this service and the client: the twenty sessions that are farthest away.",
             kind: Lines,
             unit: Unit::Milliseconds,
             queries: &[Query {
-                expr: "media_rtt_milliseconds{$S}",
+                expr: "topk(20, media_rtt_milliseconds{$S})",
                 legend: "{{session_id}}",
             }],
             red_from: Some(300.0),
         },
         Panel {
             title: "Jitter",
-            description: "Interarrival jitter (RFC 3550).",
+            description: "Interarrival jitter (RFC 3550): the twenty sessions with the most.",
             kind: Lines,
             unit: Unit::Milliseconds,
             queries: &[Query {
-                expr: "media_jitter_milliseconds{$S}",
+                expr: "topk(20, media_jitter_milliseconds{$S})",
                 legend: "{{session_id}}",
             }],
             red_from: None,

@@ -12,7 +12,7 @@ pub const ROW: Row = Row {
             unit: Unit::Count,
             queries: &[
                 Query {
-                    expr: "sum by (pod) (media_recordings{$S})",
+                    expr: "sum by (pod) (media_recordings_active{$S})",
                     legend: "{{pod}}",
                 },
                 Query {

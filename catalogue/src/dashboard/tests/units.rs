@@ -202,6 +202,13 @@ fn a_value_turns_red_where_the_list_says_and_where_its_alert_begins() {
             steps[0]["value"].is_null() && steps[0]["color"] == "green",
             "{title}"
         );
+        let drawn = &panel["fieldConfig"]["defaults"]["custom"]["thresholdsStyle"]["mode"];
+        let is_lines = panel["type"] == "timeseries";
+        assert_eq!(
+            drawn == "dashed",
+            is_lines && steps.len() > 1,
+            "{dashboard}: {title}: {drawn}"
+        );
         if let [_, red] = &steps[..] {
             assert_eq!(red["color"], "red", "{title}");
             let value = red["value"].as_f64().expect("a number");
