@@ -100,7 +100,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["role", "protocol", "result"],
-        "Session set-ups, by result: connected, failed (never connected), cancelled (closed by its owner before that), refused (overload or draining).",
+        "Session set-ups, by result: connected; failed (never connected, and was not ended by its client before it should have: 10 s after its POST, or 3 s where its device asked anew); cancelled (ended by its client, or with its device, before that); refused (overload or draining).",
     ),
     histogram(
         "media_setup_seconds",
@@ -330,7 +330,7 @@ pub const FAMILIES: &[Family] = &[
     ),
     // Recordings.
     family(
-        "media_recordings",
+        "media_recordings_active",
         Gauge,
         Unit::Count,
         &[],
@@ -380,6 +380,13 @@ pub const FAMILIES: &[Family] = &[
         Unit::Count,
         &[],
         "HTTP requests being handled.",
+    ),
+    family(
+        "media_signalling_total",
+        Counter,
+        Unit::Count,
+        &["result"],
+        "Requests about sessions and recordings (WHIP, WHEP, /api/media, WebSockets; not pages, lists of /api/v1, probes and unknown routes) by whose doing their answer is: ok; client, its own mistake, or it asked for what this server is not set up for, with whichever status; refused, there was no room or no media address; draining; failed, for want of a thread, a disk or the identity provider's keys.",
     ),
     family(
         "media_errors_total",
@@ -551,7 +558,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["family"],
-        "Label sets left out, or counted under the label value other, because a family was full.",
+        "Label sets left out, or counted under the label value other, because a family was full. Of a family of sessions they are counted as a session is admitted, for all its life.",
     ),
     family(
         "media_build_info",
@@ -587,6 +594,24 @@ mod tests {
                 family.name
             );
             assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    /// OpenMetrics announces a counter without its `_total`, and a part of a histogram is no family of its own.
+    #[test]
+    fn names_are_unique_in_openmetrics_too() {
+        let mut seen = HashSet::new();
+        for family in FAMILIES {
+            let name = family.name.strip_suffix("_total").unwrap_or(family.name);
+            let parts = match family.kind {
+                Kind::Histogram => vec!["", "_bucket", "_sum", "_count"],
+                Counter => vec!["", "_total"],
+                Gauge => vec![""],
+            };
+            for part in parts {
+                let name = format!("{name}{part}");
+                assert!(seen.insert(name.clone()), "{name} is there twice");
+            }
         }
     }
 

@@ -24,14 +24,16 @@ use crate::log::of_session;
 use crate::metrics::Metrics;
 use crate::outbound::OutboundError;
 use crate::recording::{FolderError, Recordings};
-use crate::registry::{Record, Registry, role_name};
+use crate::registry::{Protocol, Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::{GOODBYE_WITHIN, Sockets};
 use crate::trace::Traces;
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
-use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS};
+use catalogue::families::{
+    CLOSE_REASONS, FAMILIES, REFUSAL_LIMITS, SETUP_RESULTS, SIGNALLING_RESULTS, Scope,
+};
 use connections::Connections;
 use live::Live;
 use media_core::negotiated::Role;
@@ -73,6 +75,10 @@ const _: () = assert!(
         <= 24
         && REQUESTS_WITHIN.as_secs() + SPANS_WITHIN.as_secs() <= FLUSH_WITHIN.as_secs()
 );
+/// A set-up that takes longer has failed, whoever ends it: the objective of the indicator `setup`.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
+/// A device that asks anew after this time does so because its session did not connect.
+const ASKS_ANEW_AFTER: Duration = Duration::from_secs(3);
 /// A viewer that goes sooner has not waited long enough to say that there was nothing to see.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
@@ -221,11 +227,7 @@ impl App {
             record.created.elapsed().as_secs_f64(),
         );
         if !record.connected() {
-            let failed = begun
-                && matches!(
-                    reason,
-                    CloseReason::IceFailed | CloseReason::SetupTimeout | CloseReason::ErrorCleanup
-                );
+            let failed = begun && setup_failed(record, reason, Instant::now());
             count_setup(
                 self,
                 record.protocol,
@@ -251,6 +253,16 @@ impl App {
             seconds,
             "session closed"
         );
+    }
+}
+
+/// Whether a set-up that has ended without keys failed, and was not only given up by a client that is quick.
+fn setup_failed(record: &Record, reason: CloseReason, now: Instant) -> bool {
+    let took = record.setting_up(now);
+    match reason {
+        CloseReason::IceFailed | CloseReason::SetupTimeout | CloseReason::ErrorCleanup => true,
+        CloseReason::Superseded => took >= ASKS_ANEW_AFTER,
+        _ => took >= CONNECTS_WITHIN,
     }
 }
 
@@ -332,17 +344,7 @@ impl Server {
             shards,
             config,
         });
-        for limit in REFUSAL_LIMITS {
-            app.metrics
-                .touch("media_refused_total", &[limit], Instant::now());
-        }
-        for family in [
-            "media_ice_restarts_total",
-            "media_first_media_seconds",
-            "media_viewers_without_media_total",
-        ] {
-            app.metrics.touch(family, &[], Instant::now());
-        }
+        births_of_process(&app.metrics, Instant::now());
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
@@ -556,6 +558,34 @@ fn expire(metrics: &Metrics, registry: &Registry, grace: Duration, now: Instant)
     metrics.expire(now);
 }
 
+/// Makes what rules look at exist at 0, so that they see the first event of each, and a share of nothing is no gap.
+fn births_of_process(metrics: &Metrics, now: Instant) {
+    for limit in REFUSAL_LIMITS {
+        metrics.touch("media_refused_total", &[limit], now);
+    }
+    for result in SIGNALLING_RESULTS {
+        metrics.touch("media_signalling_total", &[result], now);
+    }
+    for family in [
+        "media_ice_restarts_total",
+        "media_first_media_seconds",
+        "media_viewers_without_media_total",
+    ] {
+        metrics.touch(family, &[], now);
+    }
+    for protocol in Protocol::ALL {
+        let role = role_name(protocol.role());
+        metrics.touch("media_setup_seconds", &[role], now);
+        for result in SETUP_RESULTS {
+            let labels = [role, protocol.as_str(), result];
+            metrics.touch("media_setup_total", &labels, now);
+        }
+    }
+    for family in FAMILIES.iter().filter(|f| f.scope != Scope::Process) {
+        metrics.touch("media_metrics_series_folded_total", &[family.name], now);
+    }
+}
+
 fn births(metrics: &Metrics, device: &str, now: Instant) {
     metrics.touch("media_sessions_created_total", &[device], now);
     for reason in CLOSE_REASONS {
@@ -575,7 +605,6 @@ pub fn random<const N: usize>() -> [u8; N] {
 pub(crate) mod tests {
     use super::*;
     use crate::metrics::text::Format;
-    use crate::registry::Protocol;
     use crate::registry::tests::record;
 
     /// What a started server shares, without anybody who serves.
@@ -588,6 +617,51 @@ pub(crate) mod tests {
         ];
         let config = crate::config::tests::load(&args, "", &[]).expect("right");
         Server::start(config).await.expect("it starts").app
+    }
+
+    #[test]
+    fn a_set_up_that_its_client_ends_has_failed_if_it_should_have_connected_by_then() {
+        let record = record(1, Protocol::Whep, "cam");
+        let failed = |reason, seconds| {
+            setup_failed(
+                &record,
+                reason,
+                record.asked() + Duration::from_secs(seconds),
+            )
+        };
+        for reason in [
+            CloseReason::IceFailed,
+            CloseReason::SetupTimeout,
+            CloseReason::ErrorCleanup,
+        ] {
+            assert!(failed(reason, 0), "{reason:?}");
+        }
+        assert!(!failed(CloseReason::Normal, 2));
+        assert!(!failed(CloseReason::Normal, 9));
+        assert!(failed(CloseReason::Normal, 10));
+        assert!(failed(CloseReason::PublisherGone, 11));
+        assert!(!failed(CloseReason::Superseded, 2));
+        assert!(failed(CloseReason::Superseded, 3));
+    }
+
+    #[tokio::test]
+    async fn what_rules_look_at_is_there_at_zero_before_anything_happens() {
+        let app = app().await;
+        let text = app.metrics.render(Format::Prometheus, |_| {});
+        for line in [
+            "media_signalling_total{result=\"failed\"} 0\n",
+            "media_setup_total{role=\"viewer\",protocol=\"whep\",result=\"failed\"} 0\n",
+            "media_setup_total{role=\"publisher\",protocol=\"whip\",result=\"connected\"} 0\n",
+            "media_setup_total{role=\"viewer\",protocol=\"sfu_subscriber\",result=\"refused\"} 0\n",
+            "media_setup_seconds_bucket{role=\"publisher\",le=\"10\"} 0\n",
+            "media_setup_seconds_bucket{role=\"viewer\",le=\"10\"} 0\n",
+            "media_metrics_series_folded_total{family=\"media_rtt_milliseconds\"} 0\n",
+            "media_metrics_series_folded_total{family=\"media_sessions_created_total\"} 0\n",
+        ] {
+            assert!(text.contains(line), "no {line}");
+        }
+        let setups = text.matches("\nmedia_setup_total{").count();
+        assert_eq!(setups, Protocol::ALL.len() * SETUP_RESULTS.len());
     }
 
     #[test]

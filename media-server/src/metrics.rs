@@ -14,7 +14,7 @@ pub mod text;
 pub mod totals;
 pub mod websocket;
 
-use catalogue::families::{FAMILIES, Family, Kind, Scope};
+use catalogue::families::{FAMILIES, Family, Kind, Scope, values};
 use exemplar::{Exemplar, Exemplars};
 use foldhash::fast::RandomState;
 use opentelemetry::trace::TraceId;
@@ -220,11 +220,19 @@ impl Metrics {
 
     fn insert(&self, cells: &Cells, key: String, labels: &[&str]) -> Option<Arc<Child>> {
         let family = cells.family;
+        debug_assert!(
+            are_known(family, labels),
+            "{} has values that rules know nothing of: {labels:?}",
+            family.name
+        );
         let mut children = cells
             .children
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let fold = children.len() >= self.max_series && !children.contains_key(&key);
+        // What counts the folded is as large as the table of families, and would count itself for ever.
+        let fold = family.name != FOLDED
+            && children.len() >= self.max_series
+            && !children.contains_key(&key);
         let key = if !fold {
             key
         } else if family.kind == Kind::Gauge {
@@ -294,6 +302,12 @@ fn lock(exemplars: &Mutex<Exemplars>) -> MutexGuard<'_, Exemplars> {
     exemplars.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether every value is one that the catalogue lists, where it lists some.
+fn are_known(family: &Family, labels: &[&str]) -> bool {
+    let mut pairs = family.labels.iter().zip(labels);
+    pairs.all(|(label, value)| values(family.name, label).is_none_or(|known| known.contains(value)))
+}
+
 /// `a="x",b="y"`, escaped.
 pub fn render_labels(names: &[&str], values: &[&str]) -> String {
     let mut text = String::new();
@@ -354,6 +368,30 @@ mod tests {
 
     fn text(metrics: &Metrics) -> String {
         metrics.render(Format::Prometheus, |_| {})
+    }
+
+    #[test]
+    fn the_count_of_the_folded_does_not_count_itself() {
+        let metrics = Metrics::new(1);
+        for family in FAMILIES {
+            metrics.touch(FOLDED, &[family.name], Instant::now());
+        }
+        let text = text(&metrics);
+        let series = text.matches(&format!("\n{FOLDED}{{")).count();
+        assert_eq!(series, FAMILIES.len());
+    }
+
+    #[test]
+    fn a_value_that_the_catalogue_does_not_list_is_not_known() {
+        let known = |name: &str, labels: &[&str]| {
+            let family = FAMILIES.iter().find(|family| family.name == name);
+            are_known(family.expect("in the catalogue"), labels)
+        };
+        assert!(known("media_signalling_total", &["failed"]));
+        assert!(!known("media_signalling_total", &["fine"]));
+        let setup = "media_setup_total";
+        assert!(known(setup, &["viewer", "anything", "failed"]));
+        assert!(!known(setup, &["viewer", "whep", "broken"]));
     }
 
     #[test]
@@ -450,12 +488,10 @@ mod tests {
         let metrics = Metrics::new(cap);
         // More than there is room for, with every value of what stays when a family folds.
         let ids: Vec<String> = (0..2 * cap).map(|id| id.to_string()).collect();
-        let kept: Vec<String> = (0..catalogue::families::CLOSE_REASONS.len())
-            .map(|value| value.to_string())
-            .collect();
+        let kept = catalogue::families::CLOSE_REASONS.iter();
         for family in FAMILIES.iter().filter(|f| f.scope == Scope::Device) {
-            for (id, kept) in ids.iter().zip(kept.iter().cycle()) {
-                let labels: Vec<&str> = family.labels.iter().map(|_| kept.as_str()).collect();
+            for (id, kept) in ids.iter().zip(kept.clone().cycle()) {
+                let labels: Vec<&str> = family.labels.iter().map(|_| *kept).collect();
                 let labels = [&[id.as_str()], &labels[1..]].concat();
                 metrics.touch(family.name, &labels, Instant::now());
             }

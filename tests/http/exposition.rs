@@ -47,12 +47,13 @@ async fn openmetrics_has_the_same_series_under_its_own_rules() {
     })
     .await;
     let (_, open) = scrape(&server, OPENMETRICS).await;
-    let mut announced = None;
+    let (mut announced, mut all) = (None, BTreeSet::new());
     let lines = open.strip_suffix("# EOF\n").expect("an end").lines();
     for line in lines {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("a kind");
             assert!(!name.ends_with("_total"), "{line}");
+            assert!(all.insert(name), "{name} is announced twice");
             announced = Some((name.to_owned(), kind.to_owned()));
         } else if !line.starts_with("# HELP ") {
             let (name, kind) = announced.as_ref().expect("announced first");

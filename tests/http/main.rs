@@ -19,6 +19,7 @@ mod operations;
 mod recordings;
 mod requests;
 mod restart;
+mod service_levels;
 mod signalling;
 mod sockets;
 mod table;

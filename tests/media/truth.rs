@@ -38,8 +38,8 @@ async fn every_promised_family_says_what_was_done() {
     // Alone: it keeps the machine busy, and sets the clock on by hours.
     let process = process::rows(&set).await;
     let durations = sessions::durations(&set).await;
-    let leaks = [process::no_leak(&set).await, process::leak()];
-    let rest = [vec![drained, limited], leaks.to_vec()].concat();
+    // That a leak is told needs one, and none is known: a unit test of the server makes it, and no row says so.
+    let rest = vec![drained, limited, process::no_leak(&set).await];
     check(
         &PROMISED,
         &[tasks, quality, requests, sessions, process, durations, rest].concat(),

@@ -131,6 +131,9 @@ impl Traffic {
         for _ in 0..3 {
             viewers.push(self.watch(None).await);
         }
+        // A service that nothing has failed of has a share.
+        let failed = "mediaservice:availability_errors:ratio_rate5m";
+        scraped.is(failed, 0.0).await;
         let full = self.post("/whep/cam-1", "application/sdp", VIEW).await;
         assert_eq!(full, StatusCode::SERVICE_UNAVAILABLE);
         let refused = "sum(media_http_requests_total{status=\"503\"})";

@@ -10,7 +10,7 @@ mod cases;
 use serde_json::{Value, json};
 
 pub use burns::BURN_CASES;
-pub use cases::{CASES, OPERATOR_CASES};
+pub use cases::{CASES, OPERATOR_CASES, QUIET};
 
 /// One alert: silent up to the minute before it is due, firing then, and silent again. A number is a
 /// minute from the beginning.
@@ -33,6 +33,17 @@ pub struct Case {
     pub description: &'static str,
 }
 
+/// What an alert says nothing about, though it looks alike; written as in [`Case`].
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    pub what: &'static str,
+    pub alert: &'static str,
+    pub series: &'static [(&'static str, &'static str)],
+}
+
+/// Minutes that it is looked at.
+const QUIET_FOR: u64 = 30;
+
 /// Rules that promtool shall try.
 pub struct Rules<'a> {
     /// `spec.groups` of the PrometheusRule.
@@ -46,11 +57,14 @@ pub struct Rules<'a> {
 impl Rules<'_> {
     /// What `promtool test rules` reads, for rules that lie in `file` beside it. Summary and runbook are
     /// those of the rule: they have no template.
-    pub fn document(&self, file: &str, cases: &[Case]) -> Value {
+    pub fn document(&self, file: &str, cases: &[Case], quiet: &[Quiet]) -> Value {
         let groups = self.groups.as_array().into_iter().flatten();
         // Alerts are about what other groups record.
         let order: Vec<&Value> = groups.map(|group| &group["name"]).collect();
-        let tests: Vec<Value> = cases.iter().map(|case| self.test(case)).collect();
+        let loud = cases.iter().map(|case| self.test(case));
+        let tests: Vec<Value> = loud
+            .chain(quiet.iter().map(|quiet| self.silence(quiet)))
+            .collect();
         json!({
             "rule_files": [file],
             "evaluation_interval": "1m",
@@ -66,12 +80,22 @@ impl Rules<'_> {
         json!({
             "name": format!("{} {}", case.alert, case.labels),
             "interval": "1m",
-            "input_series": self.series(case),
+            "input_series": self.series(case.series),
             "alert_rule_test": [
                 at(case.fires - 1, json!([])),
                 at(case.fires, fires),
                 at(case.ends, json!([])),
             ],
+        })
+    }
+
+    fn silence(&self, quiet: &Quiet) -> Value {
+        let at = |minute: u64| json!({"eval_time": format!("{minute}m"), "alertname": quiet.alert, "exp_alerts": []});
+        json!({
+            "name": format!("{}: {}", quiet.alert, quiet.what),
+            "interval": "1m",
+            "input_series": self.series(quiet.series),
+            "alert_rule_test": (1..=QUIET_FOR).map(at).collect::<Vec<_>>(),
         })
     }
 
@@ -87,8 +111,8 @@ impl Rules<'_> {
         annotations
     }
 
-    fn series(&self, case: &Case) -> Vec<Value> {
-        let mut all = case.series.to_vec();
+    fn series(&self, series: &[(&'static str, &'static str)]) -> Vec<Value> {
+        let mut all = series.to_vec();
         let twin = !all.iter().any(|(series, _)| series.contains("@other"));
         let mut written = Vec::new();
         for (series, values) in &mut all {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::dashboard::{dashboards, of_operator};
-use crate::families::{FAMILIES, find};
+use crate::families::{FAMILIES, find, values};
 use crate::operator;
-use crate::rules::slo::{OBJECTIVE, SLIS, WINDOWS};
+use crate::rules::slo::{BURNS, OBJECTIVE, SLIS, WINDOWS};
 use crate::rules::{ALERTS, OPERATOR_ALERTS, OWN_LABELS, Selector, rule_groups};
 use serde_json::Value;
 
@@ -23,7 +23,13 @@ fn is_recorded(series: &str) -> bool {
     let mut shares = SLIS
         .iter()
         .flat_map(|sli| WINDOWS.iter().map(|window| sli.series(window)));
-    series == OBJECTIVE || shares.any(|share| share == series)
+    let mut counts = SLIS.iter().flat_map(|sli| {
+        let woken = BURNS.iter().filter(|burn| burn.wakes());
+        woken.map(|burn| sli.count(burn.long))
+    });
+    series == OBJECTIVE
+        || shares.any(|share| share == series)
+        || counts.any(|count| count == series)
 }
 
 fn set(words: &[&str]) -> BTreeSet<String> {
@@ -101,6 +107,65 @@ fn every_family_is_in_a_rule_or_a_panel_or_is_exempt_by_name() {
             "{}",
             family.name
         );
+    }
+}
+
+/// Labels whose values nobody can list.
+const OPEN: &[(&str, &str)] = &[
+    ("media_http_requests_total", "path"),
+    ("media_http_requests_total", "status"),
+];
+
+/// Matchers of values that there are not: every part of an alternative is one value.
+fn unknown_values(expr: &str) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut parts = expr.split('{').peekable();
+    while let Some(part) = parts.next() {
+        let Some(matchers) = parts.peek().and_then(|next| next.split('}').next()) else {
+            break;
+        };
+        let series = part.rsplit(|c| !is_name(c)).next().unwrap_or_default();
+        let Some(family) = find(series) else { continue };
+        for matcher in matchers.split("\",") {
+            let Some((label, value)) = matcher.trim_end_matches('"').split_once('"') else {
+                continue;
+            };
+            let label = label.trim_end_matches(['=', '!', '~']);
+            if TARGET_LABELS.contains(&label) || OPEN.contains(&(family.name, label)) {
+                continue;
+            }
+            let known = values(family.name, label).unwrap_or_default();
+            let wrong = value.split('|').filter(|value| !known.contains(value));
+            unknown.extend(wrong.map(|value| format!("{}: {label} {value}", family.name)));
+        }
+    }
+    unknown
+}
+
+#[test]
+fn a_value_that_there_is_not_is_found() {
+    let of = |matchers: &str| {
+        unknown_values(&format!(
+            "rate(media_viewer_seconds_total{{{matchers}}}[5m]) / x"
+        ))
+    };
+    assert_eq!(of("namespace=\"a\",quality=~\"gap|loss\""), [""; 0]);
+    assert_eq!(
+        of("quality=\"bad\""),
+        ["media_viewer_seconds_total: quality bad"]
+    );
+    assert_eq!(of("pod=\"a\",quality!~\"gap|bad\"").len(), 1);
+    let second = "sum(media_active_sessions{pod=\"x\"}) / sum(rate(media_drops_total{where=\"nowhere\"}[5m]))";
+    assert_eq!(unknown_values(second), ["media_drops_total: where nowhere"]);
+}
+
+#[test]
+fn every_expression_chooses_among_the_values_that_there_are() {
+    let pages = queries_of_pages().into_iter();
+    let pages = pages.flat_map(|(_, queries)| queries.into_iter().map(|(_, query)| query));
+    for expr in all_expressions().into_iter().chain(pages) {
+        assert_eq!(unknown_values(&expr), [""; 0], "{expr}");
     }
 }
 
@@ -250,7 +315,9 @@ fn a_query_of_a_runbook_of_a_media_service_selects_one() {
         let of_operator = page.starts_with("MediaOperator") || page == "monitoring";
         for (_, query) in queries.iter().filter(|_| !of_operator) {
             for series in names(query).series {
-                let selected = query.contains(&format!("{series}{{mediaservice=\"cam\""));
+                // Another of that name may be in another namespace, with pods of the same names.
+                let of_one = "namespace=\"media\",mediaservice=\"cam\"";
+                let selected = query.contains(&format!("{series}{{{of_one}"));
                 assert!(
                     selected || series.starts_with("mediaservice_operator"),
                     "{page}: {query}"

@@ -105,10 +105,11 @@ pub const ALERTS: &[Alert] = &[
         runbook: "MediaDropsHigh",
         // Every viewer that joins waits for a keyframe, one without the device's codec for ever, and one
         // on a narrow link or a slow TCP connection now and then: what is withheld from them was meant
-        // to be.
+        // to be. Four causes are datagrams of strangers; and a few of any are nobody's picture.
         expr: concat!(
-            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full\"}[5m]))",
+            "sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full|malformed|unknown_address|stun_unauthenticated|stun_replay\"}[5m]))",
             " / sum by (namespace, mediaservice, pod) (rate(media_packets_total{$S,direction=\"in\"}[5m])) > 0.02",
+            " and sum by (namespace, mediaservice, pod) (rate(media_drops_total{$S,where!~\"no_keyframe|codec_mismatch|congestion|tcp_full|malformed|unknown_address|stun_unauthenticated|stun_replay\"}[5m])) > 1",
         ),
         lasts: "5m",
         severity: Severity::Warning,
@@ -172,11 +173,13 @@ pub const ALERTS: &[Alert] = &[
     Alert {
         name: "MediaSeriesFolded",
         runbook: "MediaSeriesFolded",
-        expr: "sum by (namespace, mediaservice, family) (increase(media_metrics_series_folded_total{$S}[15m])) > 0",
-        lasts: "15m",
+        // Sessions are counted once, as they are admitted: it is told for an hour after the last one, though they
+        // may last for longer.
+        expr: "sum by (namespace, mediaservice, family) (increase(media_metrics_series_folded_total{$S}[1h])) > 0",
+        lasts: "5m",
         severity: Severity::Warning,
         summary: "A metric family has more series than its cap",
-        description: "Family {{ $labels.family }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
+        description: "In the last hour family {{ $labels.family }} of {{ $labels.namespace }}/{{ $labels.mediaservice }} went beyond its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
     },
     Alert {
         name: "MediaEventsDropped",

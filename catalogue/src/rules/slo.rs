@@ -16,61 +16,72 @@ pub struct Sli {
     pub name: &'static str,
     /// Name of its alerts, and of their one runbook.
     pub alert: &'static str,
-    /// The failed share. `$S` stands for matchers, `$W` for a window.
-    pub errors: &'static str,
+    /// What failed of [`Self::all`]. `$S` stands for matchers, `$W` for a window, `$R` for `rate` or `increase`.
+    pub bad: &'static str,
+    pub all: &'static str,
+    /// With fewer failures in the long window nobody is woken: on a quiet service one is a large share.
+    floor: u32,
     /// What is spent too fast, for a summary.
     pub summary: &'static str,
     /// What the value is a share of, for a description; goes on with the objective.
     failed: &'static str,
 }
 
-/// Every indicator. A session that was refused or given up by its client says nothing about setting up; requests for
-/// probes and scrapes would make the share of failed ones small on a quiet service. A still screen is watched as well
-/// as a moving one: without its seconds, one device that loses its network among a hundred that stand still would be
-/// all that there is.
+/// Every indicator. A session that was refused or given up by its client says nothing about setting up. Of requests
+/// those count that were right: mistakes of clients, answered with 5xx or not, are no fault of the service and no proof
+/// that it works, and a pod that drains is told of by other alerts. A still screen is watched as well as a moving one:
+/// without its seconds, one device that loses its network among a hundred that stand still would be all that there is.
 ///
 /// Prometheus 3 writes a whole bound as `10.0`, Prometheus 2 as it was scraped.
 pub const SLIS: &[Sli] = &[
     Sli {
         name: "setup",
         alert: "MediaSetupBurn",
-        errors: concat!(
-            "1 - sum by (namespace, mediaservice) (rate(media_setup_seconds_bucket{$S,le=~\"10|10.0\"}[$W]))",
-            " / sum by (namespace, mediaservice) (rate(media_setup_total{$S,result=~\"connected|failed\"}[$W]))",
+        // Where none has connected, of a server before this one, the buckets are not there.
+        bad: concat!(
+            "sum by (namespace, mediaservice) ($R(media_setup_total{$S,result=~\"connected|failed\"}[$W]))",
+            " - (sum by (namespace, mediaservice) ($R(media_setup_seconds_bucket{$S,le=~\"10|10.0\"}[$W]))",
+            " or 0 * sum by (namespace, mediaservice) ($R(media_setup_total{$S,result=~\"connected|failed\"}[$W])))",
         ),
+        all: "sum by (namespace, mediaservice) ($R(media_setup_total{$S,result=~\"connected|failed\"}[$W]))",
+        floor: 5,
         summary: "Sessions fail to connect so often that the month's error budget runs out early",
         failed: "of the sessions of {{ $labels.namespace }}/{{ $labels.mediaservice }} did not connect within 10 s",
     },
     Sli {
         name: "latency",
         alert: "MediaLatencyBurn",
-        errors: concat!(
-            "1 - sum by (namespace, mediaservice) (rate(media_first_media_seconds_bucket{$S,le=~\"1|1.0\"}[$W]))",
-            " / (sum by (namespace, mediaservice) (rate(media_first_media_seconds_count{$S}[$W]))",
-            " + sum by (namespace, mediaservice) (rate(media_viewers_without_media_total{$S}[$W])))",
+        bad: concat!(
+            "sum by (namespace, mediaservice) ($R(media_first_media_seconds_count{$S}[$W]))",
+            " + sum by (namespace, mediaservice) ($R(media_viewers_without_media_total{$S}[$W]))",
+            " - sum by (namespace, mediaservice) ($R(media_first_media_seconds_bucket{$S,le=~\"1|1.0\"}[$W]))",
         ),
+        all: concat!(
+            "(sum by (namespace, mediaservice) ($R(media_first_media_seconds_count{$S}[$W]))",
+            " + sum by (namespace, mediaservice) ($R(media_viewers_without_media_total{$S}[$W])))",
+        ),
+        floor: 5,
         summary: "Viewers wait so long for the first media that the month's error budget runs out early",
         failed: "of the viewers of {{ $labels.namespace }}/{{ $labels.mediaservice }} got no media within 1 s",
     },
     Sli {
         name: "continuity",
         alert: "MediaContinuityBurn",
-        errors: concat!(
-            "sum by (namespace, mediaservice) (rate(media_viewer_seconds_total{$S,quality=~\"gap|loss\"}[$W]))",
-            " / sum by (namespace, mediaservice) (rate(media_viewer_seconds_total{$S}[$W]))",
-        ),
+        bad: "sum by (namespace, mediaservice) ($R(media_viewer_seconds_total{$S,quality=~\"gap|loss\"}[$W]))",
+        all: "sum by (namespace, mediaservice) ($R(media_viewer_seconds_total{$S}[$W]))",
+        // Seconds: half of what the only viewer of a device sees when that device's network dies.
+        floor: 15,
         summary: "Pictures stand still or break so often that the month's error budget runs out early",
         failed: "of the time that {{ $labels.namespace }}/{{ $labels.mediaservice }} was watched had a gap of 1 s or a loss of 5 %",
     },
     Sli {
         name: "availability",
         alert: "MediaAvailabilityBurn",
-        errors: concat!(
-            "sum by (namespace, mediaservice) (rate(media_http_requests_total{$S,path!~\"/metrics|/health|/livez|/readyz|/load\",status=~\"5..\"}[$W]))",
-            " / sum by (namespace, mediaservice) (rate(media_http_requests_total{$S,path!~\"/metrics|/health|/livez|/readyz|/load\"}[$W]))",
-        ),
-        summary: "Signalling answers 5xx so often that the month's error budget runs out early",
-        failed: "of the signalling requests of {{ $labels.namespace }}/{{ $labels.mediaservice }} end in a 5xx status",
+        bad: "sum by (namespace, mediaservice) ($R(media_signalling_total{$S,result=~\"failed|refused\"}[$W]))",
+        all: "sum by (namespace, mediaservice) ($R(media_signalling_total{$S,result=~\"ok|failed|refused\"}[$W]))",
+        floor: 5,
+        summary: "Signalling fails or is refused so often that the month's error budget runs out early",
+        failed: "of the right signalling requests of {{ $labels.namespace }}/{{ $labels.mediaservice }} fail or find no room",
     },
 ];
 
@@ -173,6 +184,12 @@ pub struct Burn {
     severity: Severity,
 }
 
+impl Burn {
+    pub fn wakes(&self) -> bool {
+        self.severity == Severity::Critical
+    }
+}
+
 pub const BURNS: &[Burn] = &[
     Burn {
         factor: "14.4",
@@ -204,13 +221,26 @@ pub const BURNS: &[Burn] = &[
     },
 ];
 
-/// Rules that record the failed share of every indicator over every window, and the objectives.
+/// Rules that record the failed share of every indicator over every window, how many failed over those that somebody
+/// is woken by, and the objectives.
 pub(super) fn recordings(selector: &Selector<'_>, objectives: &Objectives) -> Vec<Value> {
+    let of = |template: &str, function: &str, window: &str| {
+        let template = template.replace("$R", function).replace("$W", window);
+        expand(&template, selector)
+    };
     let shares = SLIS.iter().flat_map(|sli| {
         WINDOWS.iter().map(|window| {
             json!({
                 "record": sli.series(window),
-                "expr": expand(sli.errors, selector).replace("$W", window),
+                "expr": format!("({}) / {}", of(sli.bad, "rate", window), of(sli.all, "rate", window)),
+            })
+        })
+    });
+    let counts = SLIS.iter().flat_map(|sli| {
+        BURNS.iter().filter(|burn| burn.wakes()).map(|burn| {
+            json!({
+                "record": sli.count(burn.long),
+                "expr": of(sli.bad, "increase", burn.long),
             })
         })
     });
@@ -225,7 +255,7 @@ pub(super) fn recordings(selector: &Selector<'_>, objectives: &Objectives) -> Ve
             },
         })
     });
-    shares.chain(aims).collect()
+    shares.chain(counts).chain(aims).collect()
 }
 
 /// Alerts for every indicator and pair of windows.
@@ -240,6 +270,11 @@ impl Sli {
     /// Name of the recorded series over a window.
     pub fn series(&self, window: &str) -> String {
         format!("mediaservice:{}_errors:ratio_rate{window}", self.name)
+    }
+
+    /// Name of the recorded number of failures over a window.
+    pub fn count(&self, window: &str) -> String {
+        format!("mediaservice:{}_failed:increase{window}", self.name)
     }
 
     /// What a share is of, for a page: names no MediaService.
@@ -269,7 +304,12 @@ impl Sli {
             let budget = objective.budget();
             format!("{series}{{{}}} > {factor} * {budget}", selector.matchers())
         };
-        rule["expr"] = format!("{} and {}", over(burn.long), over(burn.short)).into();
+        let mut expr = format!("{} and {}", over(burn.long), over(burn.short));
+        if burn.wakes() {
+            let (count, floor) = (self.count(burn.long), self.floor);
+            expr += &format!(" and {count}{{{}}} >= {floor}", selector.matchers());
+        }
+        rule["expr"] = expr.into();
         rule["annotations"]["description"] = format!(
             "{{{{ $value | humanizePercentage }}}} {}; the objective is at most {} % over 30 days.",
             self.failed,
@@ -341,11 +381,24 @@ mod tests {
             assert!(usual.contains(series) && changed.contains(series));
             assert_eq!(usual.matches(&format!(" > {factor} * 0.05")).count(), 2);
             assert_eq!(changed.matches(&format!(" > {factor} * 0.025")).count(), 2);
-            assert_eq!(changed.matches(&format!(" > {factor} * 0.001 ")).count(), 2);
+            assert_eq!(changed.matches(&format!(" > {factor} * 0.001")).count(), 4);
         }
         assert_eq!(changed.matches("at most 2.5 % over 30 days").count(), 4);
         assert!(changed.contains("vector(0.975)") && usual.contains("vector(0.95)"));
         assert!(!changed.contains("vector(0.95)") && !changed.contains("* 0.05"));
+    }
+
+    #[test]
+    fn somebody_is_woken_by_a_share_and_a_number_and_told_by_a_share() {
+        let cam = Selector {
+            namespace: "media",
+            service: "cam",
+        };
+        for rule in burn_alerts(&cam, &Options::default()) {
+            let expr = rule["expr"].as_str().expect("an expression");
+            let critical = rule["labels"]["severity"] == "critical";
+            assert_eq!(expr.contains("_failed:increase"), critical, "{expr}");
+        }
     }
 
     #[test]

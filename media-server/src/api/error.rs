@@ -89,6 +89,33 @@ pub enum ApiError {
 pub struct ErrorKind {
     pub kind: &'static str,
     pub limit: Option<&'static str>,
+    pub fault: Fault,
+}
+
+/// Whose doing it is that a request was not answered as its client wished. Follows from the cause, not from the
+/// status: the older API answers mistakes of its clients with 500.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Its own, or it asked for what this server is not set up for.
+    Client,
+    /// The request was right, and there was no room for it or no address to give.
+    Refused,
+    /// The request was right, and this server is about to stop.
+    Draining,
+    /// What a right request needs failed.
+    Server,
+}
+
+impl Fault {
+    /// Value of the label `result` of `media_signalling_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Client => "client",
+            Fault::Refused => "refused",
+            Fault::Draining => "draining",
+            Fault::Server => "failed",
+        }
+    }
 }
 
 impl ApiError {
@@ -164,6 +191,19 @@ impl ApiError {
             ApiError::Bug => "bug",
             ApiError::IfMatchMissing => "if_match_missing",
             ApiError::IfMatchStale { .. } => "if_match_stale",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            ApiError::Draining => Fault::Draining,
+            ApiError::Limit(_)
+            | ApiError::Handshakes
+            | ApiError::EventStreams
+            | ApiError::Sockets
+            | ApiError::NoAddress => Fault::Refused,
+            error if error.status().is_server_error() => Fault::Server,
+            _ => Fault::Client,
         }
     }
 
@@ -289,7 +329,110 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(ErrorKind {
             kind: self.kind(),
             limit: self.limit(),
+            fault: self.fault(),
         });
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::media::MediaError;
+    use super::recordings::RecordingError;
+    use super::*;
+    use crate::recording::StartError;
+    use std::io;
+
+    fn of(response: Response) -> (StatusCode, ErrorKind) {
+        let kind = response.extensions().get::<ErrorKind>();
+        (response.status(), *kind.expect("every error has one"))
+    }
+
+    /// Every error whose status says that it is the server's fault.
+    fn failures() -> Vec<(StatusCode, ErrorKind)> {
+        let start = |error: StartError| RecordingError::from(error).into_response();
+        let disk = || io::Error::other("no");
+        let of_recordings = [
+            start(StartError::Off),
+            start(StartError::Busy {
+                most: 64,
+                of: "the server",
+            }),
+            start(StartError::Full { limit: 1 }),
+            start(StartError::Disk(disk())),
+            start(StartError::Shard(MailboxError::Full)),
+            RecordingError::Stop { id: "x".into() }.into_response(),
+            RecordingError::Delete(disk()).into_response(),
+            RecordingError::Read(disk()).into_response(),
+            RecordingError::Cleanup(disk()).into_response(),
+        ];
+        let of_older = [
+            MediaError::internal("TURN service not configured", None),
+            MediaError::internal("Failed to create session", Some(ApiError::Draining)),
+            MediaError::internal(
+                "Failed to create session",
+                Some(ApiError::Busy(MailboxError::Timeout)),
+            ),
+        ];
+        let of_all = [
+            ApiError::Unauthorized(AuthError::NoKeys),
+            ApiError::Limit(AdmitError::Sessions(1)),
+            ApiError::Handshakes,
+            ApiError::Busy(MailboxError::Full),
+            ApiError::Draining,
+            ApiError::EventStreams,
+            ApiError::Sockets,
+            ApiError::NoAddress,
+        ];
+        let of_older = of_older.map(IntoResponse::into_response);
+        let of_all = of_all.map(IntoResponse::into_response);
+        let all = of_recordings.into_iter().chain(of_older).chain(of_all);
+        all.map(of).collect()
+    }
+
+    #[test]
+    fn the_runbook_of_availability_names_every_error_with_a_status_of_the_servers() {
+        let page = include_str!("../../../docs/runbooks/MediaAvailabilityBurn.md");
+        for (status, ErrorKind { kind, fault, .. }) in failures() {
+            assert!(status.is_server_error(), "{kind}");
+            let mut rows = page.lines().filter(|line| line.starts_with("| `"));
+            let row = rows.find(|row| {
+                row.split('|')
+                    .nth(1)
+                    .is_some_and(|types| types.contains(&format!("`{kind}`")))
+            });
+            let row = row.unwrap_or_else(|| panic!("no row for {kind}"));
+            let counts = matches!(fault, Fault::Server | Fault::Refused);
+            let told = row.contains(&format!(" {}", fault.as_str()));
+            assert!(told || !counts, "{kind}: {row}");
+        }
+    }
+
+    #[test]
+    fn whose_fault_it_is_follows_from_the_cause_and_not_from_the_status() {
+        let fault = |error: MediaError| of(error.into_response()).1.fault;
+        let internal = |cause| fault(MediaError::internal("Failed", cause));
+        assert_eq!(internal(None), Fault::Client);
+        assert_eq!(internal(Some(ApiError::Answered)), Fault::Client);
+        assert_eq!(internal(Some(ApiError::UnknownSession)), Fault::Client);
+        assert_eq!(internal(Some(ApiError::Draining)), Fault::Draining);
+        assert_eq!(internal(Some(ApiError::Handshakes)), Fault::Refused);
+        let busy = ApiError::Busy(MailboxError::Full);
+        assert_eq!(internal(Some(busy)), Fault::Server);
+        let recording = |error: RecordingError| of(error.into_response()).1.fault;
+        let unknown = RecordingError::Stop { id: "x".into() };
+        assert_eq!(recording(unknown), Fault::Client);
+        assert_eq!(recording(StartError::Off.into()), Fault::Client);
+        let full = StartError::Full { limit: 1 };
+        assert_eq!(recording(full.into()), Fault::Refused);
+        // With the status 401, as the service before had it.
+        let no_keys = RecordingError::Unauthorized(AuthError::NoKeys);
+        assert_eq!(recording(no_keys), Fault::Server);
+        let wait = Duration::from_secs(1);
+        let rate = ApiError::Rate {
+            limit: "subject",
+            wait,
+        };
+        assert_eq!(of(rate.into_response()).1.fault, Fault::Client);
     }
 }

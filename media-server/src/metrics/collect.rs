@@ -218,7 +218,7 @@ fn set_recordings(app: &App, metrics: &Metrics) {
     let counts = &app.recordings.counts;
     let of = |count: &AtomicU64| count.load(Relaxed) as f64;
     let active = app.recordings.all_active().len() as f64;
-    metrics.set("media_recordings", &[], active);
+    metrics.set("media_recordings_active", &[], active);
     metrics.set("media_recording_bytes_total", &[], of(&counts.bytes));
     for (result, count) in [
         ("completed", &counts.completed),

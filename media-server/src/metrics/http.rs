@@ -1,6 +1,6 @@
 //! Counts HTTP requests around the router; no handler knows of it.
 
-use crate::api::error::ErrorKind;
+use crate::api::error::{ErrorKind, Fault};
 use crate::app::App;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -37,13 +37,36 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
         &[&method, &path],
         started.elapsed().as_secs_f64(),
     );
-    if let Some(ErrorKind { kind, limit }) = response.extensions().get() {
+    let error = response.extensions().get::<ErrorKind>();
+    if let Some(ErrorKind { kind, limit, fault }) = error {
         metrics.count("media_errors_total", &[kind, operation(&method, &path)]);
         if let Some(limit) = limit {
             metrics.count("media_refused_total", &[limit]);
         }
+        if *fault == Fault::Server {
+            tracing::warn!(method, path, code, error = kind, "request failed");
+        }
+    }
+    if is_signalling(&method, &path) {
+        let result = match error {
+            Some(error) => error.fault.as_str(),
+            None if status.is_server_error() => Fault::Server.as_str(),
+            None if status.is_client_error() => Fault::Client.as_str(),
+            None => "ok",
+        };
+        metrics.count("media_signalling_total", &[result]);
     }
     response
+}
+
+/// Whether a request is one of those that service levels are about: to begin, change, end or record sessions, and
+/// what the older API asks beside. Not pages and what they ask again and again, probes, preflights, unknown routes.
+fn is_signalling(method: &str, path: &str) -> bool {
+    if path.starts_with("/whip/") || path.starts_with("/whep/") {
+        matches!(method, "POST" | "PATCH" | "DELETE")
+    } else {
+        (path.starts_with("/api/media/") || path.starts_with("/ws/")) && method != "OPTIONS"
+    }
 }
 
 /// A route as the label `path` has it: the older API's as the service before wrote it.

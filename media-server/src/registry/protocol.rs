@@ -15,6 +15,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Protocol; 5] = [
+        Protocol::Whip,
+        Protocol::Whep,
+        Protocol::Session,
+        Protocol::SfuPublisher,
+        Protocol::SfuSubscriber,
+    ];
+
     /// Value of the `protocol` label, and of WHIP and WHEP the first segment of the path.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -36,7 +36,7 @@ async fn h264_becomes_an_mp4_that_ffmpeg_decodes_to_the_end() {
     .await;
     let recording = start(&server, "demo", json!({})).await;
     assert_eq!(recording["state"], "recording", "{recording}");
-    metric_becomes(&server, "media_recordings", &[], 1.0).await;
+    metric_becomes(&server, "media_recordings_active", &[], 1.0).await;
     lasts(&server, &recording, long()).await;
     let stopped = stop(&server, &recording).await;
     assert_eq!(

@@ -51,15 +51,6 @@ pub async fn no_leak(set: &Set) -> Row {
     )
 }
 
-/// A unit test of the server holds the row that a whole server can't be made to show: none of it is known to leak.
-pub fn leak() -> Row {
-    const SOURCE: &str = include_str!("../../../media-server/src/resources.rs");
-    const TEST: &str = "a_leak_made_on_purpose_is_told_after_5_min";
-    let is_there = SOURCE.contains(&format!("fn {TEST}()"));
-    let truth = format!("its unit test resources::tests::{TEST}");
-    Row::exact(LEAK, truth, 1.0, is_there.then_some(1.0))
-}
-
 /// Connections that had an answer and stay: a task each. Before anything else, so that never were so many.
 pub async fn tasks(set: &Set) -> Vec<Row> {
     let before = value(&look(set, LOOK).await, TASKS);

@@ -7,19 +7,11 @@ use super::Case;
 pub const BURN_CASES: &[Case] = &[
     Case {
         alert: "MediaSetupBurn",
-        // What a client gave up says nothing.
+        // None has ever connected, so that nothing says how long that took. What a client gave up says nothing.
         series: &[
             (
                 "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
                 "0+10x10 100x40",
-            ),
-            (
-                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"connected\"}",
-                "0+90x50",
-            ),
-            (
-                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10.0\"}",
-                "0+90x50",
             ),
             (
                 "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"cancelled\"}",
@@ -28,9 +20,9 @@ pub const BURN_CASES: &[Case] = &[
         ],
         holds: 1,
         fires: 3,
-        ends: 13,
+        ends: 15,
         labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
-        description: "10% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
+        description: "100% of the sessions of media/cam did not connect within 10 s; the objective is at most 0.5 % over 30 days.",
     },
     Case {
         alert: "MediaSetupBurn",
@@ -194,19 +186,19 @@ pub const BURN_CASES: &[Case] = &[
         series: &[
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
-                "0+1x10 10x40",
+                "0+10x10 100x40",
             ),
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"loss\"}",
-                "0+1x10 10x40",
+                "0+10x10 100x40",
             ),
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
-                "0+8x50",
+                "0+80x50",
             ),
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"still\"}",
-                "0+90x50",
+                "0+900x50",
             ),
         ],
         holds: 1,
@@ -220,11 +212,11 @@ pub const BURN_CASES: &[Case] = &[
         series: &[
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
-                "0+1x20 20x40",
+                "0+20x20 400x40",
             ),
             (
                 "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
-                "0+99x60",
+                "0+1980x60",
             ),
         ],
         holds: 1,
@@ -271,49 +263,62 @@ pub const BURN_CASES: &[Case] = &[
     },
     Case {
         alert: "MediaAvailabilityBurn",
+        // However much its clients do wrong, or are sent away by a pod that drains.
         series: &[
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+2x10 20x40",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
+                "0+20x10 200x40",
             ),
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+98x50",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
+                "0+980x50",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"client\"}",
+                "0+5000x50",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"draining\"}",
+                "0+5000x50",
             ),
         ],
         holds: 1,
         fires: 3,
         ends: 13,
         labels: "severity=critical,long=1h,short=5m,namespace=media,mediaservice=cam",
-        description: "2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+        description: "2% of the right signalling requests of media/cam fail or find no room; the objective is at most 0.1 % over 30 days.",
     },
     Case {
         alert: "MediaAvailabilityBurn",
         series: &[
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
-                "0+1x20 20x40",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"refused\"}",
+                "0+5x20 100x40",
             ),
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
-                "0+99x60",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
+                "0+5x20 100x40",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
+                "0+990x60",
             ),
         ],
         holds: 1,
         fires: 16,
         ends: 32,
         labels: "severity=critical,long=6h,short=30m,namespace=media,mediaservice=cam",
-        description: "1% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+        description: "1% of the right signalling requests of media/cam fail or find no room; the objective is at most 0.1 % over 30 days.",
     },
     Case {
         alert: "MediaAvailabilityBurn",
         series: &[
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
                 "0+1x70 70x80",
             ),
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
                 "0+199x150",
             ),
         ],
@@ -321,29 +326,24 @@ pub const BURN_CASES: &[Case] = &[
         fires: 61,
         ends: 117,
         labels: "severity=warning,long=1d,short=2h,namespace=media,mediaservice=cam",
-        description: "0.5% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+        description: "0.5% of the right signalling requests of media/cam fail or find no room; the objective is at most 0.1 % over 30 days.",
     },
     Case {
         alert: "MediaAvailabilityBurn",
-        // A pod that is not ready says so to its probe, which is nobody's request.
         series: &[
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"500\"}",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
                 "0+1x190 190x190",
             ),
             (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"POST\",path=\"/whep/{device}\",status=\"201\"}",
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
                 "0+499x380",
-            ),
-            (
-                "media_http_requests_total{@cam,pod=\"cam-0\",method=\"GET\",path=\"/readyz\",status=\"503\"}",
-                "0+400x380",
             ),
         ],
         holds: 1,
         fires: 181,
         ends: 370,
         labels: "severity=warning,long=3d,short=6h,namespace=media,mediaservice=cam",
-        description: "0.2% of the signalling requests of media/cam end in a 5xx status; the objective is at most 0.1 % over 30 days.",
+        description: "0.2% of the right signalling requests of media/cam fail or find no room; the objective is at most 0.1 % over 30 days.",
     },
 ];

@@ -3,7 +3,7 @@
 //! A rate over a window of minutes is what the last so many samples say: it ends, or falls below the
 //! threshold, that much later than what it counts.
 
-use super::Case;
+use super::{Case, Quiet};
 
 /// For the alerts of the MediaService `cam` in the namespace `media`.
 pub const CASES: &[Case] = &[
@@ -83,11 +83,15 @@ pub const CASES: &[Case] = &[
     },
     Case {
         alert: "MediaDropsHigh",
-        // What is withheld from a viewer on purpose is no drop of this kind.
+        // What is withheld from a viewer on purpose, and what strangers send, is no drop of this kind.
         series: &[
             (
                 "media_drops_total{@cam,pod=\"cam-0\",where=\"socket_full\"}",
-                "0+3x20 60x40",
+                "0+600x20 12000x40",
+            ),
+            (
+                "media_drops_total{@cam,pod=\"cam-0\",where=\"unknown_address\"}",
+                "0+6000x60",
             ),
             (
                 "media_drops_total{@cam,pod=\"cam-0\",where=\"no_keyframe\"}",
@@ -95,7 +99,7 @@ pub const CASES: &[Case] = &[
             ),
             (
                 "media_packets_total{@cam,pod=\"cam-0\",direction=\"in\"}",
-                "0+60x60",
+                "0+12000x60",
             ),
             (
                 "media_packets_total{@cam,pod=\"cam-0\",direction=\"out\"}",
@@ -222,15 +226,16 @@ pub const CASES: &[Case] = &[
     },
     Case {
         alert: "MediaSeriesFolded",
+        // All of them at once, and then they stay.
         series: &[(
             "media_metrics_series_folded_total{@cam,pod=\"cam-0\",family=\"media_rtt_milliseconds\"}",
-            "0x1 1+1x20 21x30",
+            "0x5 5000x80",
         )],
-        holds: 2,
-        fires: 17,
-        ends: 36,
+        holds: 6,
+        fires: 11,
+        ends: 66,
         labels: "severity=warning,namespace=media,mediaservice=cam,family=media_rtt_milliseconds",
-        description: "Family media_rtt_milliseconds of media/cam is over its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
+        description: "In the last hour family media_rtt_milliseconds of media/cam went beyond its cap: sums stay right, but some devices or sessions are shown as `other` or not at all.",
     },
     Case {
         alert: "MediaEventsDropped",
@@ -262,6 +267,115 @@ pub const CASES: &[Case] = &[
         ends: 9,
         labels: "severity=warning,namespace=media,mediaservice=cam,pod=cam-0",
         description: "Pod cam-0 has held more tasks than 100 + 4 for each connection for at least 10 minutes: memory will grow until it is restarted.",
+    },
+];
+
+/// Nobody is woken by these, in half an hour.
+pub const QUIET: &[Quiet] = &[
+    Quiet {
+        what: "the only client of an hour can't connect",
+        alert: "MediaSetupBurn",
+        series: &[
+            (
+                "media_setup_total{@cam,pod=\"cam-0\",role=\"viewer\",protocol=\"whep\",result=\"failed\"}",
+                "0x1 1x40",
+            ),
+            (
+                "media_setup_seconds_bucket{@cam,pod=\"cam-0\",role=\"viewer\",le=\"10.0\"}",
+                "0x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "the only viewer of an hour waits",
+        alert: "MediaLatencyBurn",
+        series: &[
+            (
+                "media_first_media_seconds_bucket{@cam,pod=\"cam-0\",le=\"1.0\"}",
+                "0x40",
+            ),
+            (
+                "media_first_media_seconds_count{@cam,pod=\"cam-0\"}",
+                "0x1 1x40",
+            ),
+            (
+                "media_viewers_without_media_total{@cam,pod=\"cam-0\"}",
+                "0x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "a gap of five seconds in five minutes of watching",
+        alert: "MediaContinuityBurn",
+        series: &[
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"gap\"}",
+                "0x1 5x40",
+            ),
+            (
+                "media_viewer_seconds_total{@cam,pod=\"cam-0\",quality=\"good\"}",
+                "0+60x5 300x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "four requests of a quiet night fail",
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
+                "0x1 4x40",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
+                "0+1x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "clients that are wrong, and a rollout",
+        alert: "MediaAvailabilityBurn",
+        series: &[
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"client\"}",
+                "0+600x40",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"draining\"}",
+                "0+600x40",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"ok\"}",
+                "0+1x40",
+            ),
+            (
+                "media_signalling_total{@cam,pod=\"cam-0\",result=\"failed\"}",
+                "0x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "datagrams of strangers, and hardly a drop besides",
+        alert: "MediaDropsHigh",
+        series: &[
+            (
+                "media_drops_total{@cam,pod=\"cam-0\",where=\"unknown_address\"}",
+                "0+600x40",
+            ),
+            (
+                "media_drops_total{@cam,pod=\"cam-0\",where=\"dtls\"}",
+                "0+30x40",
+            ),
+            (
+                "media_packets_total{@cam,pod=\"cam-0\",direction=\"in\"}",
+                "0+630x40",
+            ),
+        ],
+    },
+    Quiet {
+        what: "a healthy pod that is scraped once a minute",
+        alert: "MediaNoAcceptingPods",
+        series: &[("media_drain_state{@cam,pod=\"cam-0\"}", "0x40")],
     },
 ];
 

@@ -96,7 +96,9 @@ fn names(expr: &str, family: &Family) -> bool {
 
 fn alerts_of_services(family: &Family) -> Vec<&'static str> {
     let causes = ALERTS.iter().filter(|alert| names(alert.expr, family));
-    let burns = SLIS.iter().filter(|sli| names(sli.errors, family));
+    let burns = SLIS
+        .iter()
+        .filter(|sli| names(sli.bad, family) || names(sli.all, family));
     causes
         .map(|alert| alert.name)
         .chain(burns.map(|sli| sli.alert))

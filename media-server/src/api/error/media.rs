@@ -3,7 +3,7 @@
 //! The body is `{"error": …}`; where the cause is worth telling, `message` has it. Load, which the service before
 //! did not refuse, has the statuses of the rest of the server.
 
-use super::{ApiError, ErrorKind};
+use super::{ApiError, ErrorKind, Fault};
 use crate::api::media::body::BodyError;
 use crate::auth::AuthError;
 use axum::Json;
@@ -75,8 +75,12 @@ impl MediaError {
 impl IntoResponse for MediaError {
     fn into_response(self) -> Response {
         let labelled = |kind, mut response: Response| {
-            let limit = None;
-            response.extensions_mut().insert(ErrorKind { kind, limit });
+            response.extensions_mut().insert(ErrorKind {
+                kind,
+                limit: None,
+                // Without a cause of ours the client asked for what is not there, with whichever status.
+                fault: Fault::Client,
+            });
             response
         };
         match self {
@@ -150,6 +154,7 @@ fn with_cause(status: StatusCode, body: serde_json::Value, cause: &ApiError) -> 
     response.extensions_mut().insert(ErrorKind {
         kind: cause.kind(),
         limit: cause.limit(),
+        fault: cause.fault(),
     });
     response
 }

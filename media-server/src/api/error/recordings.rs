@@ -1,6 +1,6 @@
 //! Errors of `/api/media/recordings` → statuses and bodies, as the replaced service had them.
 
-use super::{ApiError, ErrorKind};
+use super::{ApiError, ErrorKind, Fault};
 use crate::api::media::body::BodyError;
 use crate::auth::AuthError;
 use crate::recording::StartError;
@@ -130,6 +130,28 @@ impl RecordingError {
         }
     }
 
+    fn fault(&self) -> Fault {
+        match self {
+            RecordingError::Unauthorized(error) => ApiError::Unauthorized(*error).fault(),
+            RecordingError::Rate(error) => error.fault(),
+            RecordingError::Start(StartError::Busy { .. } | StartError::Full { .. }) => {
+                Fault::Refused
+            }
+            RecordingError::Start(StartError::Shard(_) | StartError::Disk(_))
+            | RecordingError::Delete(_)
+            | RecordingError::Read(_)
+            | RecordingError::Cleanup(_) => Fault::Server,
+            RecordingError::Forbidden { .. }
+            | RecordingError::Invalid(_)
+            | RecordingError::NoSession { .. }
+            | RecordingError::Start(_)
+            | RecordingError::Stop { .. }
+            | RecordingError::NotFound
+            | RecordingError::NoFile
+            | RecordingError::Range { .. } => Fault::Client,
+        }
+    }
+
     fn headers(&self) -> Option<(header::HeaderName, HeaderValue)> {
         match self {
             RecordingError::Unauthorized(error) => ApiError::Unauthorized(*error).headers(),
@@ -153,6 +175,7 @@ impl IntoResponse for RecordingError {
         response.extensions_mut().insert(ErrorKind {
             kind: self.kind(),
             limit: self.limit(),
+            fault: self.fault(),
         });
         response
     }
