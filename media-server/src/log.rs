@@ -2,7 +2,8 @@
 //!
 //! A line about a session is written by [`of_session`], so that it has the session's ids and those of the trace
 //! that it began in. What others can cause is bounded: of one kind of line no more than [`budget`] allows, the rest
-//! is counted. No line holds a token, SDP, a password or a control message, at any level that is ours to write.
+//! is counted. No line holds a token, SDP, a password or a control message, at any level: libraries, whose lines
+//! are not ours to write, never say more than [`floor`] lets them.
 
 mod budget;
 mod json;
@@ -14,7 +15,9 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -30,7 +33,7 @@ static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 pub fn start(filter: &str, pod: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, level) = reload::Layer::new(filter);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(floor());
     let lines = tracing_subscriber::fmt::layer();
     let started = if std::io::stdout().is_terminal() {
         let text = Bounded::new(Format::default());
@@ -43,6 +46,18 @@ pub fn start(filter: &str, pod: &str) {
     if started.is_ok() {
         let _ = LEVEL.set(level);
     }
+}
+
+/// What is never logged, whatever the filter says: at `trace` libraries write whatever they handle, and those of
+/// AMQP the broker's URL with its password.
+fn floor() -> Targets {
+    let ours = ["media_server", "media_core", "media_wire", "client"]
+        .map(|ours| (ours, LevelFilter::TRACE));
+    let amqp = ["lapin", "amq_protocol"].map(|amqp| (amqp, LevelFilter::INFO));
+    Targets::new()
+        .with_default(LevelFilter::DEBUG)
+        .with_targets(ours)
+        .with_targets(amqp)
 }
 
 /// Changes what is logged from now on.

@@ -72,15 +72,22 @@ impl Line {
         self.value(key, &serde_json::Value::from(value));
     }
 
+    /// A field of the event. One that is called like a key of every line would be a second one of it.
+    fn field(&mut self, field: &Field, value: &serde_json::Value) {
+        self.has_trace |= field.name() == "trace_id";
+        match field.name() {
+            "message" => self.value("msg", value),
+            taken @ ("ts" | "level" | "target" | "msg" | "pod") => {
+                self.value(&format!("field_{taken}"), value)
+            }
+            name => self.value(name, value),
+        }
+    }
+
     fn value(&mut self, key: &str, value: &serde_json::Value) {
         if !self.json.is_empty() {
             self.json.push(',');
         }
-        self.has_trace |= key == "trace_id";
-        let key = match key {
-            "message" => "msg",
-            key => key,
-        };
         self.json
             .push_str(&serde_json::Value::from(key).to_string());
         self.json.push(':');
@@ -90,26 +97,26 @@ impl Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.text(field.name(), &format!("{value:?}"));
+        self.field(field, &format!("{value:?}").into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field.name(), value);
+        self.field(field, &value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.value(field.name(), &value.into());
+        self.field(field, &value.into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.value(field.name(), &value.into());
+        self.field(field, &value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.value(field.name(), &value.into());
+        self.field(field, &value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.value(field.name(), &value.into());
+        self.field(field, &value.into());
     }
 }
