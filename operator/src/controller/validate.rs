@@ -1,7 +1,10 @@
 //! Second step: turns what was read into values that every builder can use without checking again.
 //!
 //! Pure. The API server has applied the CEL rules already; what is checked here can only come from
-//! an object stored under an older CRD, from `operator render`, or from the operator's own set-up.
+//! an object stored under an older CRD, from `operator render`, or from the operator's own set-up. But for
+//! addresses (`urls.rs`), which no CEL rule can read as the media server does.
+
+mod urls;
 
 use catalogue::rules::is_alert_label;
 use catalogue::rules::slo::{Objective, Objectives};
@@ -107,6 +110,11 @@ pub enum ValidateError {
     Host,
     #[error("spec.monitoring.sloTargets has {value}, not percent from 94 to below 100")]
     SloTarget { value: String },
+    #[error("spec.{field} is no address that the media server takes: {why}")]
+    Url {
+        field: &'static str,
+        why: &'static str,
+    },
     #[error(
         "spec.monitoring.prometheusRule.alertLabels has {label}; a name is letters, digits and _, begins neither with a digit nor with __, and is none that alerts have themselves, and a value has no {{{{"
     )]
@@ -144,6 +152,7 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
     if no_host.or(no_hosts) == Some(true) {
         return Err(ValidateError::Host);
     }
+    check_urls(&spec)?;
     let mut labels = spec.monitoring.prometheus_rule.alert_labels.iter();
     if let Some((name, value)) = labels.find(|(name, value)| !is_alert_label(name, value)) {
         let label = format!("{name}: {value}");
@@ -169,6 +178,26 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
         name,
         spec,
     })
+}
+
+/// A pod that is given another ends at once, and the one before it is gone by then.
+fn check_urls(spec: &MediaServiceSpec) -> Result<(), ValidateError> {
+    type Read = fn(&str) -> Result<(), &'static str>;
+    let given: [(&str, &str, Read); 3] = [
+        ("auth.jwksURL", &spec.auth.jwks_url, urls::https),
+        ("events.webhookURL", &spec.events.webhook_url, urls::https),
+        (
+            "observability.otlpEndpoint",
+            &spec.observability.otlp_endpoint,
+            urls::collector,
+        ),
+    ];
+    for (field, text, read) in given {
+        if !text.is_empty() {
+            read(text).map_err(|why| ValidateError::Url { field, why })?;
+        }
+    }
+    Ok(())
 }
 
 fn objectives(targets: &SloTargets) -> Result<Objectives, ValidateError> {

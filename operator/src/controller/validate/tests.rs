@@ -272,3 +272,27 @@ fn keys_of_an_identity_provider_need_no_secret_beside_the_cluster_key() {
         ("j".to_owned(), None)
     );
 }
+
+#[test]
+fn an_address_that_the_media_server_would_not_start_with_is_refused_in_time() {
+    let refused = |spec: serde_json::Value| match validate(&fetched(spec)) {
+        Err(ValidateError::Url { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    for endpoint in [
+        "http://otel-collector.monitoring:43180000",
+        "http://otel:grpc",
+        "http://:4318",
+    ] {
+        let spec = serde_json::json!({"observability": {"otlpEndpoint": endpoint}});
+        assert_eq!(refused(spec), "observability.otlpEndpoint", "{endpoint}");
+    }
+    let keys = serde_json::json!({"auth": {"jwksURL": "https://login.example.com:70000/keys"}});
+    assert_eq!(refused(keys), "auth.jwksURL");
+    let hook = |url: &str| {
+        let secret = serde_json::json!({"name": "hook", "key": "secret"});
+        serde_json::json!({"events": {"webhookURL": url, "webhookSecretRef": secret}})
+    };
+    assert_eq!(refused(hook("https://127.0.0.1/")), "events.webhookURL");
+    assert!(validate(&fetched(hook("https://events.example.com/media"))).is_ok());
+}
