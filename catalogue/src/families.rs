@@ -263,7 +263,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["bound"],
-        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, http_connections, event_streams, websockets, tcp_connections, tcp_source, tcp_unproven, tcp_session; remote candidates of a session beyond 50: candidates; requests whose tokens name unknown keys, beyond 64 that wait for the provider's: token_keys; messages to a WebSocket whose client takes none: websocket_queue; ICE checks of a session that were forgotten within a minute, beyond 64: transactions; packets that a viewer asked for again, or that came late, and whose number in its stream was forgotten, beyond 64 changes of it: segments; and TCP connections whose time to prove themselves, or without anything for a session, was over: tcp_late, tcp_idle.",
+        "Times that a bounded table or queue had no room, other than for packets: routes, closed_sessions, notices, http_connections, event_streams, websockets, scrapes, tcp_connections, tcp_source, tcp_unproven, tcp_session; remote candidates of a session beyond 50: candidates; requests whose tokens name unknown keys, beyond 64 that wait for the provider's: token_keys; messages to a WebSocket whose client takes none: websocket_queue; ICE checks of a session that were forgotten within a minute, beyond 64: transactions; packets that a viewer asked for again, or that came late, and whose number in its stream was forgotten, beyond 64 changes of it: segments; and TCP connections whose time to prove themselves, or without anything for a session, was over: tcp_late, tcp_idle.",
     ),
     family(
         "media_tcp_connections",

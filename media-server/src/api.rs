@@ -14,9 +14,13 @@ mod media;
 mod openapi;
 mod patch;
 mod recordings;
+mod scrape;
 mod sessions;
 mod whip;
 
+pub use scrape::PLACES as SCRAPES;
+#[cfg(test)]
+pub(crate) use whip::count_created;
 pub use whip::count_setup;
 
 use crate::app::App;

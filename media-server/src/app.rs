@@ -123,8 +123,8 @@ pub struct App {
     pub sockets: Sockets,
     /// Held from the look for a session whose name another takes until that one is admitted.
     pub naming: tokio::sync::Mutex<()>,
-    /// Held while `/metrics` is written.
-    pub scraping: Arc<tokio::sync::Mutex<()>>,
+    /// Places of those who are told of all series.
+    pub scrapes: Arc<tokio::sync::Semaphore>,
     pub events: Arc<Events>,
     pub recordings: Recordings,
     /// `None`: nobody is told of spans.
@@ -333,7 +333,7 @@ impl Server {
             usage: Usage::default(),
             event_streams: EventStreams::new(connections.event_streams as usize),
             naming: tokio::sync::Mutex::default(),
-            scraping: Arc::default(),
+            scrapes: Arc::new(tokio::sync::Semaphore::new(api::SCRAPES)),
             sockets: Sockets::new(connections.websockets),
             events: told,
             recordings,

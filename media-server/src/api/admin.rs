@@ -1,12 +1,14 @@
 //! Health, load and metrics: for probes, the operator and Prometheus. None needs a token; in a pod
 //! they are on a port that no Ingress has.
 
+use super::scrape::Scrape;
 use crate::app::App;
 use crate::metrics::collect;
 use crate::metrics::text::Format;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
@@ -38,19 +40,24 @@ pub fn operations() -> Router<Arc<App>> {
 
 /// Everything, in the format that is asked for. Never compressed: it is large with thousands of sessions
 /// alone, and compressing it then would take a core for longer than making it.
-async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> impl IntoResponse {
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).iter();
     let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
     let format = Format::preferred(&accept.join(","));
-    // One at a time: each holds the whole text.
-    let place = app.scraping.clone().lock_owned().await;
+    let Ok(place) = app.scrapes.clone().try_acquire_owned() else {
+        let metrics = &app.metrics;
+        metrics.count("media_bound_hits_total", &["scrapes"]);
+        let (status, retry) = (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "1")],
+        );
+        return (status, retry, "others are being told; try again\n").into_response();
+    };
     // Off the threads that answer requests: with 10 000 sessions the others would wait for it.
-    let text = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        collect::scrape(&app, format)
-    });
-    let text = text.await.expect("a scrape does not panic");
-    ([(header::CONTENT_TYPE, format.content_type())], text)
+    let scrape = tokio::task::spawn_blocking(move || (collect::scrape(&app, format), place));
+    let (text, place) = scrape.await.expect("a scrape does not panic");
+    let body = Body::new(Scrape::new(text, place));
+    ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }
 
 /// Live: the runtime runs (it answers) and no shard hangs. Never a matter of load, because the end of
@@ -90,4 +97,51 @@ async fn load(State(app): State<Arc<App>>) -> impl IntoResponse {
         "directory": "memory",
         "version": env!("CARGO_PKG_VERSION"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SCRAPES;
+    use super::*;
+    use crate::app::tests::app;
+    use http_body_util::BodyExt as _;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_does_not_read_what_it_asked_for_holds_a_place_for_ten_seconds_at_the_most() {
+        let app = app().await;
+        tokio::time::pause();
+        let ask = async || metrics(State(app.clone()), HeaderMap::new()).await;
+        let refused = async || {
+            let answer = ask().await;
+            let wait = answer.headers().get(header::RETRY_AFTER).is_some();
+            (answer.status(), wait) == (StatusCode::SERVICE_UNAVAILABLE, true)
+        };
+        let mut unread = Vec::new();
+        for _ in 0..SCRAPES {
+            unread.push(ask().await);
+        }
+        assert!(refused().await, "each of the others holds its text");
+        let text = unread.pop().expect("some").into_body().collect().await;
+        let text = text.expect("in time").to_bytes();
+        assert!(text.starts_with(b"# HELP "), "{text:?}");
+        assert!(text.ends_with(b"\n"), "{text:?}");
+        let gone = ask().await;
+        assert_eq!(gone.status(), StatusCode::OK, "one is done");
+        assert!(refused().await);
+        drop(gone);
+        unread.push(ask().await);
+        assert!(refused().await);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(refused().await);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        // Each place is given back by a task that has had its time.
+        while app.scrapes.available_permits() < SCRAPES {
+            tokio::task::yield_now().await;
+        }
+        for late in unread {
+            late.into_body().collect().await.expect_err("too late");
+        }
+        assert_eq!(ask().await.status(), StatusCode::OK);
+    }
 }

@@ -96,6 +96,7 @@ fn set_totals(app: &App, metrics: &Metrics) {
         "candidates",
         "websockets",
         "websocket_queue",
+        "scrapes",
     ] {
         metrics.touch("media_bound_hits_total", &[bound], Instant::now());
     }
