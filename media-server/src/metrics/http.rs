@@ -3,6 +3,7 @@
 use crate::api::error::{ErrorKind, Fault};
 use crate::app::App;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
@@ -21,33 +22,29 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
         _ => "OTHER",
     }
     .to_owned();
-    let started = Instant::now();
-    let in_flight = InFlight::new(app.clone());
+    let mut running = Running::new(app.clone(), method, path);
     let response = next.run(request).await;
-    drop(in_flight);
     let status = response.status();
-    let code = status.as_u16();
+    running.answer = Some(status);
+    let Running { method, path, .. } = &running;
+    let (code, error) = (status.as_u16(), response.extensions().get::<ErrorKind>());
     tracing::debug!(method, path, code, "request answered");
-    metrics.count(
-        "media_http_requests_total",
-        &[&method, &path, status.as_str()],
-    );
-    metrics.observe(
-        "media_http_duration_seconds",
-        &[&method, &path],
-        started.elapsed().as_secs_f64(),
-    );
-    let error = response.extensions().get::<ErrorKind>();
-    if let Some(ErrorKind { kind, limit, fault }) = error {
-        metrics.count("media_errors_total", &[kind, operation(&method, &path)]);
+    // What a probe or a scrape is told so is no failure.
+    let is_ours = match error {
+        Some(error) => error.fault == Fault::Server,
+        None => status.is_server_error() && !matches!(&**path, "/livez" | "/readyz" | "/metrics"),
+    };
+    if is_ours {
+        let error = error.map(|error| error.kind);
+        tracing::warn!(method, path, code, error, "request failed");
+    }
+    if let Some(ErrorKind { kind, limit, .. }) = error {
+        metrics.count("media_errors_total", &[kind, operation(method, path)]);
         if let Some(limit) = limit {
             metrics.count("media_refused_total", &[limit]);
         }
-        if *fault == Fault::Server {
-            tracing::warn!(method, path, code, error = kind, "request failed");
-        }
     }
-    if is_signalling(&method, &path) {
+    if is_signalling(method, path) {
         let result = match error {
             Some(error) => error.fault.as_str(),
             None if status.is_server_error() => Fault::Server.as_str(),
@@ -56,6 +53,7 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
         };
         metrics.count("media_signalling_total", &[result]);
     }
+    drop(running);
     response
 }
 
@@ -110,20 +108,80 @@ fn older(method: &str, path: &str) -> &'static str {
     }
 }
 
-/// Counts a request while it is handled, also when its client goes away.
-struct InFlight(Arc<App>);
+/// A request while it is handled. Counted when it ends, also when that is because its client went away: of those
+/// that wait for long, most are.
+struct Running {
+    app: Arc<App>,
+    method: String,
+    path: String,
+    started: Instant,
+    answer: Option<StatusCode>,
+}
 
-impl InFlight {
-    fn new(app: Arc<App>) -> InFlight {
+impl Running {
+    fn new(app: Arc<App>, method: String, path: String) -> Running {
         app.metrics.add("media_http_requests_in_flight", &[], 1.0);
-        InFlight(app)
+        Running {
+            app,
+            method,
+            path,
+            started: Instant::now(),
+            answer: None,
+        }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0
-            .metrics
-            .add("media_http_requests_in_flight", &[], -1.0);
+        let (metrics, method, path) = (&self.app.metrics, &*self.method, &*self.path);
+        let status = match &self.answer {
+            Some(status) => status.as_str(),
+            None if std::thread::panicking() => "500",
+            // As nginx has it; no client ever sees it.
+            None => "499",
+        };
+        let took = self.started.elapsed().as_secs_f64();
+        metrics.add("media_http_requests_in_flight", &[], -1.0);
+        metrics.count("media_http_requests_total", &[method, path, status]);
+        metrics.observe("media_http_duration_seconds", &[method, path], took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::app;
+    use crate::metrics::text::Format;
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use std::future::{pending, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+    use tower::ServiceExt as _;
+
+    #[tokio::test]
+    async fn a_request_whose_client_goes_away_is_counted_with_the_time_that_it_waited() {
+        let app = app().await;
+        let router = Router::new()
+            .route("/held", get(async || pending::<()>().await))
+            .layer(middleware::from_fn_with_state(app.clone(), measure));
+        let text = || app.metrics.render(Format::Prometheus, |_| {});
+        {
+            let request = axum::http::Request::get("/held")
+                .body(Body::empty())
+                .expect("right");
+            let mut asked = pin!(router.oneshot(request));
+            poll_fn(|cx| Poll::Ready(assert!(asked.as_mut().poll(cx).is_pending()))).await;
+            let held = "media_http_requests_in_flight 1\n";
+            assert!(text().contains(held), "{}", text());
+        }
+        for line in [
+            "media_http_requests_in_flight 0\n",
+            "media_http_requests_total{method=\"GET\",path=\"/held\",status=\"499\"} 1\n",
+            "media_http_duration_seconds_count{method=\"GET\",path=\"/held\"} 1\n",
+        ] {
+            assert!(text().contains(line), "{line} not in {}", text());
+        }
     }
 }
