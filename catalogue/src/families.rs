@@ -558,7 +558,7 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         Unit::Count,
         &["family"],
-        "Label sets left out, or counted under the label value other, because a family was full. Of a family of sessions they are counted as a session is admitted, for all its life.",
+        "Values left out, or counted under the label value other, because a family was full; of sessions, those without series, once each.",
     ),
     family(
         "media_build_info",

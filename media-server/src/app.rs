@@ -353,6 +353,7 @@ impl Server {
             api::signalling(&app, together),
             connections.http,
         )?;
+        app.metrics.touch_folded();
         let operations = match app.config.metrics_listen {
             Some(address) => Some(Listener::bind(
                 address,

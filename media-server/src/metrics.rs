@@ -4,11 +4,12 @@
 //! go 15 min after their last change. What the crate `prometheus` does not do (announce an empty
 //! family, bound it, let its children expire) is most of this file, so it stands on its own. Knows
 //! nothing of sessions: `collect.rs` brings those at each scrape. Called from anywhere; recording
-//! costs two hash look-ups and an atomic.
+//! again into a series that never goes costs a look into `seen.rs` and an atomic, else two hash look-ups more.
 
 pub mod collect;
 mod exemplar;
 pub mod http;
+mod seen;
 pub mod sessions;
 pub mod text;
 pub mod totals;
@@ -18,6 +19,7 @@ use catalogue::families::{FAMILIES, Family, Kind, Scope, values};
 use exemplar::{Exemplar, Exemplars};
 use foldhash::fast::RandomState;
 use opentelemetry::trace::TraceId;
+use seen::Place;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -36,6 +38,8 @@ pub struct Metrics {
     families: Vec<Cells>,
     by_name: HashMap<&'static str, usize, RandomState>,
     max_series: usize,
+    /// Differs from that of every other registry of the process.
+    id: u64,
     started: Instant,
     /// Bytes of the last text: the next one is about as large, and growing to it would copy it often.
     last_text: AtomicUsize,
@@ -61,6 +65,7 @@ struct Child {
 impl Metrics {
     /// An empty registry whose families hold at most `max_series` label sets each.
     pub fn new(max_series: usize) -> Metrics {
+        static REGISTRIES: AtomicU64 = AtomicU64::new(0);
         Metrics {
             families: FAMILIES
                 .iter()
@@ -75,6 +80,7 @@ impl Metrics {
                 .map(|(index, family)| (family.name, index))
                 .collect(),
             max_series,
+            id: REGISTRIES.fetch_add(1, Relaxed),
             started: Instant::now(),
             last_text: AtomicUsize::new(0),
         }
@@ -82,29 +88,29 @@ impl Metrics {
 
     /// Makes a series exist, at 0, so that its first increment shows in a rate.
     /// One that exists stays for as long again as if it had changed at `now`.
-    pub fn touch(&self, name: &str, labels: &[&str], now: Instant) {
+    pub fn touch(&self, name: &'static str, labels: &[&str], now: Instant) {
         self.with(name, labels, Some(now), |_, _| {});
     }
 
     /// Counts one.
-    pub fn count(&self, name: &str, labels: &[&str]) {
+    pub fn count(&self, name: &'static str, labels: &[&str]) {
         self.add(name, labels, 1.0);
     }
 
     /// Adds to a counter or gauge.
-    pub fn add(&self, name: &str, labels: &[&str], amount: f64) {
+    pub fn add(&self, name: &'static str, labels: &[&str], amount: f64) {
         self.with(name, labels, None, |child, _| child.add(amount));
     }
 
     /// Sets a gauge, or a counter whose total is kept elsewhere.
-    pub fn set(&self, name: &str, labels: &[&str], value: f64) {
+    pub fn set(&self, name: &'static str, labels: &[&str], value: f64) {
         self.with(name, labels, None, |child, _| {
             child.value.store(value.to_bits(), Relaxed);
         });
     }
 
     /// Adds an observation to a histogram.
-    pub fn observe(&self, name: &str, labels: &[&str], value: f64) {
+    pub fn observe(&self, name: &'static str, labels: &[&str], value: f64) {
         self.with(name, labels, None, |child, family| {
             child.observe(family, value);
         });
@@ -113,7 +119,7 @@ impl Metrics {
     /// The same of something that belongs to a trace, if that is kept.
     pub fn observe_in_trace(
         &self,
-        name: &str,
+        name: &'static str,
         labels: &[&str],
         value: f64,
         trace: Option<TraceId>,
@@ -168,16 +174,41 @@ impl Metrics {
         text
     }
 
-    /// Sets how many label sets of a family whose series are not kept here were folded or left out.
+    /// Makes the series exist that tell of full families, at 0: what is folded between two scrapes would
+    /// otherwise be in the first value of one, which no rate sees.
+    pub fn touch_folded(&self) {
+        for family in FAMILIES
+            .iter()
+            .filter(|family| family.scope != Scope::Process)
+        {
+            self.touch(FOLDED, &[family.name], Instant::now());
+        }
+    }
+
+    /// Sets how many sessions a family whose series are not kept here has none for.
     pub fn set_folded(&self, family: &str, count: u64) {
         self.set(FOLDED, &[family], count as f64);
     }
 
     fn with(
         &self,
-        name: &str,
+        name: &'static str,
         labels: &[&str],
         now: Option<Instant>,
+        act: impl Fn(&Child, &Family),
+    ) {
+        let place = Place::of(self.id, name, labels);
+        if !place.act(labels, &act) {
+            self.look_up(name, labels, now, &place, act);
+        }
+    }
+
+    fn look_up(
+        &self,
+        name: &'static str,
+        labels: &[&str],
+        now: Option<Instant>,
+        place: &Place,
         act: impl Fn(&Child, &Family),
     ) {
         thread_local! {
@@ -190,11 +221,11 @@ impl Metrics {
             .unwrap_or_else(|| unreachable!("{name} is in no catalogue"));
         let cells = &self.families[index];
         let family = cells.family;
+        // The others stay, so nobody asks when they changed; a clock costs as much as the rest.
+        let now = (family.scope == Scope::Device).then(|| now.unwrap_or_else(Instant::now));
         let act = |child: &Child| {
             act(child, family);
-            // The others stay, so nobody asks when they changed; a clock costs as much as the rest.
-            if family.scope == Scope::Device {
-                let now = now.unwrap_or_else(Instant::now);
+            if let Some(now) = now {
                 child.changed.store(self.millis(now), Relaxed);
             }
         };
@@ -208,17 +239,26 @@ impl Metrics {
             match children.get(key.as_str()) {
                 Some(child) => {
                     act(child);
+                    if family.scope == Scope::Process {
+                        place.keep(family, labels, child.clone());
+                    }
                     None
                 }
                 None => Some(key.clone()),
             }
         });
-        if let Some(child) = unknown.and_then(|key| self.insert(cells, key, labels)) {
+        if let Some(child) = unknown.and_then(|key| self.insert(cells, key, labels, now)) {
             act(&child);
         }
     }
 
-    fn insert(&self, cells: &Cells, key: String, labels: &[&str]) -> Option<Arc<Child>> {
+    fn insert(
+        &self,
+        cells: &Cells,
+        key: String,
+        labels: &[&str],
+        now: Option<Instant>,
+    ) -> Option<Arc<Child>> {
         let family = cells.family;
         debug_assert!(
             are_known(family, labels),
@@ -229,10 +269,9 @@ impl Metrics {
             .children
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // What counts the folded is as large as the table of families, and would count itself for ever.
-        let fold = family.name != FOLDED
-            && children.len() >= self.max_series
-            && !children.contains_key(&key);
+        let full = children.len() >= self.max_series && !children.contains_key(&key);
+        // It has a series for each family at the most, and is where folds are counted.
+        let fold = full && family.name != FOLDED;
         let key = if !fold {
             key
         } else if family.kind == Kind::Gauge {
@@ -244,7 +283,8 @@ impl Metrics {
         };
         let child = children
             .entry(key)
-            .or_insert_with(|| Arc::new(Child::new(family)))
+            // With its time: who looks for those that have not changed may come before the first change.
+            .or_insert_with(|| Arc::new(Child::new(family, now.map_or(0, |now| self.millis(now)))))
             .clone();
         drop(children);
         if fold {
@@ -259,7 +299,7 @@ impl Metrics {
 }
 
 impl Child {
-    fn new(family: &Family) -> Child {
+    fn new(family: &Family, changed: u64) -> Child {
         let buckets = match family.kind {
             Kind::Histogram => family.buckets.len() + 1,
             Kind::Counter | Kind::Gauge => 0,
@@ -267,7 +307,7 @@ impl Child {
         Child {
             value: AtomicU64::new(0f64.to_bits()),
             buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
-            changed: AtomicU64::new(0),
+            changed: AtomicU64::new(changed),
             exemplars: Mutex::default(),
         }
     }
@@ -323,7 +363,8 @@ fn push_labels(text: &mut String, names: &[&str], values: &[&str]) {
         }
         text.push_str(name);
         text.push_str("=\"");
-        if value.contains(['\\', '"', '\n']) {
+        // Not by characters: decoding them would be a good part of the cost.
+        if value.bytes().any(|b| matches!(b, b'\\' | b'"' | b'\n')) {
             push_escaped(text, value);
         } else {
             text.push_str(value);
@@ -368,17 +409,6 @@ mod tests {
 
     fn text(metrics: &Metrics) -> String {
         metrics.render(Format::Prometheus, |_| {})
-    }
-
-    #[test]
-    fn the_count_of_the_folded_does_not_count_itself() {
-        let metrics = Metrics::new(1);
-        for family in FAMILIES {
-            metrics.touch(FOLDED, &[family.name], Instant::now());
-        }
-        let text = text(&metrics);
-        let series = text.matches(&format!("\n{FOLDED}{{")).count();
-        assert_eq!(series, FAMILIES.len());
     }
 
     #[test]
@@ -506,7 +536,7 @@ mod tests {
             if lines.family.scope == Scope::Session {
                 for id in 0..=cap {
                     let labels = render_labels(&["session_id"], &[&id.to_string()]);
-                    Child::new(lines.family).write(&labels, lines);
+                    Child::new(lines.family, 0).write(&labels, lines);
                 }
             }
         });
@@ -526,6 +556,72 @@ mod tests {
         metrics.expire(Instant::now() + DEVICE_SERIES_STAY + Duration::from_secs(5));
         assert!(!text(&metrics).contains("cam-1"));
         assert!(text(&metrics).contains("reason=\"missing\""));
+    }
+
+    #[test]
+    fn a_series_that_is_looked_through_before_its_first_change_stays() {
+        let metrics = Metrics::new(10);
+        let index = metrics.by_name["media_sessions_created_total"];
+        let later = Instant::now() + 2 * DEVICE_SERIES_STAY;
+        let key = render_labels(&["device_id"], &["cam-1"]);
+        let cells = &metrics.families[index];
+        let child = metrics.insert(cells, key, &["cam-1"], Some(later));
+        metrics.expire(later);
+        child.expect("there is room").add(1.0);
+        assert!(text(&metrics).contains("media_sessions_created_total{device_id=\"cam-1\"} 1\n"));
+    }
+
+    #[test]
+    fn what_counts_folds_is_never_full_itself() {
+        let metrics = Metrics::new(0);
+        metrics.touch_folded();
+        for labels in [["a", "b"], ["c", "d"]] {
+            metrics.count("media_errors_total", &labels);
+        }
+        let text = text(&metrics);
+        let folded = |family| format!("media_metrics_series_folded_total{{family=\"{family}\"}} ");
+        for family in FAMILIES
+            .iter()
+            .filter(|family| family.scope != Scope::Process)
+        {
+            assert!(
+                text.contains(&format!("{}0\n", folded(family.name))),
+                "{text}"
+            );
+        }
+        assert!(
+            text.contains(&format!("{}2\n", folded("media_errors_total"))),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn series_of_the_same_places_and_of_other_registries_are_not_mixed_up() {
+        let (one, other) = (Metrics::new(2_000), Metrics::new(2_000));
+        // More than a thread has places for, many of one length and with the same ends.
+        let values: Vec<String> = (0..1_000).map(|n| format!("a{n:03}z")).collect();
+        for times in 1..=3 {
+            for value in &values {
+                one.count("media_errors_total", &[value, "x"]);
+                one.count("media_errors_total", &["x", value]);
+            }
+            other.count("media_errors_total", &[&values[times], "x"]);
+            other.count("media_refused_total", &[&values[0]]);
+        }
+        let (one, other) = (text(&one), text(&other));
+        for value in values.iter().map(String::as_str) {
+            for labels in [[value, "x"], ["x", value]] {
+                let labels = render_labels(&["type", "operation"], &labels);
+                let line = format!("media_errors_total{{{labels}}} 3\n");
+                assert!(one.contains(&line), "{line}");
+            }
+        }
+        assert_eq!(other.matches("media_errors_total{").count(), 3, "{other}");
+        assert!(
+            other.contains("media_refused_total{limit=\"a000z\"} 3\n"),
+            "{other}"
+        );
+        assert!(!one.contains("media_refused_total{"), "{one}");
     }
 
     #[test]
