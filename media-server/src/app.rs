@@ -174,7 +174,7 @@ impl App {
                 }
             }
             Event::MediaBegan { id, at } => {
-                let Some(record) = self.registry.find(id) else {
+                let Some(record) = self.registry.of_shard(id) else {
                     return;
                 };
                 if record.role() == Role::Viewer && record.viewing.begins() {

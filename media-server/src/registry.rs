@@ -192,6 +192,11 @@ impl Registry {
             .filter(|record| !record.ending.load(Relaxed))
     }
 
+    /// The same, also if its end was asked for: its shard may have something to tell of it until it has ended.
+    pub fn of_shard(&self, id: SessionId) -> Option<Arc<Record>> {
+        self.sessions.find(id)
+    }
+
     /// The session of the older API that clients call so.
     pub fn find_named(&self, name: SessionId) -> Option<Arc<Record>> {
         let id = lock(&self.named).get(&name).copied();
