@@ -310,7 +310,7 @@ async fn preflights_are_answered_204_with_the_words_of_the_service_before() {
             ),
             (
                 "access-control-allow-headers",
-                "Origin, Content-Type, Authorization",
+                "Origin, Content-Type, Authorization, traceparent, tracestate",
             ),
             ("access-control-expose-headers", "Content-Length"),
             ("access-control-max-age", "43200"),

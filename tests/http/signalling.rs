@@ -329,7 +329,10 @@ async fn pages_of_other_origins_may_call_only_when_they_are_named() {
     assert!(response.status().is_success());
     assert_eq!(header(&response, "access-control-allow-origin"), origin);
     assert!(header(&response, "access-control-allow-methods").contains("PATCH"));
-    assert!(header(&response, "access-control-allow-headers").contains("Authorization"));
+    let allowed = header(&response, "access-control-allow-headers");
+    for name in ["Authorization", "traceparent", "tracestate"] {
+        assert!(allowed.contains(name), "{allowed}");
+    }
     let posted =
         request(&server, Method::POST, "/whip/cam-1", SDP, PUBLISH).header("origin", origin);
     let exposed = header(&send(posted).await, "access-control-expose-headers");

@@ -44,7 +44,8 @@ pub async fn apply(State(app): State<Arc<App>>, request: Request, next: Next) ->
     response
 }
 
-/// What a page of an allowed origin may send and see.
+/// What a page of an allowed origin may send and see. One that is traced adds the headers of W3C Trace Context to
+/// each request, and without leave for them could not make any.
 struct Allowed {
     methods: &'static str,
     headers: &'static str,
@@ -55,15 +56,15 @@ struct Allowed {
 
 const OURS: Allowed = Allowed {
     methods: "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
-    headers: "Authorization, Content-Type, If-Match",
+    headers: "Authorization, Content-Type, If-Match, traceparent, tracestate",
     exposed: "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch",
     max_age: "600",
 };
 
-/// Of the older API, as the service before said it.
+/// Of the older API, as the service before said it, but for the headers of traces.
 const OLDER: Allowed = Allowed {
     methods: "GET, POST, PUT, PATCH, DELETE, OPTIONS",
-    headers: "Origin, Content-Type, Authorization",
+    headers: "Origin, Content-Type, Authorization, traceparent, tracestate",
     exposed: "Content-Length",
     max_age: "43200",
 };
