@@ -344,7 +344,7 @@ pub struct LiveFile {
 }
 
 /// What the file says of them now; nothing that a flag has said.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveSettings {
     pub log_level: Option<String>,
     pub sample_percent: Option<u8>,
@@ -352,6 +352,20 @@ pub struct LiveSettings {
 
 impl LiveFile {
     /// Reads the file again.
+impl LiveSettings {
+    /// What is not as it was in `last`. The rest may come from elsewhere, such as a variable, and stays.
+    pub fn since(&self, last: &LiveSettings) -> LiveSettings {
+        let LiveSettings {
+            log_level,
+            sample_percent,
+        } = self.clone();
+        LiveSettings {
+            log_level: log_level.filter(|_| self.log_level != last.log_level),
+            sample_percent: sample_percent.filter(|_| self.sample_percent != last.sample_percent),
+        }
+    }
+}
+
     ///
     /// # Errors
     /// [`ConfigError`]
@@ -776,3 +790,36 @@ pub(crate) mod tests {
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 }
+
+    #[test]
+    fn a_live_setting_that_changes_leaves_the_other_to_who_said_it() {
+        let path =
+            std::env::temp_dir().join(format!("media-server-live-{}.toml", std::process::id()));
+        let file = path.display().to_string();
+        let says = |text: &str| std::fs::write(&path, text).expect("it can be written");
+        says("");
+        let env = [
+            ("LOG_LEVEL", "debug"),
+            ("TRACING_ENABLED", "true"),
+            ("JAEGER_ENDPOINT", "jaeger:4318"),
+        ];
+        let config = load(&["--config", &file], "", &env).expect("right");
+        assert_eq!(config.log_level, "debug");
+        assert_eq!(config.trace.map(|trace| trace.sample_percent), Some(100));
+        let mut last = config.live.read().expect("right");
+        let mut changed = |text: &str| {
+            says(text);
+            let read = config.live.read().expect("right");
+            let changed = read.since(&last);
+            last = read;
+            (changed.log_level, changed.sample_percent)
+        };
+        assert_eq!(
+            changed("[log]\nlevel = \"warn\""),
+            (Some("warn".to_owned()), None)
+        );
+        let both = "[log]\nlevel = \"warn\"\n[trace]\nsample_percent = 50";
+        assert_eq!(changed(both), (None, Some(50)));
+        assert_eq!(changed(both), (None, None));
+        std::fs::remove_file(&path).expect("it is there");
+    }

@@ -30,18 +30,16 @@ impl Live {
                 return;
             }
         };
-        if read == self.settings {
-            return;
-        }
-        if let Some(level) = read.log_level.as_deref() {
-            match log::set_filter(level) {
-                Ok(()) => tracing::info!(level, "log level set"),
+        let changed = read.since(&self.settings);
+        if let Some(filter) = changed.log_level.as_deref() {
+            match log::set_filter(filter) {
+                Ok(()) => tracing::info!(filter, "log level set"),
                 Err(error) => {
-                    tracing::warn!(level, error, "log level unreadable, the last one stays")
+                    tracing::warn!(filter, error, "log level unreadable, the last one stays")
                 }
             }
         }
-        if let (Some(traces), Some(percent)) = (&app.traces, read.sample_percent) {
+        if let (Some(traces), Some(percent)) = (&app.traces, changed.sample_percent) {
             traces.set_sample_percent(percent);
         }
         self.settings = read;
