@@ -215,6 +215,14 @@ impl Jwks {
         loop {
             let outcome = self.fetch().await;
             self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+            if outcome != Outcome::Ok {
+                let url = outbound::shown(&self.url);
+                tracing::warn!(
+                    url,
+                    result = outcome.as_str(),
+                    "token keys not fetched, the last ones stay"
+                );
+            }
             self.ended.send_replace(Some((Instant::now(), outcome)));
             let pause = if outcome == Outcome::Ok {
                 FETCH_EVERY
