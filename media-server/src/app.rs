@@ -28,12 +28,10 @@ use crate::registry::{Protocol, Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::{GOODBYE_WITHIN, Sockets};
-use crate::trace::Traces;
+use crate::trace::{Sender, Traces};
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
-use catalogue::families::{
-    CLOSE_REASONS, FAMILIES, REFUSAL_LIMITS, SETUP_RESULTS, SIGNALLING_RESULTS, Scope,
-};
+use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS, SETUP_RESULTS, SIGNALLING_RESULTS};
 use connections::Connections;
 use live::Live;
 use media_core::negotiated::Role;
@@ -243,7 +241,7 @@ impl App {
         }
         self.events.session_closed(record, reason);
         if let Some(trace) = record.trace.get() {
-            trace.session_ended(reason);
+            trace.session_ended(reason.as_str());
         }
         let seconds = record.created.elapsed().as_secs();
         of_session!(
@@ -315,8 +313,14 @@ impl Server {
         let told = Arc::new(Events::start(&config.events, config.ca_file.as_deref())?);
         let recordings = Recordings::open(&config, shards.clone(), told.clone())?;
         let ca_file = config.ca_file.as_deref();
+        let boot: String = random::<8>().iter().map(|b| format!("{b:02x}")).collect();
+        let sender = Sender {
+            pod: &config.pod,
+            namespace: &config.namespace,
+            boot: &boot,
+        };
         let traces = config.trace.as_ref();
-        let traces = traces.map(|trace| Traces::start(trace, &config.pod, ca_file));
+        let traces = traces.map(|trace| Traces::start(trace, &sender, ca_file));
         let traces = traces.transpose()?;
         let limits = config.limits;
         let app = Arc::new(App {
@@ -339,7 +343,7 @@ impl Server {
             recordings,
             traces,
             ufrag_key,
-            boot: random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
+            boot,
             drain: Drain::default(),
             shards,
             config,
@@ -353,7 +357,6 @@ impl Server {
             api::signalling(&app, together),
             connections.http,
         )?;
-        app.metrics.touch_folded();
         let operations = match app.config.metrics_listen {
             Some(address) => Some(Listener::bind(
                 address,
@@ -582,9 +585,7 @@ fn births_of_process(metrics: &Metrics, now: Instant) {
             metrics.touch("media_setup_total", &labels, now);
         }
     }
-    for family in FAMILIES.iter().filter(|f| f.scope != Scope::Process) {
-        metrics.touch("media_metrics_series_folded_total", &[family.name], now);
-    }
+    metrics.touch_folded();
 }
 
 fn births(metrics: &Metrics, device: &str, now: Instant) {
@@ -610,12 +611,18 @@ pub(crate) mod tests {
 
     /// What a started server shares, without anybody who serves.
     pub(crate) async fn app() -> Arc<App> {
-        let args = [
+        app_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub(crate) async fn app_with(args: &[&str]) -> Arc<App> {
+        let any_port = [
             "--http-listen",
             "127.0.0.1:0",
             "--media-listen",
             "127.0.0.1:0",
         ];
+        let args = [&any_port[..], args].concat();
         let config = crate::config::tests::load(&args, "", &[]).expect("right");
         Server::start(config).await.expect("it starts").app
     }

@@ -304,6 +304,8 @@ pub struct Config {
     pub live: LiveFile,
     /// Name of the pod, if this is one.
     pub pod: String,
+    /// Where that is.
+    pub namespace: String,
     /// Whether the built-in device publishes.
     #[cfg(feature = "demo")]
     pub demo: bool,
@@ -350,8 +352,6 @@ pub struct LiveSettings {
     pub sample_percent: Option<u8>,
 }
 
-impl LiveFile {
-    /// Reads the file again.
 impl LiveSettings {
     /// What is not as it was in `last`. The rest may come from elsewhere, such as a variable, and stays.
     pub fn since(&self, last: &LiveSettings) -> LiveSettings {
@@ -366,6 +366,8 @@ impl LiveSettings {
     }
 }
 
+impl LiveFile {
+    /// Reads the file again.
     ///
     /// # Errors
     /// [`ConfigError`]
@@ -544,6 +546,7 @@ impl Config {
             trace: trace::merge(args.trace, file.trace, env)?,
             live,
             pod: env("POD_NAME").unwrap_or_default(),
+            namespace: env("POD_NAMESPACE").unwrap_or_default(),
             #[cfg(feature = "demo")]
             demo: args.demo,
         })
@@ -789,7 +792,6 @@ pub(crate) mod tests {
         let config = load(&[], "", &[("JWT_SECRET", "s3cret")]).expect("right");
         assert!(!format!("{config:?}").contains("s3cret"));
     }
-}
 
     #[test]
     fn a_live_setting_that_changes_leaves_the_other_to_who_said_it() {
@@ -823,3 +825,4 @@ pub(crate) mod tests {
         assert_eq!(changed(both), (None, None));
         std::fs::remove_file(&path).expect("it is there");
     }
+}

@@ -1,4 +1,4 @@
-//! Traces: a span for each request that changes a session, and one from its POST to its first media.
+//! Traces: a span for each request that makes or changes a session, and one from its POST to its first media.
 //!
 //! Off unless an address of a collector is configured; then `app.traces` is there, and nothing else of the server
 //! knows whether it is. Spans of requests are made around the router (`http.rs`), which names them by their route;
@@ -12,9 +12,8 @@ use crate::config::TraceConfig;
 use crate::outbound::OutboundError;
 use crate::recording::codec_name;
 use crate::registry::Record;
-use crate::shard::CloseReason;
 use export::Exporter;
-pub use export::Outcome;
+pub use export::{Outcome, Sender};
 use media_core::negotiated::Kind;
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceId,
@@ -43,11 +42,11 @@ impl Traces {
     /// [`OutboundError`]
     pub fn start(
         config: &TraceConfig,
-        pod: &str,
+        sender: &Sender<'_>,
         ca_file: Option<&Path>,
     ) -> Result<Traces, OutboundError> {
         let share = Share(Arc::new(AtomicU8::new(config.sample_percent)));
-        let (exporter, queue) = Exporter::start(config.endpoint.clone(), pod, ca_file)?;
+        let (exporter, queue) = Exporter::start(config.endpoint.clone(), sender, ca_file)?;
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(share.clone())))
             .with_span_processor(queue)
@@ -121,14 +120,17 @@ impl SessionTrace {
     }
 
     /// It is over. One without media is a failure, whoever ended it.
-    pub fn session_ended(&self, reason: CloseReason) {
+    pub fn session_ended(&self, reason: &str) {
         if let Some(mut span) = self.take() {
-            span.set_status(Status::error(format!(
-                "no media before {}",
-                reason.as_str()
-            )));
+            span.set_status(Status::error(format!("no media before {reason}")));
             span.end();
         }
+    }
+
+    #[cfg(test)]
+    pub fn is_established(&self) -> bool {
+        let span = self.establishing.lock();
+        span.unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     fn take(&self) -> Option<Span> {
@@ -140,12 +142,20 @@ impl SessionTrace {
     }
 }
 
-/// Says on the request's span which session it is about.
+/// Says on the request's span which session it is about, and leads to the trace that the session began in: a request
+/// without a `traceparent` begins one of its own.
 pub fn note_session(record: &Record) {
     Context::map_current(|context| {
         let span = context.span();
-        if span.is_recording() {
-            span.set_attributes(attributes(record));
+        if !span.is_recording() {
+            return;
+        }
+        span.set_attributes(attributes(record));
+        let began = record.trace.get().map(|trace| &trace.context);
+        if let Some(began) =
+            began.filter(|began| began.trace_id() != span.span_context().trace_id())
+        {
+            span.add_link(began.clone(), Vec::new());
         }
     });
 }
@@ -224,5 +234,29 @@ impl ShouldSample for Share {
         let ratio = f64::from(self.0.load(Relaxed)) / 100.0;
         let sampler = Sampler::TraceIdRatioBased(ratio);
         sampler.should_sample(parent, trace_id, name, kind, attributes, links)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::count_created;
+    use crate::app::tests::app_with;
+    use crate::registry::Protocol;
+    use crate::registry::tests::record;
+
+    #[tokio::test]
+    async fn the_span_of_a_session_that_its_shard_closed_before_it_was_counted_ends() {
+        let app = app_with(&["--otlp-endpoint", "http://127.0.0.1:1"]).await;
+        let (open, over) = (
+            record(1, Protocol::Whip, "cam-1"),
+            record(2, Protocol::Whip, "cam-2"),
+        );
+        app.registry.admit(&open).expect("room");
+        for record in [&open, &over] {
+            count_created(&app, record);
+        }
+        let is_over = |record: &Record| record.trace.get().expect("one").is_established();
+        assert!(!is_over(&open) && is_over(&over));
     }
 }

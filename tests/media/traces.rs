@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::Codec;
+use futures::{SinkExt as _, StreamExt as _};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tests::collector::Span;
 use tests::{Collector, MediaServer, wait_for};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::logs::lines;
 use crate::media::{PATIENCE, publish, received, send_frames, watch};
@@ -15,6 +21,8 @@ use crate::media::{PATIENCE, publish, received, send_frames, watch};
 /// Of a page that has a trace of its own, which is to be kept.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A server that tells the collector of so many traces in a hundred.
 async fn traced(collector: &Collector, percent: &str) -> MediaServer {
@@ -151,6 +159,117 @@ async fn an_older_session_is_a_part_of_its_clients_trace_and_fails_without_media
     );
     let its_lines = lines(&server, |line| line["session_id"] == other);
     assert_eq!(its_lines[0]["trace_id"], TRACE, "{its_lines:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_within_a_second_of_its_first_media_is_no_failure() {
+    let collector = Collector::start().await;
+    let server = traced(&collector, "100").await;
+    let publisher = publish(&server, "cam-1", &[Codec::Vp8]).await;
+    let viewer = watch(&server, "cam-1", &[Codec::Vp8]).await;
+    let sent = send_frames(&publisher, Codec::Vp8, 3, 1).await;
+    received(&viewer, Codec::Vp8, sent.len()).await;
+    // What a shard has to tell of media it tells once a second, and before the end.
+    viewer.viewer.close().await.expect("the viewer can leave");
+    publisher.close().await.expect("the device can leave");
+    for kind in ["whip", "whep"] {
+        let establish = span(&collector, "session.establish", |span| {
+            span.attributes["session.type"] == kind
+        })
+        .await;
+        assert_eq!(establish.error, None, "{establish:?}");
+        assert!(establish.end_nanos > establish.start_nanos);
+    }
+    let metrics = server.metrics().await;
+    let count = metrics.value("media_first_media_seconds_count", &[]);
+    assert_eq!(count, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_request_without_a_trace_leads_to_the_one_that_its_session_began_in() {
+    let collector = Collector::start().await;
+    let server = traced(&collector, "100").await;
+    let who = json!({"deviceId": "cam-1", "userId": "ann"}).to_string();
+    let create = Client::new().post(server.url("/api/media/sessions"));
+    let created = create.body(who).send().await.expect("an answer");
+    let created: Value = created.json().await.expect("JSON");
+    let id = created["sessionId"].as_str().expect("an id");
+    let end = Client::new().delete(server.url(&format!("/api/media/sessions/{id}")));
+    assert_eq!(end.send().await.expect("an answer").status(), 200);
+    let create = span(&collector, "webrtc.create_session", |_| true).await;
+    let delete = span(&collector, "session.delete", |_| true).await;
+    assert_eq!(delete.attributes["session.id"], id);
+    assert_ne!(delete.trace_id, create.trace_id);
+    assert_eq!(delete.links, [create.trace_id.as_str()]);
+    assert!(create.links.is_empty(), "{create:?}");
+}
+
+#[tokio::test]
+async fn a_session_over_a_websocket_is_a_part_of_the_trace_of_its_socket_or_message() {
+    const OTHER: &str = "a3ce929d0e0e47364bf92f3577b34da6";
+    let collector = Collector::start().await;
+    let server = traced(&collector, "0").await;
+    let url = format!(
+        "ws://{}/api/media/ws?userId=ann&deviceId=cam-1",
+        server.http
+    );
+    let mut request = url.into_client_request().expect("a URL");
+    let parent = |trace: &str| format!("00-{trace}-{PARENT}-01");
+    let header = parent(TRACE).parse().expect("a header");
+    request.headers_mut().insert("traceparent", header);
+    let (mut socket, _) = connect_async(request).await.expect("it is let in");
+    for message in [
+        json!({"type": "start-stream"}),
+        json!({"type": "answer", "sdp": "nonsense"}),
+        json!({"type": "ice-candidate", "candidate": "", "sessionId": "none", "traceparent": parent(OTHER)}),
+    ] {
+        let text = Message::Text(message.to_string().into());
+        socket.send(text).await.expect("it is taken");
+        let answer = timeout(PATIENCE, socket.next()).await.expect("in time");
+        answer.expect("open").expect("an answer");
+    }
+    let create = span(&collector, "webrtc.create_session", |_| true).await;
+    assert_eq!((&*create.trace_id, &*create.parent), (TRACE, PARENT));
+    assert_eq!(create.attributes["device.id"], "cam-1");
+    let establish = span_after(&collector, &mut socket).await;
+    assert_eq!(establish.parent, create.span_id);
+    let answer = span(&collector, "webrtc.set_answer", |_| true).await;
+    assert_eq!(answer.trace_id, TRACE);
+    assert_eq!(answer.attributes["sdp.type"], "answer");
+    assert!(answer.attributes.contains_key("error.type"), "{answer:?}");
+    let candidate = span(&collector, "webrtc.add_ice_candidate", |_| true).await;
+    assert_eq!(candidate.trace_id, OTHER);
+    assert_eq!(candidate.attributes["error.type"], "unknown_session");
+}
+
+/// The span of the socket's session, which ends with it.
+async fn span_after(collector: &Collector, socket: &mut Socket) -> Span {
+    socket.close(None).await.expect("it can be closed");
+    span(collector, "session.establish", |_| true).await
+}
+
+#[tokio::test]
+async fn who_sent_a_span_is_told_apart_from_another_of_its_name() {
+    let collector = Collector::start().await;
+    let url = collector.url();
+    let args = ["--otlp-endpoint", &url, "--trace-sample-percent", "100"];
+    let script = "export POD_NAME=cam-0 POD_NAMESPACE=prod OTEL_RESOURCE_ATTRIBUTES=team=video";
+    let mut boots = Vec::new();
+    for _ in 0..2 {
+        let server = MediaServer::after(script, &args).await;
+        drop(publish(&server, "cam-1", &[Codec::Vp8]).await);
+        let of_this = |span: &Span| !boots.contains(&span.resource["service.instance.id"]);
+        let span = span(&collector, "whip.create", of_this).await;
+        for (key, value) in [
+            ("service.namespace", "prod"),
+            ("k8s.namespace.name", "prod"),
+            ("k8s.pod.name", "cam-0"),
+            ("team", "video"),
+        ] {
+            assert_eq!(span.resource[key], value, "{:?}", span.resource);
+        }
+        boots.push(span.resource["service.instance.id"].clone());
+    }
 }
 
 #[tokio::test]

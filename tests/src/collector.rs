@@ -31,6 +31,8 @@ pub struct Span {
     /// Of its status, if that is an error.
     pub error: Option<String>,
     pub attributes: BTreeMap<String, String>,
+    /// Traces that it leads to.
+    pub links: Vec<String>,
     /// Of who sent it.
     pub resource: BTreeMap<String, String>,
 }
@@ -141,6 +143,7 @@ fn read(request: ExportTraceServiceRequest) -> Vec<Span> {
                 end_nanos: span.end_time_unix_nano,
                 error: error.map(|status| status.message),
                 attributes: texts(&span.attributes),
+                links: span.links.iter().map(|link| hex(&link.trace_id)).collect(),
                 resource: resource.clone(),
                 name: span.name,
             });

@@ -156,7 +156,7 @@ impl ApiError {
     }
 
     /// The word that names the problem: last part of its `type`, and a label.
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             ApiError::NoRoute { .. } => "not_found",
             ApiError::Method => "method_not_allowed",

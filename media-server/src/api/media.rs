@@ -76,3 +76,40 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<Principal, MediaError>
 fn ok() -> axum::Json<serde_json::Value> {
     axum::Json(serde_json::json!({"status": "ok"}))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::http::named;
+
+    #[test]
+    fn every_request_that_makes_or_changes_a_session_has_a_span() {
+        // Of recordings that are over.
+        let none = [
+            "/api/media/recordings/cleanup",
+            "/api/media/recordings/{id}",
+        ];
+        let operations = OPERATIONS.into_iter().flatten();
+        for operation in operations.filter(|operation| operation.method != "get") {
+            let method = operation.method.to_ascii_uppercase();
+            let method = method.parse().expect("a method");
+            let has_one = named(&method, operation.path).is_some();
+            assert_eq!(
+                has_one,
+                !none.contains(&operation.path),
+                "{method} {}",
+                operation.path
+            );
+        }
+        for (method, path) in [
+            (Method::POST, "/whip/{device}"),
+            (Method::POST, "/whep/{device}"),
+            (Method::PATCH, "/whip/{device}/{session}"),
+            (Method::DELETE, "/whep/{device}/{session}"),
+            (Method::POST, "/whep/{device}/{session}/layer"),
+            (Method::DELETE, "/whep/{device}/{session}/layer"),
+        ] {
+            assert!(named(&method, path).is_some(), "{method} {path}");
+        }
+    }
+}

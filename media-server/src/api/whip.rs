@@ -275,13 +275,19 @@ pub(super) fn admit(app: &App, record: &Arc<Record>) -> Result<Option<Arc<Record
     Ok(superseded)
 }
 
-pub(super) fn count_created(app: &App, record: &Record) {
+pub(crate) fn count_created(app: &App, record: &Record) {
     app.metrics
         .count("media_sessions_created_total", &[record.device_label()]);
     app.events.session_created(record);
     trace::note_session(record);
     if let Some(traces) = &app.traces {
         traces.begin_session(record);
+        // Its shard may have closed it by now, before there was a span to end.
+        if app.registry.of_shard(record.id).is_none()
+            && let Some(trace) = record.trace.get()
+        {
+            trace.session_ended("its shard said so");
+        }
     }
     of_session!(
         info,

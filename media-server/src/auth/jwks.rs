@@ -215,14 +215,6 @@ impl Jwks {
         loop {
             let outcome = self.fetch().await;
             self.outcomes[outcome as usize].fetch_add(1, Relaxed);
-            if outcome != Outcome::Ok {
-                let url = outbound::shown(&self.url);
-                tracing::warn!(
-                    url,
-                    result = outcome.as_str(),
-                    "token keys not fetched, the last ones stay"
-                );
-            }
             self.ended.send_replace(Some((Instant::now(), outcome)));
             let pause = if outcome == Outcome::Ok {
                 FETCH_EVERY
@@ -259,11 +251,14 @@ impl Jwks {
                     .elapsed()
                     >= RETRY_EVERY =>
             {
-                tracing::warn!(url = %self.url, "the provider has taken back all token keys");
+                let url = outbound::shown(&self.url);
+                tracing::warn!(url, "the provider has taken back all token keys");
                 Vec::new()
             }
             Err(_) => {
-                tracing::warn!(url = %self.url, result = outcome.as_str(), "token keys not fetched, the last ones stay");
+                let url = outbound::shown(&self.url);
+                let result = outcome.as_str();
+                tracing::warn!(url, result, "token keys not fetched, the last ones stay");
                 return outcome;
             }
         };

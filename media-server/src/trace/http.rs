@@ -1,8 +1,10 @@
-//! A span for each request that changes a session, around the router; no handler knows of it.
+//! A span for each request that makes or changes a session, around the router; no handler knows of it. Messages of
+//! WebSockets that do so have the same spans, which `api/media/ws/dialect.rs` begins.
 //!
 //! The client's `traceparent` (W3C Trace Context) makes the span a part of its trace. `tracestate` is not kept:
 //! nobody is called who would want it back.
 
+use super::Traces;
 use crate::api::error::ErrorKind;
 use crate::app::App;
 use axum::extract::{MatchedPath, Request, State};
@@ -27,20 +29,12 @@ pub async fn follow(State(app): State<Arc<App>>, request: Request, next: Next) -
     let (Some(path), Some((name, sdp))) = (path, named) else {
         return next.run(request).await;
     };
-    let headers = Parent(request.headers());
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
-    let mut attributes = vec![
+    let parent = parent(request.headers());
+    let context = traces.begin(name, &parent, sdp);
+    context.span().set_attributes([
         KeyValue::new("http.request.method", request.method().to_string()),
         KeyValue::new("http.route", path.as_str().to_owned()),
-    ];
-    attributes.extend(sdp.map(|sdp| KeyValue::new("sdp.type", sdp)));
-    let span = traces
-        .tracer
-        .span_builder(name)
-        .with_kind(SpanKind::Server)
-        .with_attributes(attributes)
-        .start_with_context(&traces.tracer, &parent);
-    let context = parent.with_span(span);
+    ]);
     let response = next.run(request).with_context(context.clone()).await;
     let (span, status) = (context.span(), response.status());
     span.set_attribute(KeyValue::new(
@@ -58,13 +52,42 @@ pub async fn follow(State(app): State<Arc<App>>, request: Request, next: Next) -
     response
 }
 
+impl Traces {
+    /// Begins the span of what a client asks for, in its trace if it has one.
+    pub fn begin(
+        &self,
+        name: &'static str,
+        parent: &Context,
+        sdp: Option<&'static str>,
+    ) -> Context {
+        let span = self
+            .tracer
+            .span_builder(name)
+            .with_kind(SpanKind::Server)
+            .with_attributes(sdp.map(|sdp| KeyValue::new("sdp.type", sdp)))
+            .start_with_context(&self.tracer, parent);
+        parent.with_span(span)
+    }
+}
+
+/// The client's span, if the headers name one.
+pub fn parent(headers: &HeaderMap) -> Context {
+    let value = headers.get("traceparent");
+    parent_of(value.and_then(|value| value.to_str().ok()))
+}
+
+/// The span that a `traceparent` names.
+pub fn parent_of(traceparent: Option<&str>) -> Context {
+    let extractor = Parent(traceparent);
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &extractor)
+}
+
 /// The one header that is taken.
-struct Parent<'a>(&'a HeaderMap);
+struct Parent<'a>(Option<&'a str>);
 
 impl Extractor for Parent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        let value = self.0.get(key).filter(|_| key == "traceparent");
-        value.and_then(|value| value.to_str().ok())
+        self.0.filter(|_| key == "traceparent")
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -74,7 +97,7 @@ impl Extractor for Parent<'_> {
 
 /// What the span of a route is called, and the type of the SDP that its requests bring. The names below
 /// `webrtc` and `sfu` are those of the service that this one replaces.
-fn named(method: &Method, path: &str) -> Option<(&'static str, Option<&'static str>)> {
+pub(crate) fn named(method: &Method, path: &str) -> Option<(&'static str, Option<&'static str>)> {
     let (offer, answer) = (Some("offer"), Some("answer"));
     let named = match (method.as_str(), path) {
         ("POST", "/whip/{device}") => ("whip.create", offer),
@@ -83,6 +106,13 @@ fn named(method: &Method, path: &str) -> Option<(&'static str, Option<&'static s
         ("PATCH", "/whip/{device}/{session}" | "/whep/{device}/{session}") => {
             ("webrtc.add_ice_candidate", None)
         }
+        ("DELETE", "/whip/{device}/{session}" | "/whep/{device}/{session}") => {
+            ("session.delete", None)
+        }
+        ("DELETE", path) if path.starts_with("/api/media/s") => ("session.delete", None),
+        ("POST" | "DELETE", "/whep/{device}/{session}/layer") => ("layer.select", None),
+        ("POST", "/api/media/recordings") => ("recording.start", None),
+        ("POST", "/api/media/recordings/{id}/stop") => ("recording.stop", None),
         ("GET", "/api/media/turn-credentials") => ("webrtc.get_turn_credentials", None),
         ("POST", path) => match path.strip_prefix("/api/media/")? {
             "sessions" => ("webrtc.create_session", None),

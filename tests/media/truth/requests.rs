@@ -198,6 +198,15 @@ async fn sockets(server: &MediaServer) -> Vec<Row> {
         rows.push(becomes(server, MESSAGES, &labels, count, &truth).await);
         inbound_and_outbound.push((kind, lengths));
     }
+    for (kind, operation, count) in [
+        ("invalid", "message", 7.0),
+        ("unknown_session", "session_read", 2.0),
+        ("unknown_session", "control", 1.0),
+    ] {
+        let labels = [("type", kind), ("operation", operation)];
+        let truth = format!("{count} messages are told of {kind}, {operation}");
+        rows.push(becomes(server, ERRORS, &labels, count, &truth).await);
+    }
     let metrics = server.metrics().await;
     for kind in ["invalid", "signaling", "control"] {
         let of_kind = inbound_and_outbound

@@ -18,6 +18,7 @@ use crate::auth::Principal;
 use crate::metrics::websocket::{Direction, measure};
 use crate::registry::Protocol;
 use crate::sockets::SocketPlace;
+use crate::trace;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -115,7 +116,8 @@ async fn open(
         "" => None,
         device => Some(principal.key_of(device_name(device)?)),
     };
-    let dialect = Dialect::new(principal, user.to_owned(), device);
+    let parent = trace::http::parent(&headers);
+    let dialect = Dialect::new(principal, user.to_owned(), device, parent);
     begin(app, dialect, session.to_owned(), upgrade)
 }
 
@@ -130,7 +132,8 @@ async fn open_for_device(
     let device = principal.key_of(device_name(&device)?);
     check_grant(&app, Protocol::Session, &principal, &device)?;
     let user = principal.subject.clone().unwrap_or_default();
-    let dialect = Dialect::new(principal, user, Some(device));
+    let parent = trace::http::parent(&headers);
+    let dialect = Dialect::new(principal, user, Some(device), parent);
     begin(app, dialect, of(&query, SESSION).to_owned(), upgrade)
 }
 
@@ -214,7 +217,7 @@ async fn run(
         move |kind: &str, bytes| measure(&counts.metrics, kind, Direction::Outbound, bytes);
     let mut writing = tokio::spawn(write(sink, queued, answered, written));
     if !session.is_empty() {
-        dialect.join(&app, &session, &mut outbox).await;
+        dialect.begin(&app, &session, &mut outbox).await;
     }
     let ended = async {
         tokio::select! {
@@ -400,7 +403,8 @@ mod tests {
             queue,
             answers,
         };
-        let dialect = Dialect::new(principal, "ann".to_owned(), Some("cam".into()));
+        let (device, parent) = (Some("cam".into()), trace::http::parent_of(None));
+        let dialect = Dialect::new(principal, "ann".to_owned(), device, parent);
         (dialect, outbox, queued)
     }
 

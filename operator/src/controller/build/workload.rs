@@ -259,6 +259,7 @@ fn env(service: &ValidService) -> Vec<EnvVar> {
             format!("{}/{}", config::CONFIG_DIR, config::FILE),
         ),
         field_env("POD_NAME", "metadata.name"),
+        field_env("POD_NAMESPACE", "metadata.namespace"),
         field_env("NODE_NAME", "spec.nodeName"),
     ];
     if service.spec.media.exposure == Exposure::HostNetwork {

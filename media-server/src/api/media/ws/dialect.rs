@@ -3,7 +3,8 @@
 //!
 //! One object a message. `sdp` is a text or a description; it is answered as it was asked. A socket has one
 //! session at a time: its own, which ends with it, or one of the API that it joined or, as clients of the manual do,
-//! named last.
+//! named last. What is refused is counted, and what makes or changes a session has a span, as with requests; a
+//! message may have a `traceparent` of its own.
 
 use super::Outbox;
 use crate::api::device_name;
@@ -17,7 +18,10 @@ use crate::auth::Principal;
 use crate::limits::Rate;
 use crate::registry::{Protocol, Record};
 use crate::shard::{CloseReason, ControlMessage, Outcome};
+use crate::trace;
 use media_core::channel::MAX_MESSAGE;
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,12 +42,28 @@ pub(super) struct Dialect {
     own: bool,
     /// What the client calls it, where that is the session whose place it took.
     alias: String,
+    /// The client's span when it opened the socket, if it had one.
+    parent: Context,
+}
+
+/// Why nothing came of a message.
+struct Refused {
+    /// What the client is told.
+    told: String,
+    /// Labels, as of an error in a response.
+    kind: &'static str,
+    limit: Option<&'static str>,
 }
 
 type Object = Map<String, Value>;
 
 impl Dialect {
-    pub(super) fn new(principal: Principal, user: String, device: Option<Arc<str>>) -> Dialect {
+    pub(super) fn new(
+        principal: Principal,
+        user: String,
+        device: Option<Arc<str>>,
+        parent: Context,
+    ) -> Dialect {
         Dialect {
             principal,
             user,
@@ -52,6 +72,7 @@ impl Dialect {
             session: None,
             own: false,
             alias: String::new(),
+            parent,
         }
     }
 
@@ -68,53 +89,93 @@ impl Dialect {
     ) -> &'static str {
         let messages = 1 + bytes.len() / MAX_MESSAGE;
         if self.rate.take_many(Instant::now(), "", messages).is_err() {
-            let error = json!({"type": "error", "code": Outcome::RateLimited.as_str()});
-            outbox.send(error).await;
+            let code = Outcome::RateLimited.as_str();
+            count(app, code, "message");
+            outbox.send(json!({"type": "error", "code": code})).await;
             return "invalid";
         }
         let Ok(message) = serde_json::from_slice::<Object>(bytes) else {
-            fail(outbox, "a message is one JSON object").await;
+            let refused = Refused::invalid("a message is one JSON object");
+            refused.tell(app, outbox, "message").await;
             return "invalid";
         };
         let kind = text(&message, "type").to_owned();
         if let "control" | "touch" | "key" | "text" = &*kind {
-            self.control(app, message, outbox).await;
+            if let Err(refused) = self.control(app, message, outbox).await {
+                refused.tell(app, outbox, "control").await;
+            }
             return "control";
         }
-        // Each is a request. Candidates are not: they come many at once, and cost nothing.
-        if let "start-stream" | "offer" | "answer" | "join" = &*kind
-            && let Err(error) = check_rate(app, &self.principal)
-        {
-            fail(outbox, &told(app, error)).await;
-            return "signaling";
-        }
-        let done = match &*kind {
-            "start-stream" => self.start(app, &message, outbox).await,
-            "offer" => self.offer(app, &message, outbox).await,
-            "answer" => self.answer(app, &message).await,
-            "ice-candidate" => self.candidate(app, &message).await,
-            "join" => {
-                self.join(app, text(&message, "sessionId"), outbox).await;
-                Ok(())
-            }
+        // What it is called in a trace, and in a count of errors.
+        let (span, operation) = match &*kind {
+            "start-stream" | "offer" => (Some("webrtc.create_session"), "session_create"),
+            "answer" => (Some("webrtc.set_answer"), "session_answer"),
+            "ice-candidate" => (Some("webrtc.add_ice_candidate"), "session_candidates"),
+            "join" => (None, "session_read"),
             other => {
                 let known = "start-stream, join, offer, answer, ice-candidate and control";
                 let other: String = other.chars().take(32).collect();
-                fail(outbox, &format!("{other:?} is no type; known are {known}")).await;
+                let told = format!("{other:?} is no type; known are {known}");
+                Refused::invalid(told).tell(app, outbox, "message").await;
                 return "invalid";
             }
         };
-        if let Err(error) = done {
-            fail(outbox, &error).await;
+        // Each is a request. Candidates are not: they come many at once, and cost nothing.
+        if kind != "ice-candidate"
+            && let Err(error) = check_rate(app, &self.principal)
+        {
+            Refused::from(error).tell(app, outbox, operation).await;
+            return "signaling";
+        }
+        let context = self.span(app, span, &message);
+        let doing = async {
+            match &*kind {
+                "start-stream" => self.start(app, &message, outbox).await,
+                "offer" => self.offer(app, &message, outbox).await,
+                "answer" => self.answer(app, &message).await,
+                "ice-candidate" => self.candidate(app, &message).await,
+                _ => self.join(app, text(&message, "sessionId"), outbox).await,
+            }
+        };
+        let done = doing.with_context(context.clone()).await;
+        if let Err(refused) = &done {
+            let kind = KeyValue::new("error.type", refused.kind);
+            context.span().set_attribute(kind);
+        }
+        // The task that opens a session may hold the context for longer.
+        context.span().end();
+        if let Err(refused) = done {
+            refused.tell(app, outbox, operation).await;
         }
         "signaling"
     }
 
-    /// Goes on with a session of the API. One that the client offered for is answered here once more.
-    pub(super) async fn join(&mut self, app: &Arc<App>, name: &str, outbox: &mut Outbox) {
-        let Some(record) = offered::find(app, Protocol::Session, name, &self.principal) else {
-            return fail(outbox, "Session not found").await;
+    /// Begins the span of a message that has one, in the trace that it names, or its socket's.
+    fn span(&self, app: &App, name: Option<&'static str>, message: &Object) -> Context {
+        let (Some(traces), Some(name)) = (&app.traces, name) else {
+            return Context::new();
         };
+        let parent = match text(message, "traceparent") {
+            "" => self.parent.clone(),
+            own => trace::http::parent_of(Some(own)),
+        };
+        let sdp = match text(message, "type") {
+            "offer" => Some("offer"),
+            "answer" => Some("answer"),
+            _ => None,
+        };
+        traces.begin(name, &parent, sdp)
+    }
+
+    /// Goes on with a session of the API. One that the client offered for is answered here once more.
+    async fn join(
+        &mut self,
+        app: &Arc<App>,
+        name: &str,
+        outbox: &mut Outbox,
+    ) -> Result<(), Refused> {
+        let found = offered::find(app, Protocol::Session, name, &self.principal);
+        let record = found.ok_or_else(Refused::unknown)?;
         let answer = record.older.as_ref().and_then(|older| older.answer.clone());
         let name = record.id.to_string();
         self.device = Some(record.device.clone());
@@ -130,6 +191,14 @@ impl Dialect {
                     .send(json!({"type": "joined", "sessionId": name}))
                     .await
             }
+        }
+        Ok(())
+    }
+
+    /// The same as the socket opens.
+    pub(super) async fn begin(&mut self, app: &Arc<App>, name: &str, outbox: &mut Outbox) {
+        if let Err(refused) = self.join(app, name, outbox).await {
+            refused.tell(app, outbox, "session_read").await;
         }
     }
 
@@ -159,10 +228,9 @@ impl Dialect {
         app: &Arc<App>,
         message: &Object,
         outbox: &mut Outbox,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refused> {
         let asked = self.asked(app, message)?;
-        let (record, sdp) =
-            offered::offer(app, asked, screen()).map_err(|error| told(app, error))?;
+        let (record, sdp) = offered::offer(app, asked, screen())?;
         let name = record.id.to_string();
         self.take_up(app, record, true).await;
         let offer = json!({"type": "offer", "sessionId": name, "sdp": sdp});
@@ -176,8 +244,9 @@ impl Dialect {
         app: &Arc<App>,
         message: &Object,
         outbox: &mut Outbox,
-    ) -> Result<(), String> {
-        let (sdp, described) = sdp(message).ok_or("an offer has its sdp")?;
+    ) -> Result<(), Refused> {
+        let (sdp, described) =
+            sdp(message).ok_or_else(|| Refused::invalid("an offer has its sdp"))?;
         // A session that the client would rather offer for itself.
         let called = text(message, "sessionId");
         let before = self.meant_by_name(app, message);
@@ -186,9 +255,7 @@ impl Dialect {
         }
         let keeps_name = before.is_some() || called == self.alias;
         let asked = self.asked(app, message)?;
-        let (record, answer) = offered::answer_to(app, asked, sdp)
-            .await
-            .map_err(|error| told(app, error))?;
+        let (record, answer) = offered::answer_to(app, asked, sdp).await?;
         let name = record.id.to_string();
         self.take_up(app, record, true).await;
         if keeps_name {
@@ -208,45 +275,55 @@ impl Dialect {
         Ok(())
     }
 
-    async fn answer(&mut self, app: &Arc<App>, message: &Object) -> Result<(), String> {
-        let (sdp, _) = sdp(message).ok_or("an answer has its sdp")?;
-        let record = self.meant(app, message).ok_or("Session not found")?;
-        offered::answer(app, record, sdp.to_owned())
-            .await
-            .map_err(|error| told(app, error))
+    async fn answer(&mut self, app: &Arc<App>, message: &Object) -> Result<(), Refused> {
+        let (sdp, _) = sdp(message).ok_or_else(|| Refused::invalid("an answer has its sdp"))?;
+        let record = self.meant(app, message).ok_or_else(Refused::unknown)?;
+        Ok(offered::answer(app, record, sdp.to_owned()).await?)
     }
 
-    async fn candidate(&mut self, app: &Arc<App>, message: &Object) -> Result<(), String> {
-        let record = self.meant(app, message).ok_or("Session not found")?;
+    async fn candidate(&mut self, app: &Arc<App>, message: &Object) -> Result<(), Refused> {
+        let record = self.meant(app, message).ok_or_else(Refused::unknown)?;
         let line = match message.get("candidate") {
             Some(Value::String(line)) => line.clone(),
             Some(Value::Object(candidate)) => text(candidate, "candidate").to_owned(),
             _ => String::new(),
         };
         match offered::candidates(app, &record, &[line]).await {
-            0 => Err("Failed to add ICE candidate".to_owned()),
+            0 => Err(Refused::invalid("Failed to add ICE candidate")),
             _ => Ok(()),
         }
     }
 
     /// Passes a control message on as if it had come on the data channel of the session, and its answers back.
-    async fn control(&mut self, app: &Arc<App>, message: Object, outbox: &mut Outbox) {
-        let Some(record) = self.meant(app, &message) else {
-            return fail(outbox, "Session not found").await;
-        };
+    async fn control(
+        &mut self,
+        app: &Arc<App>,
+        message: Object,
+        outbox: &mut Outbox,
+    ) -> Result<(), Refused> {
+        let record = self.meant(app, &message).ok_or_else(Refused::unknown)?;
         let Some(orders) = orders(message, record.device_name()) else {
+            count(app, "bad_request", "control");
             let error = json!({"type": "error", "code": "bad_request"});
-            return outbox.send(error).await;
+            outbox.send(error).await;
+            return Ok(());
         };
         for order in orders {
             let bytes = order.to_string().into_bytes().into();
             let message = ControlMessage::new(bytes, outbox.answers.clone());
             match app.shards.handle_control(record.id, message).await {
                 Ok(true) => {}
-                Ok(false) => return fail(outbox, "Session not found").await,
-                Err(error) => return fail(outbox, &error.to_string()).await,
+                Ok(false) => return Err(Refused::unknown()),
+                Err(error) => {
+                    return Err(Refused {
+                        told: error.to_string(),
+                        kind: "busy",
+                        limit: None,
+                    });
+                }
             }
         }
+        Ok(())
     }
 
     /// The session that a message names, else this socket's.
@@ -273,23 +350,23 @@ impl Dialect {
     }
 
     /// A session that a message asks for.
-    fn asked(&self, app: &App, message: &Object) -> Result<Asked, String> {
+    fn asked(&self, app: &App, message: &Object) -> Result<Asked, Refused> {
         let device = match (text(message, "deviceId"), &self.device) {
             ("", Some(device)) => device.clone(),
-            (device, _) => {
-                let device = device_name(device).map_err(|error| told(app, error))?;
-                self.principal.key_of(device)
-            }
+            (device, _) => self.principal.key_of(device_name(device)?),
         };
-        check_grant(app, Protocol::Session, &self.principal, &device)
-            .map_err(|error| told(app, error))?;
+        check_grant(app, Protocol::Session, &self.principal, &device)?;
         let user = match text(message, "userId") {
             "" => self.user.clone(),
             user => {
                 let checked = offered::check_user(app, &self.principal, user);
                 checked.map_err(|error| match error {
-                    MediaError::Invalid(error) => error,
-                    _ => "userId is not the token's sub".to_owned(),
+                    MediaError::Invalid(error) => Refused::invalid(error),
+                    _ => Refused {
+                        told: "userId is not the token's sub".to_owned(),
+                        kind: "user_id",
+                        limit: None,
+                    },
                 })?;
                 user.to_owned()
             }
@@ -305,16 +382,46 @@ impl Dialect {
     }
 }
 
-/// What a client is told. A limit that was met counts, as it does in responses.
-fn told(app: &App, error: ApiError) -> String {
-    if let Some(limit) = error.limit() {
-        app.metrics.count("media_refused_total", &[limit]);
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Refused {
+        Refused {
+            told: error.to_string(),
+            kind: error.kind(),
+            limit: error.limit(),
+        }
     }
-    error.to_string()
 }
 
-async fn fail(outbox: &Outbox, error: &str) {
-    outbox.send(json!({"type": "error", "error": error})).await;
+impl Refused {
+    fn invalid(told: impl Into<String>) -> Refused {
+        Refused {
+            told: told.into(),
+            kind: "invalid",
+            limit: None,
+        }
+    }
+
+    fn unknown() -> Refused {
+        Refused {
+            told: "Session not found".to_owned(),
+            ..Refused::from(ApiError::UnknownSession)
+        }
+    }
+
+    /// Counts it, and tells the client.
+    async fn tell(self, app: &App, outbox: &Outbox, operation: &str) {
+        count(app, self.kind, operation);
+        if let Some(limit) = self.limit {
+            app.metrics.count("media_refused_total", &[limit]);
+        }
+        let error = json!({"type": "error", "error": self.told});
+        outbox.send(error).await;
+    }
+}
+
+/// Counts an error as the middleware does those of requests.
+fn count(app: &App, kind: &str, operation: &str) {
+    app.metrics.count("media_errors_total", &[kind, operation]);
 }
 
 fn text<'a>(message: &'a Object, field: &str) -> &'a str {
