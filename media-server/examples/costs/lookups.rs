@@ -1,5 +1,6 @@
 //! Sessions looked for by many threads at once, while some come and go: the registry's map with its
-//! locks, and the same map with one.
+//! locks, and the same map with one. Admission, end and the names of the older API take a lock of the registry besides,
+//! which this is not about.
 
 use crate::by_turns;
 use media_core::ids::SessionId;
