@@ -238,25 +238,4 @@ impl ShouldSample for Share {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::count_created;
-    use crate::app::tests::app_with;
-    use crate::registry::Protocol;
-    use crate::registry::tests::record;
-
-    #[tokio::test]
-    async fn the_span_of_a_session_that_its_shard_closed_before_it_was_counted_ends() {
-        let app = app_with(&["--otlp-endpoint", "http://127.0.0.1:1"]).await;
-        let (open, over) = (
-            record(1, Protocol::Whip, "cam-1"),
-            record(2, Protocol::Whip, "cam-2"),
-        );
-        app.registry.admit(&open).expect("room");
-        for record in [&open, &over] {
-            count_created(&app, record);
-        }
-        let is_over = |record: &Record| record.trace.get().expect("one").is_established();
-        assert!(!is_over(&open) && is_over(&over));
-    }
-}
+mod tests;

@@ -148,37 +148,42 @@ fn a_webhook_is_told_of_sessions_in_order_and_signed_and_misses_none_while_it_is
             "the same event has the same id again"
         );
 
-        told.receiver
-            .answer(Answer::status("422 Unprocessable Entity"));
-        let session = told.open("cam-5").await;
+        // Whoever says that it is the event which is wrong is not told of it again.
+        let wrong = [
+            "400 Bad Request",
+            "413 Payload Too Large",
+            "422 Unprocessable Entity",
+        ];
         let refused = [("sink", "webhook"), ("reason", "refused")];
-        wait_for("an event to be dropped", PATIENCE, || async {
-            match told
-                .server
-                .metrics()
-                .await
-                .value("media_events_dropped_total", &refused)
-            {
-                Some(1.0) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
-        told.receiver.answer(Answer::status("200 OK"));
-        told.close(&session).await;
-        assert_eq!(told.taken(9).await[8..], pairs(&["cam-5"])[1..]);
+        for (status, count) in wrong.into_iter().zip(1u8..) {
+            told.receiver.answer(Answer::status(status));
+            let device = format!("wrong-{count}");
+            let session = told.open(&device).await;
+            wait_for("an event to be dropped", PATIENCE, || async {
+                let metrics = told.server.metrics().await;
+                match metrics.value("media_events_dropped_total", &refused) {
+                    Some(dropped) if dropped == f64::from(count) => Ok(()),
+                    other => Err(format!("{status}: {other:?}")),
+                }
+            })
+            .await;
+            told.receiver.answer(Answer::status("200 OK"));
+            told.close(&session).await;
+            let taken = told.taken(8 + usize::from(count)).await;
+            assert_eq!(taken.last(), pairs(&[&device]).last());
+        }
         let metrics = told.server.metrics().await;
         let webhook = [("sink", "webhook")];
         assert_eq!(
             metrics.value("media_events_delivered_total", &webhook),
-            Some(9.0)
+            Some(11.0)
         );
         assert!(metrics.value("media_events_retries_total", &webhook) >= Some(1.0));
 
         // What is left at the end is told before the end.
         told.open("cam-6").await;
         told.server.process().signal("INT");
-        assert_eq!(told.taken(11).await[9..], pairs(&["cam-6"]));
+        assert_eq!(told.taken(13).await[11..], pairs(&["cam-6"]));
         let last = taken(&told.receiver).pop().expect("an event");
         assert!(last.body.contains(r#""reason":"drained""#), "{}", last.body);
     });

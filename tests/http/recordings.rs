@@ -256,6 +256,16 @@ async fn a_cleanup_deletes_old_recordings_of_its_callers_devices_and_no_others()
         left.sort();
         assert_eq!(found, left, "{who}");
     }
+    // A number of no days is none at all: nobody loses what is young.
+    for days in ["0", "-1", "x", ""] {
+        let cleanup = format!("/cleanup?days={days}");
+        let done = with_token(&server, Some(&admin), Method::POST, &cleanup, None).await;
+        assert_eq!(
+            done,
+            (200, json!({"deleted": 0, "maxAgeDays": 7})),
+            "{days:?}"
+        );
+    }
     let (status, _) = with_token(&server, None, Method::POST, "/cleanup?days=1", None).await;
     assert_eq!(status, 401);
 }

@@ -88,6 +88,15 @@ async fn no_secret_of_a_run_is_in_any_line_or_span() {
     let turn = created["iceServers"][0]["credential"]
         .as_str()
         .expect("a credential");
+    // What only the client made: the server's own are in its answers.
+    let made = "aNewPasswordOfTheClient1";
+    let restart = Client::new().patch(viewer.resource().url.clone());
+    let restart = restart
+        .header("content-type", "application/trickle-ice-sdpfrag")
+        .header("if-match", "*")
+        .body(format!("a=ice-ufrag:NewU\r\na=ice-pwd:{made}\r\n"));
+    let restarted = restart.bearer_auth(&token).send().await;
+    assert_eq!(restarted.expect("an answer").status(), 200);
     let query = format!("/api/media/ws?userId=ann&token={token}");
     let plain = Client::new().get(server.url(&query)).send().await;
     assert_eq!(
@@ -102,6 +111,7 @@ async fn no_secret_of_a_run_is_in_any_line_or_span() {
         token.rsplit('.').next().expect("a signature").to_owned(),
         typed.to_owned(),
         turn.to_owned(),
+        made.to_owned(),
         "a secret that coturn knows".to_owned(),
         "a key for tests".to_owned(),
         "a=ice-ufrag".to_owned(),

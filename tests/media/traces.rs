@@ -8,6 +8,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tests::collector::Span;
+use tests::process::TempDir;
 use tests::{Collector, MediaServer, wait_for};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -386,4 +387,58 @@ async fn spans_that_wait_are_sent_before_the_end() {
     let establish = spans.iter().find(|span| span.name == "session.establish");
     let error = establish.and_then(|span| span.error.as_deref());
     assert_eq!(error, Some("no media before normal_close"), "{spans:#?}");
+}
+
+#[tokio::test]
+async fn the_share_of_traces_that_are_kept_follows_the_file() {
+    let collector = Collector::start().await;
+    let dir = TempDir::new("config");
+    let file = dir.path().join("config.toml");
+    let says = |percent: u8| {
+        let url = collector.url();
+        let text = format!(
+            "[auth]\nmode = \"none\"\n[trace]\notlp_endpoint = \"{url}\"\nsample_percent = {percent}\n"
+        );
+        std::fs::write(&file, text).expect("it can be written");
+    };
+    says(0);
+    let server = MediaServer::with(&["--config", &file.display().to_string()]).await;
+    let client = Client::new();
+    let before = json!({"deviceId": "cam-1", "userId": "ann"});
+    let before = client
+        .post(server.url("/api/media/sessions"))
+        .body(before.to_string());
+    assert_eq!(before.send().await.expect("an answer").status(), 200);
+    says(100);
+    let turn = server.url("/api/media/turn-credentials");
+    wait_for("a span", PATIENCE, || async {
+        client.get(&turn).send().await.expect("an answer");
+        match collector.spans().len() {
+            0 => Err(server.log()),
+            some => Ok(some),
+        }
+    })
+    .await;
+    let spans = collector.spans();
+    let of_turn = |span: &Span| span.name == "webrtc.get_turn_credentials";
+    assert!(spans.iter().all(of_turn), "one of before: {spans:#?}");
+}
+
+#[tokio::test]
+async fn the_span_of_a_request_that_fails_says_why_and_whether_it_is_the_servers_fault() {
+    let collector = Collector::start().await;
+    let server = traced(&collector, "100").await;
+    let turn = Client::new().get(server.url("/api/media/turn-credentials"));
+    assert_eq!(turn.send().await.expect("an answer").status(), 500);
+    let unasked = Client::new().post(server.url("/whep/nobody"));
+    let unasked = unasked.header("content-type", "text/plain").body("v=0");
+    assert_eq!(unasked.send().await.expect("an answer").status(), 415);
+    let of_server = span(&collector, "webrtc.get_turn_credentials", |_| true).await;
+    assert_eq!(of_server.error.as_deref(), Some(""), "{of_server:?}");
+    assert_eq!(of_server.attributes["error.type"], "failed");
+    let of_client = span(&collector, "whep.create", |_| true).await;
+    assert_eq!(of_client.error, None, "{of_client:?}");
+    assert_eq!(of_client.attributes["error.type"], "media_type");
+    assert_eq!(of_client.attributes["http.response.status_code"], "415");
+    assert_eq!(of_client.attributes["http.request.method"], "POST");
 }

@@ -45,3 +45,33 @@ impl Live {
         self.settings = read;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Cli, Command};
+    use clap::Parser as _;
+
+    #[test]
+    fn a_setting_that_a_flag_has_made_is_none_of_the_file() {
+        let name = format!("media-server-live-{}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let text = "[log]\nlevel = \"warn\"\n[trace]\nsample_percent = 7\n";
+        std::fs::write(&path, text).expect("room");
+        let file = path.display().to_string();
+        let says = |flags: &[&str]| {
+            let line = [&["media-server", "--config", &file], flags].concat();
+            let Command::Serve(args) = Cli::parse_from(line).command() else {
+                panic!("serve is the default command");
+            };
+            let config = Config::load(*args).expect("right");
+            let read = config.live.read().expect("readable");
+            (read.log_level, read.sample_percent)
+        };
+        let warn = Some("warn".to_owned());
+        assert_eq!(says(&[]), (warn.clone(), Some(7)));
+        assert_eq!(says(&["--log-level", "debug"]), (None, Some(7)));
+        assert_eq!(says(&["--trace-sample-percent", "50"]), (warn, None));
+        std::fs::remove_file(&path).expect("it is ours");
+    }
+}

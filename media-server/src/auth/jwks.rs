@@ -501,6 +501,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_provider_that_had_no_set_is_asked_again_each_half_minute() {
+        let jwks = Arc::new(jwks());
+        let following = tokio::spawn({
+            let jwks = jwks.clone();
+            async move { jwks.follow().await }
+        });
+        tokio::time::sleep(Duration::from_secs(315)).await;
+        assert_eq!(jwks.count(Outcome::Address), 11, "at once, then ten times");
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn tokens_with_unknown_keys_cause_one_request_in_five_seconds() {
         let jwks = Arc::new(jwks());
         let following = tokio::spawn({

@@ -120,3 +120,49 @@ impl Visit for Line {
         self.field(field, &value.into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_an_object_with_what_happened_and_the_pod_that_it_happened_in() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt()
+            .event_format(Json::new("cam-0"))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(lines, || {
+            let device_id = "a \"b\"\n";
+            tracing::warn!(device_id, shard = 3, share = 0.5, kept = true, "it is so");
+        });
+        let text = String::from_utf8(written.0.lock().expect("no panic").clone());
+        let text = text.expect("UTF-8");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).expect("JSON");
+        let ts = line["ts"].as_str().expect("a time");
+        assert!(ts.ends_with('Z') && ts.len() == 24, "{ts}");
+        let wanted = json!({
+            "ts": ts, "level": "WARN", "target": module_path!(), "msg": "it is so", "device_id": "a \"b\"\n",
+            "shard": 3, "share": 0.5, "kept": true, "pod": "cam-0",
+        });
+        assert_eq!(line, wanted);
+    }
+}

@@ -268,6 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_in_a_help_text_is_escaped_in_openmetrics_alone() {
+        let help = "of \"a\" \\ b\nor c";
+        let family: &'static Family = Box::leak(Box::new(Family {
+            help,
+            ..FAMILIES[0]
+        }));
+        for (format, wanted) in [
+            (Format::Prometheus, r#"of "a" \\ b\nor c"#),
+            (Format::OpenMetrics, r#"of \"a\" \\ b\nor c"#),
+        ] {
+            let mut text = String::new();
+            Lines::of(family, format, &mut text);
+            let first = text.lines().next().expect("a line");
+            assert!(first.ends_with(&format!(" {wanted}")), "{first}");
+        }
+    }
+
+    #[test]
     fn numbers_are_written_in_full() {
         for value in [0.0, 9.0, 10.0, 0.05, -1.0, 1e15, 123456789.5] {
             let text = written("media_active_sessions", Format::Prometheus, |lines| {

@@ -205,3 +205,21 @@ async fn a_writer_that_panics_tells_of_its_end_as_any_other() {
     let keys: Vec<_> = told.iter().map(|(key, ..)| *key).collect();
     assert_eq!(keys, ["media.recording.stopped"], "{told:?}");
 }
+
+#[tokio::test]
+async fn a_cleanup_leaves_what_is_under_way_whatever_its_age() {
+    let (recordings, inner, folder) = recordings("under-way");
+    let [ended, running] = [1, 2].map(|number| active("cam-1", number));
+    for recording in [&ended, &running] {
+        let note = inner.store.note(recording.id, &recording.note());
+        note.expect("room");
+    }
+    inner.admit(&running).expect("there is room");
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let deleted = recordings.cleanup(later, |_| true).await;
+    assert_eq!(deleted.expect("writable"), 1);
+    assert!(inner.store.find(running.id).is_some());
+    assert_eq!(folder.files(), 1);
+    let used = inner.used.load(Relaxed);
+    assert_eq!(used, 1_024, "there is room again at once");
+}

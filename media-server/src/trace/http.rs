@@ -132,3 +132,55 @@ pub(crate) fn named(method: &Method, path: &str) -> Option<(&'static str, Option
     };
     Some(named)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_the_older_api_have_the_span_names_of_the_service_that_is_replaced() {
+        for (path, name, sdp) in [
+            ("sessions", "webrtc.create_session", None),
+            ("sessions/answer", "webrtc.set_answer", Some("answer")),
+            ("sessions/ice-candidate", "webrtc.add_ice_candidate", None),
+            (
+                "sessions/ice-candidates",
+                "webrtc.add_ice_candidates_batch",
+                None,
+            ),
+            ("sfu/publishers", "sfu.create_publisher", None),
+            (
+                "sfu/publishers/answer",
+                "sfu.set_publisher_answer",
+                Some("answer"),
+            ),
+            (
+                "sfu/publishers/ice-candidate",
+                "sfu.add_publisher_ice_candidate",
+                None,
+            ),
+            ("sfu/subscribers", "sfu.create_subscriber", None),
+            (
+                "sfu/subscribers/by-device",
+                "sfu.create_subscriber_by_device",
+                None,
+            ),
+            (
+                "sfu/subscribers/answer",
+                "sfu.set_subscriber_answer",
+                Some("answer"),
+            ),
+            (
+                "sfu/subscribers/ice-candidate",
+                "sfu.add_subscriber_ice_candidate",
+                None,
+            ),
+        ] {
+            let path = format!("/api/media/{path}");
+            assert_eq!(named(&Method::POST, &path), Some((name, sdp)), "{path}");
+            assert_eq!(named(&Method::GET, &path), None, "it changes nothing");
+        }
+        let turn = named(&Method::GET, "/api/media/turn-credentials");
+        assert_eq!(turn, Some(("webrtc.get_turn_credentials", None)));
+    }
+}

@@ -134,6 +134,31 @@ mod tests {
     }
 
     #[test]
+    fn of_two_reports_of_a_clock_that_was_set_the_one_that_came_sooner_tells() {
+        for by in [-3_000, 3_000] {
+            for (delays, on_its_way) in [([400, 0], 0), ([0, 400], 400)] {
+                let clock = &mut DeviceClock::default();
+                assert_eq!(off(clock, 1_000, 1_000), Some(0));
+                assert_eq!(off(clock, 4_000 + delays[0], 4_000 + by), None);
+                let told = off(clock, 5_000 + delays[1], 5_000 + by);
+                assert!(
+                    told.is_some_and(|off| (off + on_its_way).abs() <= 1),
+                    "{by}, {delays:?}: {told:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_report_is_no_reason_to_believe_one_that_is_off_the_other_way() {
+        let clock = &mut DeviceClock::default();
+        assert_eq!(off(clock, 1_000, 1_000), Some(0));
+        assert_eq!(off(clock, 6_000, 4_000), None, "two seconds late");
+        assert_eq!(off(clock, 7_000, 10_000), None, "three seconds ahead");
+        assert_eq!(off(clock, 7_100, 7_100), Some(0), "neither was so");
+    }
+
+    #[test]
     fn a_clock_that_drifts_is_followed() {
         let clock = &mut DeviceClock::default();
         let mut worst = 0;

@@ -221,6 +221,52 @@ fn other_targets_and_labels_reach_the_rules_and_no_pod() {
     assert_eq!(pod, same);
 }
 
+/// The rules of a service, in order.
+fn rules(manifest: &str) -> Vec<serde_json::Value> {
+    let rule = children(manifest).prometheus_rule.expect("made");
+    let groups = rule.data["spec"]["groups"].as_array().unwrap();
+    let rules = groups
+        .iter()
+        .map(|group| group["rules"].as_array().unwrap());
+    rules.flatten().cloned().collect()
+}
+
+#[test]
+fn what_a_service_says_of_its_levels_and_alerts_is_in_its_rules() {
+    let usual = rules(MINIMAL);
+    let full = rules(&full_manifest());
+    let objectives: BTreeMap<&str, &str> = full
+        .iter()
+        .filter(|rule| rule["record"] == catalogue::rules::slo::OBJECTIVE)
+        .filter_map(|rule| Some((rule["labels"]["sli"].as_str()?, rule["expr"].as_str()?)))
+        .collect();
+    let wanted = [
+        ("availability", "vector(0.9995)"),
+        ("continuity", "vector(0.995)"),
+        ("latency", "vector(0.95)"),
+        ("setup", "vector(0.99)"),
+    ];
+    assert_eq!(objectives, BTreeMap::from(wanted));
+    let of = |rules: &[serde_json::Value], alert: &str| {
+        let found = rules.iter().find(|rule| rule["alert"] == alert);
+        found.cloned()
+    };
+    let disabled = "MediaSessionLimitNear";
+    assert!(of(&usual, disabled).is_some() && of(&full, disabled).is_none());
+    let down = of(&full, "MediaPodDown").unwrap();
+    assert_eq!(
+        down["annotations"]["runbook_url"],
+        "https://example.com/media/docs/runbooks/MediaPodDown.md"
+    );
+    let with = |more: &str| rules(&MINIMAL.replace("spec: {", &format!("spec: {{{more}, ")));
+    let short = with("rollout: {drainTimeoutSeconds: 60}");
+    assert_eq!(of(&short, "MediaDrainOverdue").unwrap()["for"], "180s");
+    // What was stopped on purpose wakes nobody.
+    let idle = with("replicas: 0");
+    let nobody = "MediaNoAcceptingPods";
+    assert!(of(&usual, nobody).is_some() && of(&idle, nobody).is_none());
+}
+
 #[test]
 fn nothing_of_monitoring_is_made_where_it_is_not_wanted_or_not_served() {
     let manifest = "apiVersion: mediaservice.io/v1alpha1\nkind: MediaService\nmetadata: {name: a, namespace: b}\nspec: {media: {exposure: HostPort}}\n";
