@@ -94,9 +94,9 @@ fn every_query_selects_one_mediaservice_or_one_release_of_the_operator() {
     for (dashboard, title, panel) in panels() {
         let selection = match dashboard {
             "operator" => "namespace=\"$namespace\"",
-            "slo" => OF_SERVICE,
+            "slo" => "namespace=\"$namespace\",mediaservice=\"$service\"",
             "logs" => "namespace=\"$namespace\",pod=~\"$service-[0-9]+\"",
-            _ => OF_PODS,
+            _ => "namespace=\"$namespace\",mediaservice=\"$service\",pod=~\"$pod\"",
         };
         for target in panel["targets"].as_array().expect("a list") {
             let query = target["expr"].as_str().unwrap_or_default();

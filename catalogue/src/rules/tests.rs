@@ -22,6 +22,10 @@ fn every_selector_names_the_namespace_and_the_mediaservice() {
     for rule in rules(&groups) {
         let expr = rule["expr"].as_str().expect("an expression");
         assert!(!expr.contains('$'), "left over placeholder in {expr}");
+        for series in crate::expr::names(expr).series {
+            let selected = expr.matches(&format!("{series}{{")).count();
+            assert_eq!(selected, expr.matches(&*series).count(), "{series}: {expr}");
+        }
         for part in expr.split('{').skip(1) {
             assert!(
                 part.starts_with("namespace=\"media\",mediaservice=\"cam\""),
@@ -193,6 +197,19 @@ fn labels_of_the_users_are_on_every_alert_and_change_none_of_its_own() {
             "{rule}"
         );
         assert_ne!(labels["severity"], "none", "{rule}");
+    }
+}
+
+/// The definition of MediaService refuses those, so that nobody is told that a label of theirs is there.
+#[test]
+fn every_label_that_a_rule_gives_its_alert_is_one_of_its_own() {
+    for rule in rules(&rule_groups(&CAM)) {
+        if rule["alert"].is_string() {
+            let labels = rule["labels"].as_object().expect("a map");
+            for label in labels.keys() {
+                assert!(OWN_LABELS.contains(&&**label), "{}: {label}", rule["alert"]);
+            }
+        }
     }
 }
 

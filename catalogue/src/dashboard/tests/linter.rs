@@ -63,6 +63,28 @@ fn every_variable_that_is_asked_for_names_a_family_and_a_label() {
     }
 }
 
+/// Or pods of another MediaService could be chosen, whose panels are empty.
+#[test]
+fn a_variable_offers_what_there_is_of_those_before_it() {
+    for dashboard in all() {
+        for variable in variables(&dashboard)
+            .iter()
+            .filter(|v| v["type"] == "query")
+        {
+            let query = variable["query"]["query"].as_str().expect("a query");
+            let selected = match variable["name"].as_str() {
+                Some("namespace") => "",
+                Some("service") => "{namespace=\"$namespace\"}",
+                Some("pod") => "{namespace=\"$namespace\",mediaservice=\"$service\"}",
+                other => panic!("{}: {other:?}", dashboard.id),
+            };
+            let (_, selector) = query.split_at(query.find(['{', ',']).expect("a label"));
+            let (selector, _) = selector.rsplit_once(", ").expect("a label");
+            assert_eq!(selector, selected, "{query}");
+        }
+    }
+}
+
 /// template-on-time-change-reload-rule
 #[test]
 fn values_of_variables_are_asked_for_again_when_the_time_range_changes() {
