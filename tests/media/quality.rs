@@ -56,6 +56,9 @@ async fn the_time_to_the_first_picture_and_how_seconds_were_are_those_that_the_v
             );
             grows("good", 3.0).await;
             assert_eq!((quality("gap").await, quality("loss").await), (0.0, 0.0));
+            let metrics = server.metrics().await;
+            let first = metrics.value("media_first_media_seconds_count", &[]);
+            assert_eq!(first, Some(1.0), "of viewers, not of their device");
 
             link.set(
                 Direction::ToClient,

@@ -368,6 +368,7 @@ mod tests {
             with(ed("signs"), "key_ops", json!(["sign"])),
             with(ed("of-another-algorithm"), "alg", json!("RS256")),
             with(ed("of-another-curve"), "crv", json!("Ed448")),
+            with(ed("of-a-curve-for-others"), "crv", json!("P-256")),
             json!({"kty": "oct", "kid": "secret", "alg": "HS256", "k": "c2VjcmV0"}),
             json!({"kty": "EC", "crv": "P-384", "kid": "p384", "x": "AA", "y": "AA"}),
             json!({"kty": "NEW", "kid": "of-tomorrow"}),

@@ -138,6 +138,19 @@ async fn a_batch_that_is_refused_for_now_is_sent_once_more_and_one_that_is_wrong
 }
 
 #[tokio::test]
+async fn what_waits_at_the_end_is_sent() {
+    // Whether the task sees a span or the end first is left to chance.
+    let ends = (0..8).map(async |_| {
+        let (traces, _) = collector(&[200]).await;
+        one_span(&traces);
+        traces.flush(PATIENCE).await;
+        traces.count(Outcome::Exported)
+    });
+    let exported = futures::future::join_all(ends).await;
+    assert_eq!(exported, [1; 8]);
+}
+
+#[tokio::test]
 async fn a_collector_that_is_never_there_is_given_up_at_the_end_and_its_spans_are_counted() {
     let (traces, asked) = collector(&[]).await;
     assert!(asked.await.expect("no panic").is_empty(), "it is gone");

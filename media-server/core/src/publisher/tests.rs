@@ -238,6 +238,24 @@ fn sound_and_picture_stay_together_when_the_clock_of_their_device_is_set() {
 }
 
 #[test]
+fn until_the_device_reports_its_clock_each_packet_is_taken_for_sent_when_it_came() {
+    let (mut bench, mut peer, mut session, _) = connected();
+    let mut mapped = |bench: &mut Bench, peer: &mut Peer, seq: u16, timestamp| {
+        let media = packet(VIDEO_PT, seq, timestamp, 7, true, VP8_KEY);
+        send(bench, &mut session, peer, &media);
+        let mapping = session.take_batch().mapping(Kind::Video);
+        let mapping = mapping.expect("a packet came");
+        (mapping.ntp, mapping.timestamp, mapping.reported)
+    };
+    for (seq, timestamp) in [(1, 90_000), (2, 93_000)] {
+        let found = mapped(&mut bench, &mut peer, seq, timestamp);
+        let now = bench.clock.ntp(bench.now);
+        assert_eq!(found, (now, timestamp, false), "{seq}");
+        bench.now += ms(500);
+    }
+}
+
+#[test]
 fn a_receiver_report_each_second_tells_loss_jitter_and_the_last_sender_report() {
     let (mut bench, mut peer, mut session, cells) = connected();
     let ntp = 0x1234_5678_9abc_def0;

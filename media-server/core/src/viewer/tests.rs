@@ -568,6 +568,30 @@ fn a_new_address_gets_little_until_a_second_check_proves_it() {
 }
 
 #[test]
+fn the_time_that_a_viewer_takes_for_its_keys_is_no_gap() {
+    let mut stage = Stage::new(GCM);
+    let bench = &mut stage.bench;
+    let mut late = Peer::new(VIEWER_SEED, &[GCM], ms(100));
+    let (config, _) = bench.config(VIEWER_SEED, Role::Viewer, &late);
+    stage.viewer = Viewer::new(bench.now, config);
+    stage.viewer.set_publisher_live(bench.now, true);
+    bench.now += ms(3_000);
+    bench.connect(&mut stage.viewer, &mut late);
+    stage.watcher = late;
+    for seq in 1..=25 {
+        let body = if seq == 1 { VP8_KEY } else { VP8_DELTA };
+        let timestamp = 9_000 * u32::from(seq);
+        stage.send(&packet(VIDEO_PT, seq, timestamp, 7, true, body));
+        stage
+            .bench
+            .run(ms(100), &mut stage.viewer, &mut stage.watcher, |_, _| false);
+    }
+    let [good, gap] = [Watched::Good, Watched::Gap].map(|how| stage.bench.shard.watched(how));
+    assert!(good >= 2, "{good}");
+    assert_eq!(gap, 0);
+}
+
+#[test]
 fn a_viewer_waits_thirty_seconds_for_a_publisher() {
     let mut stage = Stage::new(GCM);
     stage.viewer.set_publisher_live(stage.bench.now, false);
