@@ -7,6 +7,7 @@
 mod connections;
 mod ending;
 mod live;
+mod series;
 mod ufrag_key;
 
 use crate::addresses::{self, Addresses};
@@ -24,14 +25,13 @@ use crate::log::of_session;
 use crate::metrics::Metrics;
 use crate::outbound::OutboundError;
 use crate::recording::{FolderError, Recordings};
-use crate::registry::{Protocol, Record, Registry, role_name};
+use crate::registry::{Record, Registry, role_name};
 use crate::resources::{self, Usage};
 use crate::shard::{CloseReason, Event, ShardConfig, Shards, StartError};
 use crate::sockets::{GOODBYE_WITHIN, Sockets};
 use crate::trace::{Sender, Traces};
 use crate::turn::{IceServers, SecretError};
 use aws_lc_rs::rand;
-use catalogue::families::{CLOSE_REASONS, REFUSAL_LIMITS, SETUP_RESULTS, SIGNALLING_RESULTS};
 use connections::Connections;
 use live::Live;
 use media_core::negotiated::Role;
@@ -44,8 +44,6 @@ use tokio::time::timeout;
 
 /// How often keys and live settings are read again.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
-/// How often series of devices are looked through.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How often the end of sessions is looked for while draining.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time for the shards to end their sessions; one that hangs has none.
@@ -161,7 +159,7 @@ impl App {
 
     /// Makes the series of a device exist at 0, so that rates see its first session.
     pub fn births(&self, device: &str) {
-        births(&self.metrics, device, Instant::now());
+        series::births(&self.metrics, device, Instant::now());
     }
 
     fn handle_event(&self, event: Event) {
@@ -348,7 +346,7 @@ impl Server {
             shards,
             config,
         });
-        births_of_process(&app.metrics, Instant::now());
+        series::births_of_process(&app.metrics, Instant::now());
         addresses::refresh(&app.addresses, &app.config, app.shards.local_addr()).await;
         let together = app.config.metrics_listen.is_none();
         let signalling = Listener::bind(
@@ -429,7 +427,7 @@ impl Server {
             tokio::spawn(refresh_addresses(app.clone())),
             tokio::spawn(reload(app.clone())),
             tokio::spawn(follow_jwks(app.clone())),
-            tokio::spawn(expire_series(app.clone())),
+            tokio::spawn(series::expire_series(app.clone())),
             tokio::spawn(drain::follow_annotation(app.clone())),
             tokio::spawn(ending::end_overdue_sessions(app.clone())),
         ];
@@ -540,62 +538,6 @@ async fn reload(app: Arc<App>) {
     }
 }
 
-async fn expire_series(app: Arc<App>) {
-    let mut every = tokio::time::interval(EXPIRE_EVERY);
-    loop {
-        every.tick().await;
-        let grace = app.config.series.session_grace;
-        expire(&app.metrics, &app.registry, grace, Instant::now());
-    }
-}
-
-/// Forgets the series of devices that had no session for a while. A session that lasts changes none
-/// of them, so those of devices that have one are kept by hand. Forgets ended sessions too, which a scrape
-/// does as well: where nobody scrapes they would stay, up to their bound.
-fn expire(metrics: &Metrics, registry: &Registry, grace: Duration, now: Instant) {
-    if let Some(limit) = now.checked_sub(grace) {
-        registry.expire(limit);
-    }
-    for view in registry.devices().iter().filter(|v| v.publisher.is_some()) {
-        births(metrics, &view.device, now);
-    }
-    metrics.expire(now);
-}
-
-/// Makes what rules look at exist at 0, so that they see the first event of each, and a share of nothing is no gap.
-fn births_of_process(metrics: &Metrics, now: Instant) {
-    for limit in REFUSAL_LIMITS {
-        metrics.touch("media_refused_total", &[limit], now);
-    }
-    for result in SIGNALLING_RESULTS {
-        metrics.touch("media_signalling_total", &[result], now);
-    }
-    for family in [
-        "media_ice_restarts_total",
-        "media_first_media_seconds",
-        "media_viewers_without_media_total",
-    ] {
-        metrics.touch(family, &[], now);
-    }
-    for protocol in Protocol::ALL {
-        let role = role_name(protocol.role());
-        metrics.touch("media_setup_seconds", &[role], now);
-        for result in SETUP_RESULTS {
-            let labels = [role, protocol.as_str(), result];
-            metrics.touch("media_setup_total", &labels, now);
-        }
-    }
-    metrics.touch_folded();
-}
-
-fn births(metrics: &Metrics, device: &str, now: Instant) {
-    metrics.touch("media_sessions_created_total", &[device], now);
-    for reason in CLOSE_REASONS {
-        metrics.touch("media_sessions_closed_total", &[device, reason], now);
-    }
-    metrics.touch("media_session_duration_seconds", &[device], now);
-}
-
 /// Random bytes of the system.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -606,7 +548,7 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::metrics::text::Format;
+    use crate::registry::Protocol;
     use crate::registry::tests::record;
 
     /// What a started server shares, without anybody who serves.
@@ -650,49 +592,5 @@ pub(crate) mod tests {
         assert!(failed(CloseReason::PublisherGone, 11));
         assert!(!failed(CloseReason::Superseded, 2));
         assert!(failed(CloseReason::Superseded, 3));
-    }
-
-    #[tokio::test]
-    async fn what_rules_look_at_is_there_at_zero_before_anything_happens() {
-        let app = app().await;
-        let text = app.metrics.render(Format::Prometheus, |_| {});
-        for line in [
-            "media_signalling_total{result=\"failed\"} 0\n",
-            "media_setup_total{role=\"viewer\",protocol=\"whep\",result=\"failed\"} 0\n",
-            "media_setup_total{role=\"publisher\",protocol=\"whip\",result=\"connected\"} 0\n",
-            "media_setup_total{role=\"viewer\",protocol=\"sfu_subscriber\",result=\"refused\"} 0\n",
-            "media_setup_seconds_bucket{role=\"publisher\",le=\"10\"} 0\n",
-            "media_setup_seconds_bucket{role=\"viewer\",le=\"10\"} 0\n",
-            "media_metrics_series_folded_total{family=\"media_rtt_milliseconds\"} 0\n",
-            "media_metrics_series_folded_total{family=\"media_sessions_created_total\"} 0\n",
-        ] {
-            assert!(text.contains(line), "no {line}");
-        }
-        let setups = text.matches("\nmedia_setup_total{").count();
-        assert_eq!(setups, Protocol::ALL.len() * SETUP_RESULTS.len());
-    }
-
-    #[test]
-    fn the_series_of_a_device_stay_as_long_as_its_session_and_go_after_it() {
-        let (metrics, registry) = (Metrics::new(100), Registry::new(10, 10, 10));
-        let record = record(1, Protocol::Whip, "cam");
-        registry.admit(&record).expect("room");
-        let start = Instant::now();
-        births(&metrics, "cam", start);
-        let shown = |minutes: std::ops::Range<u64>| {
-            for minute in minutes {
-                let now = start + Duration::from_secs(60 * minute);
-                expire(&metrics, &registry, Duration::from_secs(30), now);
-            }
-            metrics
-                .render(Format::Prometheus, |_| {})
-                .contains("media_sessions_created_total{device_id=\"cam\"} 0\n")
-        };
-        assert!(shown(1..60), "an hour into the session");
-        registry.remove(record.id).expect("known");
-        assert_eq!(registry.with_series().len(), 1);
-        assert!(shown(60..70), "some minutes after it");
-        assert!(registry.with_series().is_empty(), "though nobody scraped");
-        assert!(!shown(70..90));
     }
 }

@@ -46,7 +46,7 @@ async fn requests_are_counted_by_whose_doing_their_answer_is_and_not_by_its_stat
         get(&server, path).await;
     }
     let preflight = request(&server, Method::OPTIONS, "/whip/cam-1", SDP, "");
-    assert_eq!(send(preflight).await.status(), 204);
+    assert!(send(preflight).await.status().is_success());
     assert_eq!(results(&server).await, is([0, 201, 0, 0, 0]));
 
     let session = open(&server, "/whip/cam-1", PUBLISH).await;

@@ -172,6 +172,6 @@ async fn every_panel_has_data(scraping: &Scraping) {
     scraping.is(of("Definition missing"), 0.0).await;
     let failed = of("Failed");
     scraping
-        .becomes(failed, "some of them", |share| share > 0.0 && share < 1.0)
+        .becomes(failed, "some of them", |share| share > 0.0 && share <= 1.0)
         .await;
 }

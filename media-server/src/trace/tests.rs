@@ -43,7 +43,12 @@ async fn collector(statuses: &'static [u16]) -> (Traces, JoinHandle<Vec<Vec<u8>>
         endpoint: collector_url(&url).expect("a URL"),
         sample_percent: 100,
     };
-    let traces = Traces::start(&config, "cam-0", None).expect("a client");
+    let sender = Sender {
+        pod: "cam-0",
+        namespace: "media",
+        boot: "first",
+    };
+    let traces = Traces::start(&config, &sender, None).expect("a client");
     (traces, asked)
 }
 
@@ -85,7 +90,7 @@ async fn a_session_is_established_from_its_post_to_its_first_media_wherever_thes
     traces.begin_session(&record);
     let trace = record.trace.get().expect("it has begun");
     trace.media_began(ago(20));
-    trace.session_ended(CloseReason::IceFailed);
+    trace.session_ended("ice_failed");
     traces.flush(PATIENCE).await;
     let bodies = asked.await.expect("it was asked");
     let of_pod = sent(&bodies[0]);
@@ -94,11 +99,28 @@ async fn a_session_is_established_from_its_post_to_its_first_media_wherever_thes
     assert!((29.0..31.0).contains(&took), "{took} s");
     let failed = span.status.as_ref().is_some_and(|status| status.code == 2);
     assert!(!failed, "it had media before it ended: {span:?}");
-    let resource = format!("{:?}", of_pod.resource);
-    for attribute in ["service.instance.id", "k8s.pod.name"] {
-        assert!(resource.contains(attribute), "{attribute}: {resource}");
-    }
-    assert_eq!(resource.matches("\"cam-0\"").count(), 2, "{resource}");
+    let resource = of_pod.resource.as_ref().expect("one");
+    let mut told: Vec<String> = resource
+        .attributes
+        .iter()
+        .map(|a| {
+            let value = a.value.as_ref().and_then(|value| value.value.as_ref());
+            format!("{}={value:?}", a.key)
+        })
+        .collect();
+    told.retain(|attribute| !attribute.starts_with("service.version="));
+    told.sort_unstable();
+    let text = |key: &str, value: &str| format!("{key}=Some(StringValue({value:?}))");
+    assert_eq!(
+        told,
+        [
+            text("k8s.namespace.name", "media"),
+            text("k8s.pod.name", "cam-0"),
+            text("service.instance.id", "first"),
+            text("service.name", "media-server"),
+            text("service.namespace", "media"),
+        ]
+    );
 }
 
 /// The span of a session that has begun and ended.
@@ -106,7 +128,7 @@ fn one_span(traces: &Traces) {
     let record = record(1, Protocol::Whip, "cam-1");
     traces.begin_session(&record);
     let trace = record.trace.get().expect("it has begun");
-    trace.session_ended(CloseReason::Normal);
+    trace.session_ended("normal_close");
 }
 
 #[tokio::test]

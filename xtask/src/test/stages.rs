@@ -254,13 +254,25 @@ const OTHER_STAGES: &[&str] = &[
 /// browser. Every test binary that no other stage runs.
 fn programs(gate: &mut Gate, counts: &mut Counts) -> anyhow::Result<()> {
     build(gate, counts)?;
+    let names = test_binaries()?.into_iter().map(|binary| binary.name);
+    let here = names.filter(|name| !OTHER_STAGES.contains(&name.as_str()));
+    let (waiting, others): (Vec<_>, Vec<_>) =
+        here.partition(|name| WAITING.contains(&name.as_str()));
+    let others = run_tests(&others, &[], counts);
+    run_tests(&waiting, &["--", WAITING_THREADS], counts).and(others)
+}
+
+/// Binaries whose tests wait most of their time. At two at a time `http` leaves two cores idle for four
+/// fifths of it.
+const WAITING: &[&str] = &["http"];
+
+/// Tests of [`WAITING`] that run at a time, on whatever machine: more than the cores that it has.
+const WAITING_THREADS: &str = "--test-threads=6";
+
+fn run_tests(binaries: &[String], options: &[&str], counts: &mut Counts) -> anyhow::Result<()> {
     let mut test = sh::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
-    for binary in test_binaries()? {
-        if !OTHER_STAGES.contains(&binary.name.as_str()) {
-            test.args(["--test", &binary.name]);
-        }
-    }
-    sh::run(&mut test, counts)
+    test.args(binaries.iter().flat_map(|binary| ["--test", binary]));
+    sh::run(test.args(options), counts)
 }
 
 /// The test of the gate with a broker that is away for as long as a restart may take.

@@ -2,6 +2,7 @@
 
 use super::track::payload_type;
 use super::*;
+use crate::cells::IceState;
 use crate::cells::{SessionCells, Watched};
 use crate::clock::compact;
 use crate::negotiated::{Codec, PayloadType, Role};

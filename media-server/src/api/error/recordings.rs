@@ -133,7 +133,7 @@ impl RecordingError {
     fn fault(&self) -> Fault {
         match self {
             RecordingError::Unauthorized(error) => ApiError::Unauthorized(*error).fault(),
-            RecordingError::Rate(error) => error.fault(),
+            RecordingError::Api(error) => error.fault(),
             RecordingError::Start(StartError::Busy { .. } | StartError::Full { .. }) => {
                 Fault::Refused
             }

@@ -6,6 +6,7 @@ use crate::controller::fetch::Nodes;
 use crate::controller::{offline, validate};
 use kube::CustomResourceExt;
 use serde_json::json;
+use std::sync::Arc;
 
 fn fetched(replicas: i32) -> Fetched {
     let service: MediaService = serde_json::from_value(json!({
@@ -363,14 +364,14 @@ fn rules_without_a_scrape_say_what_they_need() {
         message(&status, "MonitoringReady")
     };
     assert!(!said(&fetched).contains("scrape of yours"));
-    let monitoring = &mut fetched.service.spec.monitoring;
+    let monitoring = &mut Arc::make_mut(&mut fetched.service).spec.monitoring;
     monitoring.service_monitor.enabled = false;
     let message = said(&fetched);
     assert!(
         message.contains("the labels namespace, mediaservice and pod"),
         "{message}"
     );
-    let monitoring = &mut fetched.service.spec.monitoring;
+    let monitoring = &mut Arc::make_mut(&mut fetched.service).spec.monitoring;
     monitoring.service_monitor.enabled = true;
     monitoring.prometheus_rule.enabled = false;
     assert!(!said(&fetched).contains("scrape of yours"));
