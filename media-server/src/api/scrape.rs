@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// Texts at a time: Prometheus, a second one, and a person.
 pub const PLACES: usize = 3;
@@ -41,8 +42,9 @@ impl Scrape {
         })));
         let late = held.clone();
         // A body is not asked while its client takes nothing, so it can't see for itself.
+        let until = Instant::now() + WITHIN;
         let deadline = tokio::spawn(async move {
-            tokio::time::sleep(WITHIN).await;
+            tokio::time::sleep_until(until).await;
             lock(&late).take();
         });
         Scrape {
