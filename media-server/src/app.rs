@@ -49,15 +49,15 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time for the shards to end their sessions; one that hangs has none.
 const SHARDS_WITHIN: Duration = Duration::from_secs(2);
 /// Time for recordings to be completed at the end: a slow disk has what is still in memory to take.
-const RECORDINGS_WITHIN: Duration = Duration::from_secs(10);
+const RECORDINGS_WITHIN: Duration = Duration::from_secs(8);
 /// Time for the shards' last events.
 const EVENTS_WITHIN: Duration = Duration::from_secs(1);
 /// Time for events that wait for their receivers.
 const FLUSH_WITHIN: Duration = Duration::from_secs(8);
-/// Time for requests that are still running at the end, while events are delivered.
-const REQUESTS_WITHIN: Duration = Duration::from_secs(5);
-/// Time for the last spans to reach their collector, after those.
+/// Time for the last spans to reach their collector, beside events.
 const SPANS_WITHIN: Duration = Duration::from_secs(3);
+/// Time for requests that are still running at the end.
+const REQUESTS_WITHIN: Duration = Duration::from_secs(2);
 /// Time for what waits for the disk, after all of it.
 pub const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// All of it, once sessions had their time: a service manager kills after 30 s what has not ended.
@@ -67,9 +67,10 @@ const _: () = assert!(
         + RECORDINGS_WITHIN.as_secs()
         + EVENTS_WITHIN.as_secs()
         + FLUSH_WITHIN.as_secs()
+        + REQUESTS_WITHIN.as_secs()
         + DISK_WITHIN.as_secs()
         <= 24
-        && REQUESTS_WITHIN.as_secs() + SPANS_WITHIN.as_secs() <= FLUSH_WITHIN.as_secs()
+        && SPANS_WITHIN.as_secs() <= FLUSH_WITHIN.as_secs()
 );
 /// A set-up that takes longer has failed, whoever ends it: the objective of the indicator `setup`.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
@@ -454,17 +455,18 @@ impl Server {
         for task in tasks {
             task.abort();
         }
-        let requests = async {
-            let _ = stop.send(true);
-            let ended = futures::future::join_all(listeners);
-            if timeout(REQUESTS_WITHIN, ended).await.is_err() {
-                tracing::warn!("requests were still running at the end");
-            }
+        let spans = async {
             if let Some(traces) = &app.traces {
                 traces.flush(SPANS_WITHIN).await;
             }
         };
-        tokio::join!(app.events.flush(FLUSH_WITHIN), requests);
+        // Meanwhile the last figures can be asked for.
+        tokio::join!(app.events.flush(FLUSH_WITHIN), spans);
+        let _ = stop.send(true);
+        let requests = futures::future::join_all(listeners);
+        if timeout(REQUESTS_WITHIN, requests).await.is_err() {
+            tracing::warn!("requests were still running at the end");
+        }
         tracing::info!("stopped");
         Ok(())
     }
