@@ -172,7 +172,8 @@ mod tests {
                 .body(Body::empty())
                 .expect("right");
             let mut asked = pin!(router.oneshot(request));
-            poll_fn(|cx| Poll::Ready(assert!(asked.as_mut().poll(cx).is_pending()))).await;
+            let begun = poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending())).await;
+            assert!(begun, "it is held");
             let held = "media_http_requests_in_flight 1\n";
             assert!(text().contains(held), "{}", text());
         }
