@@ -150,7 +150,7 @@ pub struct ServeArgs {
     /// Address of signalling and pages [default: 127.0.0.1:30006, or with PORT that port of every address]
     #[arg(long, env = "MEDIA_HTTP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     http_listen: Option<SocketAddr>,
-    /// UDP and TCP address of media [default: 127.0.0.1:8443, or with PORT or NAT_1TO1_IPS [::]:8443]
+    /// UDP and TCP address of media [default: 127.0.0.1:8443, or with PORT or NAT_1TO1_IPS that port of every address]
     #[arg(long, env = "MEDIA_MEDIA_LISTEN", value_name = "ADDR")]
     media_listen: Option<SocketAddr>,
     /// Serve clients that can reach TCP alone, on the same port [default: true]

@@ -30,9 +30,11 @@ async fn the_time_to_the_first_picture_and_how_seconds_were_are_those_that_the_v
         let metrics = server.metrics().await;
         metrics.sum("media_viewer_seconds_total", &[("quality", how)])
     };
+    // Loss is of the last ten reports, which are seconds apart.
+    let within = PATIENCE * 3;
     let grows = async |how: &'static str, by: f64| {
         let before = quality(how).await;
-        wait_for(&format!("{by} more seconds of {how}"), PATIENCE, || async {
+        wait_for(&format!("{by} more seconds of {how}"), within, || async {
             match quality(how).await {
                 seconds if seconds >= before + by => Ok(()),
                 seconds => Err(seconds - before),

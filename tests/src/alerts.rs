@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 pub use burns::BURN_CASES;
 pub use cases::{CASES, OPERATOR_CASES, QUIET};
 
-/// One alert: silent up to the minute before it is due, firing then, and silent again. A number is a
-/// minute from the beginning.
+/// One alert: silent up to the minute before it is due, firing then and up to the minute before its end, and silent
+/// again. A number is a minute from the beginning.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     pub alert: &'static str,
@@ -86,6 +86,12 @@ impl Rules<'_> {
                 at(case.fires, fires),
                 at(case.ends, json!([])),
             ],
+            // Its words may have another value by then.
+            "promql_expr_test": [{
+                "expr": firing(case),
+                "eval_time": format!("{}m", case.ends - 1),
+                "exp_samples": [{"labels": firing(case), "value": 1}],
+            }],
         })
     }
 
@@ -134,6 +140,20 @@ impl Rules<'_> {
         }
         written
     }
+}
+
+/// The series that Prometheus has of an alert that fires.
+fn firing(case: &Case) -> String {
+    let labels = case
+        .labels
+        .split(',')
+        .filter_map(|pair| pair.split_once('='));
+    let labels = labels.map(|(name, value)| format!(",{name}=\"{value}\""));
+    let of_case: String = labels.collect();
+    format!(
+        "ALERTS{{alertname=\"{}\",alertstate=\"firing\"{of_case}}}",
+        case.alert
+    )
 }
 
 fn labels(text: &str) -> Value {

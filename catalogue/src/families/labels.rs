@@ -46,7 +46,7 @@ pub const VALUES: &[(&str, &str, &[&str])] = &[
     (
         "media_viewer_seconds_total",
         "quality",
-        &["good", "gap", "loss"],
+        &["good", "gap", "loss", "still"],
     ),
     ("media_handshakes", "state", &["in_flight", "waiting"]),
     (
