@@ -78,6 +78,7 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 const ASKS_ANEW_AFTER: Duration = Duration::from_secs(3);
 /// A viewer that goes sooner has not waited long enough to say that there was nothing to see.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
+
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("failed to start the shards")]

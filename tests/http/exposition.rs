@@ -63,7 +63,7 @@ async fn openmetrics_has_the_same_series_under_its_own_rules() {
                 ("counter", Some("_total")) | ("gauge", Some("")) => true,
                 ("histogram", Some("_sum" | "_count")) => true,
                 ("histogram", Some("_bucket")) => {
-                    let (_, bound) = line.split_once("le=\"").expect("a bound");
+                    let (_, bound) = line.rsplit_once("le=\"").expect("a bound");
                     let bound = bound.split('"').next().expect("its end");
                     bound == "+Inf" || bound.contains('.')
                 }

@@ -460,7 +460,7 @@ async fn recordings_are_listed_counted_found_after_a_restart_and_deleted() {
         })
         .await;
     let all = json_of(ask(&server, Method::GET, "", None).await, 200).await;
-    assert_eq!(all, json!({"recordings": null, "total": 0}));
+    assert_eq!(all, json!({"recordings": [], "total": 0}));
     drop(server);
 
     let server = MediaServer::open(&args).await;

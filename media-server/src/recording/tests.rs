@@ -215,6 +215,7 @@ async fn a_cleanup_leaves_what_is_under_way_whatever_its_age() {
         note.expect("room");
     }
     inner.admit(&running).expect("there is room");
+    assert_eq!(inner.measure().expect("readable"), 2_048);
     let later = SystemTime::now() + Duration::from_secs(60);
     let deleted = recordings.cleanup(later, |_| true).await;
     assert_eq!(deleted.expect("writable"), 1);

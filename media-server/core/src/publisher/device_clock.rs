@@ -135,17 +135,15 @@ mod tests {
 
     #[test]
     fn of_two_reports_of_a_clock_that_was_set_the_one_that_came_sooner_tells() {
-        for by in [-3_000, 3_000] {
-            for (delays, on_its_way) in [([400, 0], 0), ([0, 400], 400)] {
-                let clock = &mut DeviceClock::default();
-                assert_eq!(off(clock, 1_000, 1_000), Some(0));
-                assert_eq!(off(clock, 4_000 + delays[0], 4_000 + by), None);
-                let told = off(clock, 5_000 + delays[1], 5_000 + by);
-                assert!(
-                    told.is_some_and(|off| (off + on_its_way).abs() <= 1),
-                    "{by}, {delays:?}: {told:?}"
-                );
-            }
+        for (delays, on_its_way) in [([400, 0], 0), ([0, 400], 400)] {
+            let clock = &mut DeviceClock::default();
+            assert_eq!(off(clock, 1_000, 1_000), Some(0));
+            assert_eq!(off(clock, 4_000 + delays[0], 7_000), None);
+            let told = off(clock, 5_000 + delays[1], 8_000);
+            assert!(
+                told.is_some_and(|off| (off + on_its_way).abs() <= 1),
+                "{delays:?}: {told:?}"
+            );
         }
     }
 

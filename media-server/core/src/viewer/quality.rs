@@ -182,6 +182,7 @@ impl Quality {
         now.saturating_duration_since(self.last) >= GAP
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
