@@ -118,11 +118,12 @@ struct LossSecond {
     /// Since the first report.
     second: u64,
     expected: u64,
-    lost: u64,
+    lost: i64,
 }
 
 impl Loss {
-    pub(crate) fn add(&mut self, now: Instant, expected: u32, lost: u32) {
+    /// What a report says that the one before did not. Fewer are lost then, if some were only late.
+    pub(crate) fn add(&mut self, now: Instant, expected: u32, lost: i32) {
         let second = whole_seconds(*self.began.get_or_insert(now), now);
         let place = &mut self.seconds[second as usize % LOSS_SECONDS];
         if place.second != second {
@@ -132,7 +133,7 @@ impl Loss {
             };
         }
         place.expected += u64::from(expected);
-        place.lost += u64::from(lost.min(expected));
+        place.lost += i64::from(lost);
     }
 
     /// 0 to 1; `None` while nothing was expected.
@@ -143,7 +144,7 @@ impl Loss {
         let (expected, lost) = recent.fold((0, 0), |sum, place| {
             (sum.0 + place.expected, sum.1 + place.lost)
         });
-        (expected > 0).then(|| lost as f64 / expected as f64)
+        (expected > 0).then(|| (lost as f64 / expected as f64).clamp(0.0, 1.0))
     }
 }
 
@@ -227,6 +228,12 @@ mod tests {
             loss.add(at(second * 1_000 + 300), 100, 0);
         }
         assert_eq!(loss.ratio(at(9_400)), Some(0.05));
+        // What was late at five reports, as those with a NACK tell it, and came.
+        for ms in [9_410, 9_420, 9_430, 9_440, 9_450] {
+            loss.add(at(ms), 0, 20);
+            loss.add(at(ms + 5), 0, -20);
+        }
+        assert_eq!(loss.ratio(at(9_460)), Some(0.05));
         // One that comes each five seconds.
         let mut loss = Loss::default();
         loss.add(at(0), 100, 50);

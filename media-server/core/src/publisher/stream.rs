@@ -83,7 +83,7 @@ impl Stream {
     }
 
     /// The report block (RFC 3550 appendix A.3), with what was expected and lost since the last.
-    pub(super) fn report(&mut self, now: Instant) -> (ReportBlock, u32, u32) {
+    pub(super) fn report(&mut self, now: Instant) -> (ReportBlock, u32, i32) {
         let expected = self.highest_seq - self.first_seq + 1;
         let expected_now = expected.saturating_sub(self.reported.0);
         let received_now = self.received.saturating_sub(self.reported.1);
@@ -107,7 +107,7 @@ impl Stream {
         (
             block,
             expected_now.min(u64::from(u32::MAX)) as u32,
-            lost_now.min(u64::from(u32::MAX)) as u32,
+            (expected_now as i64 - received_now as i64).clamp(-0x80_0000, 0x7f_ffff) as i32,
         )
     }
 }

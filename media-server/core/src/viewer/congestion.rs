@@ -53,7 +53,7 @@ pub(super) struct Congestion {
     remb: bool,
     told: Option<u64>,
     /// From receiver reports: packets and losses since the last look, and a limit if they showed one.
-    reported: (u64, u64),
+    reported: (u64, i64),
     from_losses: Option<u64>,
     /// Bits per second of the stream.
     stream: u64,
@@ -276,14 +276,15 @@ impl Congestion {
     }
 
     /// Takes what receiver reports say of the packets since the last.
-    pub(super) fn handle_loss(&mut self, expected: u32, lost: u32) {
+    pub(super) fn handle_loss(&mut self, expected: u32, lost: i32) {
         self.reported.0 += u64::from(expected);
-        self.reported.1 += u64::from(lost);
+        self.reported.1 += i64::from(lost);
         let (expected, lost) = self.reported;
         if self.estimator.is_some() || self.stream == 0 || expected < REPORTED {
             return;
         }
         self.reported = (0, 0);
+        let lost = lost.max(0).cast_unsigned();
         let from = self.limit().unwrap_or(headroom(self.stream));
         if lost * 100 > expected * HIGH_LOSS {
             let less = from - (from / 2).min(from * lost.min(expected) / expected / 2);

@@ -476,7 +476,7 @@ impl Track {
     }
 
     /// Packets expected and lost since the last report.
-    pub(super) fn handle_report(&mut self, block: &ReportBlock) -> Option<(u32, u32)> {
+    pub(super) fn handle_report(&mut self, block: &ReportBlock) -> Option<(u32, i32)> {
         self.send_mid = false;
         let (highest, lost) = self
             .reported
@@ -484,10 +484,8 @@ impl Track {
         let expected = block.highest_seq.wrapping_sub(highest);
         // Reports that overtook each other count backwards.
         (expected < 1 << 24).then(|| {
-            (
-                expected,
-                block.total_lost.saturating_sub(lost).max(0).cast_unsigned(),
-            )
+            // Less than before if some were only late: each report on its own counts those as lost.
+            (expected, block.total_lost.saturating_sub(lost))
         })
     }
 }
