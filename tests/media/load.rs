@@ -36,7 +36,10 @@ async fn ended(server: &MediaServer, args: &[&str]) -> Ended {
 /// The same for a run in which every viewer sees a picture; returns what it wrote to standard output.
 async fn media_load(server: &MediaServer, args: &[&str]) -> String {
     let ended = ended(server, args).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.progress);
+    let Ended {
+        progress, report, ..
+    } = &ended;
+    assert_eq!(ended.code, Some(0), "{progress}{report}");
     ended.report
 }
 

@@ -49,6 +49,8 @@ pub struct Watching {
     pub eye: Arc<Eye>,
     pub device: usize,
     pub group: Group,
+    /// When it was connected.
+    pub since: Instant,
 }
 
 /// A viewer whose offer is ready.
@@ -127,6 +129,7 @@ impl Prepared {
             eye: self.eye,
             device: self.device,
             group,
+            since: Instant::now(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Sums over viewers, those who are there and those who left.
 
+use std::time::Duration;
+
 use client::{Codec, Reception};
 
 use crate::blind::Blind;
@@ -60,6 +62,9 @@ impl Totals {
     }
 }
 
+/// Who leaves sooner may have seen nothing yet, and it was nobody's fault.
+const SEES_WITHIN: Duration = Duration::from_secs(2);
+
 /// Viewers who left, by device.
 pub struct Departed {
     totals: Vec<Totals>,
@@ -86,7 +91,9 @@ impl Departed {
     pub fn add(&mut self, watch: &Watching) {
         let reception = watch.viewer.reception();
         self.totals[watch.device].add(Totals::of(watch, &reception, None));
-        self.blind.look_at([watch], self.codec, self.stamped);
+        if watch.since.elapsed() >= SEES_WITHIN {
+            self.blind.look_at([watch], self.codec, self.stamped);
+        }
         if self.joined.len() < MAX_JOINED {
             self.joined.push((watch.group, watch.joined(&reception)));
         }
