@@ -13,6 +13,9 @@ use crate::wait::wait_for;
 /// Long enough for a busy machine; what waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Between two looks at a recording, beside the usual pause.
+const APART: Duration = Duration::from_millis(200);
+
 /// Who asks a server: by its address, and with a token where it wants one.
 pub trait Asks {
     fn request(&self, method: Method, path: &str) -> RequestBuilder;
@@ -124,6 +127,8 @@ async fn becomes_within(
         if is(&now) {
             Ok(now)
         } else {
+            // Requests of one subject have a rate, and whoever looks on has others to make.
+            tokio::time::sleep(APART).await;
             Err(now.to_string())
         }
     })
