@@ -18,12 +18,19 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("catalogue", &[]),
     ("client", &[]),
     ("media-core", &[]),
+    ("media-urls", &[]),
     ("media-wire", &[]),
     (
         "media-server",
-        &["media-core", "media-wire", "catalogue", "client"],
+        &[
+            "media-core",
+            "media-urls",
+            "media-wire",
+            "catalogue",
+            "client",
+        ],
     ),
-    ("operator", &["catalogue"]),
+    ("operator", &["catalogue", "media-urls"]),
 ];
 
 /// Runs every rule and prints each breach.

@@ -2,9 +2,7 @@
 //!
 //! Pure. The API server has applied the CEL rules already; what is checked here can only come from
 //! an object stored under an older CRD, from `operator render`, or from the operator's own set-up. But for
-//! addresses (`urls.rs`), which no CEL rule can read as the media server does.
-
-mod urls;
+//! addresses (`media-urls`), which no CEL rule can read as the media server does.
 
 use catalogue::rules::is_alert_label;
 use catalogue::rules::slo::{Objective, Objectives};
@@ -111,10 +109,7 @@ pub enum ValidateError {
     #[error("spec.monitoring.sloTargets has {value}, not percent from 94 to below 100")]
     SloTarget { value: String },
     #[error("spec.{field} is no address that the media server takes: {why}")]
-    Url {
-        field: &'static str,
-        why: &'static str,
-    },
+    Url { field: &'static str, why: String },
     #[error(
         "spec.monitoring.prometheusRule.alertLabels has {label}; a name is letters, digits and _, begins neither with a digit nor with __, and is none that alerts have themselves, and a value has no {{{{"
     )]
@@ -182,14 +177,19 @@ pub fn validate(fetched: &Fetched) -> Result<ValidService, ValidateError> {
 
 /// A pod that is given another ends at once, and the one before it is gone by then.
 fn check_urls(spec: &MediaServiceSpec) -> Result<(), ValidateError> {
-    type Read = fn(&str) -> Result<(), &'static str>;
+    type Read = fn(&str) -> Result<media_urls::Url, String>;
+    let endpoint = &spec.observability.otlp_endpoint;
     let given: [(&str, &str, Read); 3] = [
-        ("auth.jwksURL", &spec.auth.jwks_url, urls::https),
-        ("events.webhookURL", &spec.events.webhook_url, urls::https),
+        ("auth.jwksURL", &spec.auth.jwks_url, media_urls::https),
+        (
+            "events.webhookURL",
+            &spec.events.webhook_url,
+            media_urls::https,
+        ),
         (
             "observability.otlpEndpoint",
-            &spec.observability.otlp_endpoint,
-            urls::collector,
+            endpoint,
+            media_urls::collector,
         ),
     ];
     for (field, text, read) in given {
