@@ -113,7 +113,9 @@ async fn answer_panics(request: Request, next: Next) -> Response {
     handled.unwrap_or_else(|_| match is_older {
         true => {
             let error = "Internal Server Error";
-            MediaError::internal(error, None).into_response()
+            let mut response = MediaError::internal(error, None).into_response();
+            response.extensions_mut().insert(ApiError::Bug.error_kind());
+            response
         }
         false => ApiError::Bug.into_response(),
     })
@@ -228,5 +230,7 @@ mod tests {
         let shown = app.metrics.render(format, |_| {});
         let counted = r#"media_http_requests_total{method="GET",path="/x",status="500"} 1"#;
         assert!(shown.contains(counted), "{shown}");
+        let ours = "media_signalling_total{result=\"failed\"} 1\n";
+        assert!(shown.contains(ours), "of the older API: {shown}");
     }
 }

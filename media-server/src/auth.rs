@@ -222,9 +222,16 @@ pub enum AuthError {
     Tenant,
     #[error("the identity provider's keys can't be had now; try again")]
     NoKeys,
+    #[error("the token names a key that can't be looked up now; try again")]
+    UnknownKey,
 }
 
 impl AuthError {
+    /// The token may be good: who sent it comes again.
+    pub fn may_be_good(self) -> bool {
+        matches!(self, AuthError::NoKeys | AuthError::UnknownKey)
+    }
+
     /// Value of the `reason` label.
     pub fn reason(self) -> &'static str {
         match self {
@@ -235,7 +242,7 @@ impl AuthError {
             AuthError::Expired => "expired",
             AuthError::Claims | AuthError::Subject => "claims",
             AuthError::Lifetime => "lifetime",
-            AuthError::KeyId => "key_id",
+            AuthError::KeyId | AuthError::UnknownKey => "key_id",
             AuthError::Tenant => "tenant",
             AuthError::NoKeys => "no_keys",
         }

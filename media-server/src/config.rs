@@ -413,7 +413,13 @@ impl Config {
 
     /// Whether others reach signalling and no media: every session of theirs would end without a picture.
     pub fn hides_media(&self) -> bool {
-        self.media.ip().is_loopback() && !self.http.ip().is_loopback()
+        let is_told = |address: &String| {
+            let with_port = address.parse::<SocketAddr>().map(|at| at.ip());
+            let ip = with_port.or_else(|_| address.parse::<IpAddr>());
+            ip.is_ok_and(|ip| !ip.is_loopback())
+        };
+        let reached = !self.http.ip().is_loopback() || self.advertise.iter().any(is_told);
+        self.media.ip().is_loopback() && reached
     }
 
     fn merge(
@@ -708,6 +714,9 @@ pub(crate) mod tests {
         let given = ["--http-listen", "0.0.0.0:80"];
         let hidden = load(&given, "", &[("JWT_SECRET", "s3cret")]).expect("right");
         assert!(hidden.hides_media(), "that is told of at the start");
+        let given = ["--advertise", "203.0.113.7"];
+        let hidden = load(&given, "", &[]).expect("right");
+        assert!(hidden.hides_media(), "behind a proxy, too");
         let error = load(&[], "", &[port]).expect_err("anybody could use it");
         assert!(error.to_string().contains("set JWT_SECRET"), "{error}");
     }

@@ -251,12 +251,14 @@ async fn what_a_client_of_the_manual_says_of_its_session_makes_it_the_sockets() 
     let created = create().await;
     let session = created["sessionId"].as_str().expect("an id");
     let mut socket = opened(&server, "/api/media/ws?userId=ann").await;
+    let mut own = String::new();
     for _ in 0..2 {
         let offer = json!({"type": "offer", "sessionId": session, "sdp": VIEW});
         socket.say(offer).await;
         let answer = socket.hear().await;
         assert_eq!(answer["type"], "answer", "{answer}");
         assert_ne!(answer["sessionId"], session);
+        own = answer["sessionId"].as_str().expect("an id").to_owned();
         let state = state(&server, session).await;
         assert_eq!(
             state["error"], "Session not found",
@@ -272,6 +274,21 @@ async fn what_a_client_of_the_manual_says_of_its_session_makes_it_the_sockets() 
     let list = get(&server, "/api/media/sessions").await;
     let list: Value = list.json().await.expect("JSON");
     assert_eq!(list["total"], 2, "{list}");
+
+    // Its own is over: the one that it names next is the socket's.
+    let path = server.url(&format!("/api/media/sessions/{own}"));
+    let ended = reqwest::Client::new()
+        .delete(path)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(ended.status(), 200);
+    let created = create().await;
+    let sdp = answer_to(created["offer"]["sdp"].as_str().expect("a text"));
+    let answer = json!({"type": "answer", "sessionId": created["sessionId"], "sdp": sdp});
+    socket.say(answer).await;
+    socket.say(touch).await;
+    assert_eq!(socket.hear().await, no_device);
 }
 
 #[tokio::test]

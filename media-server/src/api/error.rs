@@ -134,7 +134,7 @@ impl ApiError {
             ApiError::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::BodySlow => StatusCode::REQUEST_TIMEOUT,
-            ApiError::Unauthorized(AuthError::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Unauthorized(error) if error.may_be_good() => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
             ApiError::Offer(OfferError::Unsupported(_) | OfferError::NoCommonCodec(_))
@@ -166,6 +166,7 @@ impl ApiError {
             ApiError::BodyCut => "body_cut",
             ApiError::BodySlow => "body_slow",
             ApiError::Unauthorized(AuthError::NoKeys) => "no_token_keys",
+            ApiError::Unauthorized(AuthError::UnknownKey) => "unknown_token_key",
             ApiError::Unauthorized(_) => "unauthorized",
             ApiError::Forbidden { .. } => "forbidden",
             ApiError::Offer(OfferError::Malformed(_)) => "malformed_offer",
@@ -197,6 +198,8 @@ impl ApiError {
     fn fault(&self) -> Fault {
         match self {
             ApiError::Draining => Fault::Draining,
+            // Anybody can make such a token.
+            ApiError::Unauthorized(AuthError::UnknownKey) => Fault::Client,
             ApiError::Limit(_)
             | ApiError::Handshakes
             | ApiError::EventStreams
@@ -204,6 +207,14 @@ impl ApiError {
             | ApiError::NoAddress => Fault::Refused,
             error if error.status().is_server_error() => Fault::Server,
             _ => Fault::Client,
+        }
+    }
+
+    pub(super) fn error_kind(&self) -> ErrorKind {
+        ErrorKind {
+            kind: self.kind(),
+            limit: self.limit(),
+            fault: self.fault(),
         }
     }
 
@@ -228,7 +239,7 @@ impl ApiError {
             ApiError::TooLarge => "Body too large",
             ApiError::BodyCut => "Body incomplete",
             ApiError::BodySlow => "Body too slow",
-            ApiError::Unauthorized(AuthError::NoKeys) => "Token can't be checked",
+            ApiError::Unauthorized(error) if error.may_be_good() => "Token can't be checked",
             ApiError::Unauthorized(_) => "Token needed",
             ApiError::Forbidden { .. } => "Not granted",
             ApiError::Offer(OfferError::Malformed(_)) => "Not an SDP offer",
@@ -265,7 +276,7 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"media\""),
             )),
-            ApiError::Unauthorized(AuthError::NoKeys) => {
+            ApiError::Unauthorized(error) if error.may_be_good() => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)))
             }
             ApiError::Unauthorized(_) => Some((
@@ -326,11 +337,7 @@ impl IntoResponse for ApiError {
         if let Some((name, value)) = self.headers() {
             response.headers_mut().insert(name, value);
         }
-        response.extensions_mut().insert(ErrorKind {
-            kind: self.kind(),
-            limit: self.limit(),
-            fault: self.fault(),
-        });
+        response.extensions_mut().insert(self.error_kind());
         response
     }
 }
@@ -376,6 +383,8 @@ mod tests {
         ];
         let of_all = [
             ApiError::Unauthorized(AuthError::NoKeys),
+            ApiError::Unauthorized(AuthError::UnknownKey),
+            ApiError::Bug,
             ApiError::Limit(AdmitError::Sessions(1)),
             ApiError::Handshakes,
             ApiError::Busy(MailboxError::Full),
@@ -425,9 +434,9 @@ mod tests {
         assert_eq!(recording(StartError::Off.into()), Fault::Client);
         let full = StartError::Full { limit: 1 };
         assert_eq!(recording(full.into()), Fault::Refused);
-        // With the status 401, as the service before had it.
-        let no_keys = RecordingError::Unauthorized(AuthError::NoKeys);
-        assert_eq!(recording(no_keys), Fault::Server);
+        let token = |error| RecordingError::from(ApiError::Unauthorized(error));
+        assert_eq!(recording(token(AuthError::NoKeys)), Fault::Server);
+        assert_eq!(recording(token(AuthError::UnknownKey)), Fault::Client);
         let wait = Duration::from_secs(1);
         let rate = ApiError::Rate {
             limit: "subject",

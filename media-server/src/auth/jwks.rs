@@ -140,8 +140,8 @@ impl Jwks {
     /// set, what has just been in vain is not waited for again.
     ///
     /// # Errors
-    /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set, while the
-    /// provider can't be asked for another, and when too many wait for one.
+    /// [`AuthError::Signature`] when the provider has no such key, [`AuthError::NoKeys`] while there is no set, and
+    /// [`AuthError::UnknownKey`] while the provider can't be asked for another, and when too many wait for one.
     pub async fn key(&self, id: &str, algorithm: Algorithm) -> Result<Arc<DecodingKey>, AuthError> {
         let known = self.known(id, algorithm);
         if let Ok(Some(key)) = known {
@@ -154,7 +154,7 @@ impl Jwks {
         if known.is_ok() || last.is_none_or(|(at, _)| at.elapsed() >= UNKNOWN_EVERY) {
             let Ok(_place) = self.places.try_acquire() else {
                 self.crowded.fetch_add(1, Relaxed);
-                return Err(AuthError::NoKeys);
+                return Err(AuthError::UnknownKey);
             };
             // Too late is as good as no change: the key is unknown.
             let _ = tokio::time::timeout(UNKNOWN_EVERY + WAIT, ended.changed()).await;
@@ -163,7 +163,9 @@ impl Jwks {
         let last = *ended.borrow();
         found.ok_or(match last {
             // A provider that does not answer may have the key.
-            Some((_, outcome)) if outcome != Outcome::Ok && !self.has_none() => AuthError::NoKeys,
+            Some((_, outcome)) if outcome != Outcome::Ok && !self.has_none() => {
+                AuthError::UnknownKey
+            }
             _ => AuthError::Signature,
         })
     }
@@ -442,8 +444,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_key_that_the_provider_could_not_be_asked_for_is_not_refused_for_good() {
         for (asked, error) in [
-            (Err(Outcome::Status), AuthError::NoKeys),
-            (Err(Outcome::Empty), AuthError::NoKeys),
+            (Err(Outcome::Status), AuthError::UnknownKey),
+            (Err(Outcome::Empty), AuthError::UnknownKey),
             (Ok(Vec::new()), AuthError::Signature),
         ] {
             let jwks = jwks();
@@ -468,7 +470,7 @@ mod tests {
         while let Ok(Some(found)) =
             tokio::time::timeout(Duration::from_millis(100), guesses.next()).await
         {
-            assert_eq!(found.err(), Some(AuthError::NoKeys));
+            assert_eq!(found.err(), Some(AuthError::UnknownKey));
             at_once += 1;
         }
         assert_eq!((at_once, guesses.len()), (1_000 - WAITERS, WAITERS));

@@ -134,7 +134,7 @@ fn from_api(error: ApiError) -> Response {
         ApiError::Unauthorized(AuthError::Subject) => {
             json!({"error": "Unauthorized", "message": "无效的 Token"})
         }
-        ApiError::Unauthorized(AuthError::NoKeys) => json!({"error": error.to_string()}),
+        ApiError::Unauthorized(wait) if wait.may_be_good() => json!({"error": error.to_string()}),
         ApiError::Unauthorized(_) => json!({"error": "Unauthorized", "message": "未授权访问"}),
         ApiError::Forbidden { .. } => json!({"error": "Forbidden", "message": error.to_string()}),
         other => json!({"error": other.to_string()}),

@@ -46,7 +46,7 @@ pub enum RecordingError {
 impl From<ApiError> for RecordingError {
     fn from(error: ApiError) -> Self {
         match error {
-            ApiError::Unauthorized(error) if error != AuthError::NoKeys => {
+            ApiError::Unauthorized(error) if !error.may_be_good() => {
                 RecordingError::Unauthorized(error)
             }
             error if error.status() == StatusCode::BAD_REQUEST => {

@@ -336,8 +336,11 @@ impl Dialect {
         }
         let named = self.meant_by_name(app, message);
         // What comes later without a name, as control does, means it too.
-        if let Some(record) = named.as_ref().filter(|_| !self.own) {
+        let own = self.session.as_ref().filter(|_| self.own);
+        let has_own = own.is_some_and(|own| app.registry.find(own.id).is_some());
+        if let Some(record) = named.as_ref().filter(|_| !has_own) {
             self.session = Some(record.clone());
+            self.own = false;
             self.device = Some(record.device.clone());
         }
         named
